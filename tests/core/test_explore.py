@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests import make
-from tidegate.core.explore import UNUSED_S, uniform
+from tidegate.core.explore import GUESS_SIGMA, UNUSED_S, uniform
 from tidegate.core.model import (
     Decision,
     Ending,
@@ -295,6 +295,40 @@ def test_of_an_engine_that_was_never_used_what_is_declared_is_believed() -> None
     decision = router.decide(make.request(arrived_s=1e9, ttft_s=2.0), 1e9)
     assert decision.plan[0].endpoint == "cloud"
     assert decision.why is not Why.EXPLORES
+
+
+@dataclass
+class Guessed(Left):
+    """An engine of ours that was never used, and whose speed is a guess that is ten times too slow."""
+
+    router: Router = field(default_factory=lambda: make.router(guessed(), vendor("cloud")))
+
+    def __post_init__(self) -> None:
+        self.now_s = 1e9
+
+
+def guessed(**changes: object) -> Endpoint:
+    prior = replace(make.scaled(make.LOCAL_PRIOR, 10.0), **{"sigma": GUESS_SIGMA, **changes})
+    return make.endpoint("own", prior=prior)
+
+
+def test_an_engine_of_ours_whose_speed_is_a_guess_is_asked_once_and_used_where_that_was_wrong() -> None:
+    left = Guessed()
+    decision = left.decide()
+    assert decision.why is Why.EXPLORES
+    assert [step.endpoint for step in decision.plan] == ["own", "cloud"]
+    served = [left.serve() for _ in range(3 * 60)]
+    assert served.count("own") > 100
+    assert set(served[-60:]) == {"own"}
+
+
+def test_who_is_put_to_the_test_may_put_more_at_risk_than_who_is_explored_by_chance() -> None:
+    asked = make.request(explores(0), arrived_s=1e9, prompt_tokens=800, slo=Slo(ttft_s=2.0, tpot_s=0.15))
+    # Of its tokens, some 96 in a hundred would be in time, and all of the vendor's.
+    for sigma, explores_it in ((GUESS_SIGMA, True), (0.99 * GUESS_SIGMA, False)):
+        own = guessed(decode_s_per_token=1 / 40, sigma=sigma)
+        router = make.router(own, vendor("cloud"), explore_share=SHARE)
+        assert (router.decide(asked, 1e9).why is Why.EXPLORES) is explores_it
 
 
 def test_draws_are_spread_evenly_and_those_of_another_purpose_or_seed_are_others() -> None:

@@ -141,7 +141,7 @@ class Decider:
         """
         if self._attempts_max(request) == 1 or not self._known.eligible.is_free(request, now_s):
             return found
-        trials = explore.trials(request, options, worth, now_s, self._known.hedges.left_usd)
+        trials = explore.trials(request, options, worth, now_s, self._known.hedges.left_usd, due=due)
         if not trials:
             return found
         policy, propensity = self._known.policy, 1.0

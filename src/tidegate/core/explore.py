@@ -6,7 +6,8 @@ that have slack: either the promise is as good as sure at the other endpoint, to
 there is time, and keep it then. In both cases next to nothing is lost, by construction.
 
 The draw is by key, so that a decision stays a read, and a journal comes out again. Nothing is drawn of an engine of
-ours that was used once and is left alone since then: it is paid for anyway, so now and then it is asked for sure.
+ours that was used once and is left alone since then, or never, on a guess: it is paid for anyway, so now and then it is
+asked for sure.
 """
 
 from hashlib import blake2b
@@ -32,6 +33,8 @@ PATIENCE: Final = 0.5
 # An engine of ours that is left alone for so long is asked once, whatever the share: what makes it slow for a while,
 # another job on its machine or heat, is over in minutes, and one request in ten minutes harms nobody.
 UNUSED_S: Final = 600.0
+# A prior that deserves no more trust is a guess, and may be as wrong as one of a processor is of an accelerator.
+GUESS_SIGMA: Final = 1.0
 # Where somebody's budget ends, a request is no occasion to spend more: what it costs is to fit a hundred times.
 BUDGET_SHARE_MAX: Final = 0.01
 
@@ -78,12 +81,15 @@ def left_alone(found: list[Trial], now_s: float) -> Trial | None:
     return longest
 
 
-def trials(request: Request, options: list[Option], worth_usd: float, now_s: float, hedges_usd: float) -> list[Trial]:
+def trials(
+    request: Request, options: list[Option], worth_usd: float, now_s: float, hedges_usd: float, *, due: bool = False
+) -> list[Trial]:
     """Of what a decision has predicted, those that may be asked before the best, by name; the best is none of them.
 
     Engines of ours are only while nobody uses them: what a request takes of their time is in no prediction of value,
     and is lost by those that come next. Whose model is away is warmed up instead. No best starts beside one that is
-    paid where `hedges_usd`, which may be lost on that, would not do.
+    paid where `hedges_usd`, which may be lost on that, would not do. One of ours that is `due` may put more at risk,
+    for it is one request in ten minutes.
     """
     if len(options) < 2:
         return []
@@ -101,7 +107,9 @@ def trials(request: Request, options: list[Option], worth_usd: float, now_s: flo
             continue
         if option.base.rule_usd > best.base.rule_usd:
             continue
-        if option.attainment >= least:
+        alone = due and option.model.owned and _is_left_alone(option.model, now_s)
+        enough = ATTAINMENT_LEAST if alone else least
+        if option.attainment >= enough:
             affords = _affords(request, option.base.cost_usd, best.base.cost_usd)
             if affords and best.value_usd - option.value_usd <= usd_max:
                 found.append(Trial(option, None))
@@ -110,7 +118,7 @@ def trials(request: Request, options: list[Option], worth_usd: float, now_s: flo
             continue
         if not plan.shows(request, option.model.endpoint):
             continue  # nobody knows in time that the best has to start
-        if _is_saved(request, rescue, best, option, least, worth_usd, spent_s):
+        if _is_saved(request, rescue, best, option, enough, worth_usd, spent_s):
             found.append(Trial(option, plan.to_ms(rescue.cutover_s)))
     found.sort(key=_name)
     return found
@@ -136,8 +144,10 @@ def uniform(seed: int, purpose: str, key: str) -> float:
 
 
 def _is_left_alone(model: EndpointModel, now_s: float) -> bool:
-    # Of what was never used, the operator's word is believed.
-    return 0.0 < model.used_s <= now_s - UNUSED_S
+    if model.used_s:
+        return model.used_s <= now_s - UNUSED_S
+    # Of what was never used, an operator's word is believed, and a guess is put to the test.
+    return model.prior.sigma >= GUESS_SIGMA
 
 
 def _rescue(request: Request, best: Option, least: float, spent_s: float) -> _Rescue | None:
