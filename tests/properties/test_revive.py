@@ -219,9 +219,10 @@ def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: floa
             assert other.first_s == one.first_s
             assert other.tpot_s == one.tpot_s
             assert other.sigma >= one.sigma
-            # Quantiles of a mixture are found by rounds, to so much of a probability, and of times to a little more.
-            assert other.first_s_high >= one.first_s_high * (1.0 - 1e-7)
-            assert other.e2e_s_high >= one.e2e_s_high * (1.0 - 1e-9)
+            # Quantiles of a mixture are found by rounds, to so much of a probability: between two causes that are far
+            # apart, that is a hundred-thousandth of a time.
+            assert other.first_s_high >= one.first_s_high * (1.0 - 1e-4)
+            assert other.e2e_s_high >= one.e2e_s_high * (1.0 - 1e-4)
 
 
 @pytest.mark.lengthy
