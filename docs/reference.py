@@ -82,10 +82,10 @@ an engine.
 | taken for | where it answers so |
 | --- | --- |
 | llama.cpp | models are owned by `llamacpp`, or `/props` has `default_generation_settings` |
-| SGLang | models are owned by `sglang`, or `/get_server_info` tells its sizes |
+| SGLang | models are owned by `sglang`, or `/server_info` tells its sizes |
 | vLLM | models are owned by `vllm`, or they have `max_model_len` and there is a `/version` |
 | Ollama | `/api/version` |
-| LM Studio | `/api/v0/models` tells each model's type; served as `openai` |
+| LM Studio | `/api/v0/models` tells each model's type; served as `openai`, with the window of what is loaded |
 | any other | it lists models; served as `openai`, with a window of {ASSUMED_TOKENS} tokens where it tells none |
 
 Each model that an engine lists is an endpoint, {MODELS_MAX} of one engine at the most. Not served are models that

@@ -24,14 +24,19 @@ class Clock:
     clock that is put right later: see `catch_up`.
     """
 
-    __slots__ = ("_offset_s",)
+    __slots__ = ("_forward_s", "_offset_s")
 
     def __init__(self) -> None:
         self._offset_s = time.time() - time.monotonic()
+        self._forward_s = 0.0
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
         return self._offset_s + time.monotonic()
+
+    def steady_s(self) -> float:
+        """Seconds that go on as before when time is put forward: for the time-outs of what waits meanwhile."""
+        return self.now_s() - self._forward_s
 
     def behind_s(self) -> float:
         """How far the system's clock is ahead of this one; negative where it was put back."""
@@ -39,7 +44,9 @@ class Clock:
 
     def catch_up(self) -> None:
         """Go on from the system's time where that is ahead. For a moment in which nothing is being timed."""
-        self._offset_s += max(0.0, self.behind_s())
+        by_s = max(0.0, self.behind_s())
+        self._offset_s += by_s
+        self._forward_s += by_s
 
 
 def cpu_s() -> float:

@@ -243,8 +243,6 @@ async def test_after_a_sleep_of_the_machine_tickets_are_good_again(tmp_path: Pat
         home.clock.slept_s = 3600.0
         await eventually(lambda: "clock put forward" in home.log.read_text())
         home.clock.slept_s = 0.0
-        servers = [courier._server for courier in home.couriers.values()]
-        await eventually(lambda: all(server.coarse_s > gateways_s - 60.0 for server in servers))
         assert (await shipped(home, issued_s=gateways_s, expires_s=gateways_s + 60.0)).tokens == len(PROMPT)
 
 

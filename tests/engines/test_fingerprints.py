@@ -123,7 +123,7 @@ def test_of_several_models_without_a_name_none_is_taken_for_it() -> None:
 
 @pytest.mark.parametrize("root", [None, 7, ["a/b"]])
 def test_a_root_that_is_none_costs_no_window(root: Any) -> None:
-    models = {"data": [{"id": "m", "root": root, "meta": "?", "max_model_len": 4096}]}
+    models = {"data": [{"id": "m", "root": root, "parent": root, "meta": "?", "max_model_len": 4096}]}
     signals = VLLM("", "m").signals([UP, answer(models), None, None])
     assert (signals.context_tokens, signals.fingerprint) == (4096, None)
 
@@ -148,6 +148,21 @@ def test_sglang_tells_weights_tokenizer_and_a_quantisation_that_it_was_told() ->
     told = SGLang("", "m").signals([answer(MODELS), answer(info | {"quantization": None}), None]).fingerprint
     assert told is not None
     assert told.quantisation == ""
+
+
+def test_an_adapter_at_sglang_is_another_model_than_what_it_adapts() -> None:
+    base = {"id": "m", "root": "m", "parent": None, "max_model_len": 32768}
+    listed = answer({"data": [base, {"id": "lora", "root": "/l/x", "parent": "m", "max_model_len": None}]})
+    info = answer({"model_path": "Qwen/Qwen3-8B", "version": "0.5.6"})
+    prints = [SGLang("", name).signals([listed, info, None]).fingerprint for name in ("m", "lora")]
+    expected = Fingerprint(weights="hf:Qwen/Qwen3-8B", context_tokens=32768, engine="SGLang 0.5.6")
+    assert prints == [expected, replace(expected, weights="dir:x")]
+
+
+def test_a_llama_cpp_that_tells_of_no_model_in_particular_names_no_weights() -> None:
+    bare = answer({"model_path": "none", "build_info": "b9000-abc"})
+    listed = answer({"data": [{"id": "m", "meta": {"size": 1000, "n_params": 500}}]})
+    assert LlamaCpp("", "m").signals([UP, bare, None, listed]).fingerprint == Fingerprint(engine="llama.cpp b9000-abc")
 
 
 TAG = {

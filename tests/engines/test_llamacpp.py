@@ -94,10 +94,48 @@ def test_what_could_wake_it_is_asked_last_and_marked() -> None:
     """Builds before August 2026 load a model that sleeps in order to answer `/metrics`."""
     assert [(p.target, p.wakes) for p in LLAMA.probes()] == [
         (b"/health", False),
-        (b"/props", False),
-        (b"/metrics", True),
+        (b"/props?model=smollm2&autoload=false", False),
+        (b"/metrics?model=smollm2&autoload=false", True),
         (b"/v1/models", True),
     ]
+
+
+def test_of_several_models_it_is_asked_about_the_one_that_is_named_and_never_told_to_load_it() -> None:
+    asked = [probe.target for probe in LlamaCpp("/here", "ggml-org/Qwen3 8B&c:Q4_K_M").probes()]
+    assert asked[1:3] == [
+        b"/here/props?model=ggml-org%2FQwen3%208B%26c%3AQ4_K_M&autoload=false",
+        b"/here/metrics?model=ggml-org%2FQwen3%208B%26c%3AQ4_K_M&autoload=false",
+    ]
+    assert [probe.target for probe in LlamaCpp("", None).probes()][1:3] == [b"/props", b"/metrics"]
+
+
+def several(**meta: Any) -> ProbeAnswer:
+    """The list of a server of several models, of which this one is loaded."""
+    listed = {"data": [{"id": "smollm2", "status": {"value": "loaded"}, "meta": meta}, {"id": "other"}]}
+    return ProbeAnswer(status=200, body=json.dumps(listed).encode())
+
+
+# What a server of several models says of itself, as its source has it.
+OF_NO_MODEL = {
+    "role": "router",
+    "model_path": "none",
+    "default_generation_settings": {"params": None, "n_ctx": 0},
+    "build_info": "b9000-abc",
+}
+
+
+def test_a_server_of_several_models_tells_the_window_of_what_is_loaded_in_its_list() -> None:
+    bare = ProbeAnswer(status=200, body=json.dumps(OF_NO_MODEL).encode())
+    models = several(n_ctx=32768, n_ctx_train=40960, size=5_021_769_728, n_params=8_190_735_360, n_vocab=151_936)
+    told = LLAMA.signals([answer("health"), bare, None, models])
+    assert (told.context_tokens, told.media, told.slots, told.resident) == (32768, None, None, True)
+    assert told.fingerprint is not None
+    assert told.fingerprint.weights == ""
+
+
+def test_what_is_told_of_the_model_goes_before_what_its_list_says() -> None:
+    told = LLAMA.signals([answer("health"), answer("props"), None, several(n_ctx=32768)])
+    assert told.context_tokens == 1024
 
 
 @pytest.mark.parametrize(("name", "running", "queued"), [("metrics_idle", 0, 0), ("metrics", 2, 2)])

@@ -200,6 +200,34 @@ def test_sglangs_window_is_the_smallest_of_what_it_tells(info: dict[str, Any], w
     assert SGLang("", "m").signals([answer(MODELS), answer(info), None]).context_tokens == window
 
 
+ADAPTERS = {
+    "data": [
+        {"id": "base", "root": "meta-llama/Llama-3.1-8B", "parent": None, "max_model_len": 32768},
+        {"id": "sql", "root": "/loras/sql", "parent": "base", "max_model_len": None},
+        # By its name at Hugging Face, which is not that of the list.
+        {"id": "chat", "root": "/loras/chat", "parent": "meta-llama/Llama-3.1-8B", "max_model_len": None},
+    ]
+}
+
+
+@pytest.mark.parametrize("name", ["base", "sql", "chat"])
+def test_an_adapter_has_the_window_of_its_model(name: str) -> None:
+    assert VLLM("", name).signals([answer({}), answer(ADAPTERS), None, None]).context_tokens == 32768
+    pool = {"context_length": None, "max_total_num_tokens": 420_000}
+    assert SGLang("", name).signals([answer(ADAPTERS), answer(pool), None]).context_tokens == 32768
+
+
+def test_a_model_without_a_window_has_not_that_of_another_one() -> None:
+    listed = {"data": [{"id": "a", "max_model_len": 32768}, {"id": "b"}, {"id": "c", "parent": "b"}]}
+    for name in ("b", "c"):
+        assert VLLM("", name).signals([answer({}), answer(listed), None, None]).context_tokens is None
+
+
+def test_sglang_is_asked_by_its_former_path_only_where_the_newer_one_is_not_there() -> None:
+    (info,) = [probe for probe in SGLang("/here", "m").probes() if probe.former]
+    assert (info.target, info.former) == (b"/here/server_info", b"/here/get_server_info")
+
+
 def test_sglang_is_never_asked_for_a_token_to_see_whether_it_is_well() -> None:
     assert not [probe for probe in SGLang("", "m").probes() if b"health" in probe.target]
 

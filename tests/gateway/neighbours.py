@@ -38,6 +38,24 @@ def said(name: str) -> Page:
 
 LLAMACPP = {"/v1/models": said("models"), "/health": said("health"), "/props": said("props")}
 LOADING = {"/v1/models": said("models"), "/health": said("health_loading"), "/props": said("health_loading")}
+# Of several models, as its source has it: what it says of itself is of none of them.
+LLAMACPP_OF_SEVERAL = {
+    "/v1/models": page(
+        {
+            "data": [
+                {
+                    "id": "qwen3-8b",
+                    "owned_by": "llamacpp",
+                    "status": {"value": "loaded"},
+                    "meta": {"n_ctx": 32768, "n_ctx_train": 40960},
+                },
+                {"id": "smol", "owned_by": "llamacpp", "status": {"value": "unloaded"}},
+            ]
+        }
+    ),
+    "/health": page({"status": "ok"}),
+    "/props": page({"role": "router", "model_path": "none", "default_generation_settings": {"n_ctx": 0}}),
+}
 VLLM = {
     "/v1/models": models("meta-llama/Llama-3.1-8B-Instruct", owned_by="vllm", max_model_len=32768),
     "/version": page({"version": "0.11.0"}),
@@ -45,7 +63,7 @@ VLLM = {
 }
 SGLANG = {
     "/v1/models": models("qwen", owned_by="sglang", max_model_len=40960),
-    "/get_server_info": page({"context_length": 40960, "max_total_num_tokens": 20000, "api_key": "the engine's own"}),
+    "/server_info": page({"context_length": 40960, "max_total_num_tokens": 20000, "api_key": "the engine's own"}),
 }
 OLLAMA = {
     "/v1/models": models(
@@ -87,7 +105,7 @@ LM_STUDIO = {
             ]
         }
     ),
-    **dict.fromkeys(("/livez", "/props", "/get_server_info", "/api/version", "/version"), UNEXPECTED),
+    **dict.fromkeys(("/livez", "/props", "/server_info", "/api/version", "/version"), UNEXPECTED),
 }
 GENERIC = {"/v1/models": models("some-model"), "/version": page({"version": "v3.1"})}
 LOCKED = {"/v1/models": page({"error": "Unauthorized"}, 401), "/api/version": page({"version": "0.13.0"})}

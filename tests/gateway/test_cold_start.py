@@ -2,12 +2,15 @@
 is loaded for nobody in particular."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.gateway import neighbours
 from tests.gateway.harness import House, chat, house, local, remote
+from tests.gateway.neighbours import neighbour
 from tests.http.harness import eventually, upstream
 from tests.lab.engines import real_engine
 from tidegate.core.model import Line, Probed, Warmed, Warming
@@ -38,6 +41,26 @@ async def test_a_llama_cpp_that_sleeps_is_asked_nothing_that_could_wake_it(tmp_p
         asleep = await seen(home, "one")
         assert (asleep.up, asleep.resident, asleep.running) == (True, False, None)
         assert engine.asked == ["/health", "/props"]
+
+
+async def test_of_a_llama_cpp_of_several_models_the_window_of_one_is_known_while_it_is_loaded(tmp_path: Path) -> None:
+    async with neighbour(neighbours.LLAMACPP_OF_SEVERAL) as there:
+        place: dict[str, Any] = {"url": str(there.url), "engine": "llamacpp", "probe_s": 3600}
+        async with house(tmp_path, one=local(**place, model="qwen3-8b"), two=local(**place, model="smol")) as home:
+            one, two = await seen(home, "one"), await seen(home, "two")
+    assert (one.context_tokens, one.resident) == (32768, True)
+    assert (two.context_tokens, two.resident) == (None, False)
+
+
+async def test_an_older_sglang_is_asked_by_its_former_path_and_a_newer_one_is_not(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        there = await stack.enter_async_context(neighbour(neighbours.SGLANG))
+        place = local(url=str(there.url), engine="sglang", model="qwen", probe_s=3600)
+        home = await stack.enter_async_context(house(tmp_path, one=place))
+        assert (await seen(home, "one")).kv_tokens_max == 20000
+        assert ("GET", "/get_server_info") not in there.asked
+        there.pages["/get_server_info"] = there.pages.pop("/server_info")
+        assert (await seen(home, "one")).kv_tokens_max == 20000
 
 
 @pytest.mark.engine

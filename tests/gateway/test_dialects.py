@@ -9,7 +9,7 @@ from anthropic.types import MessageTokensCount
 from ollama import ListResponse, ShowResponse
 
 from tests.gateway.dialects import SPEECHES, Speech
-from tests.gateway.harness import house, local, remote
+from tests.gateway.harness import chat, house, local, remote
 from tidegate.engines.fake import Script
 
 WORDS = "w1 w2 w3 w4 "
@@ -290,6 +290,18 @@ async def test_ollamas_clients_find_the_models_that_are_served(tmp_path: Path) -
     assert windows == [32768, 8192]
     assert all({"completion", "tools"} <= set(show.capabilities or ()) for show in found)
     assert set(version.json) == {"version"}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens", "/api/show"])
+async def test_a_compressed_body_is_refused_wherever_one_is_read_and_one_that_is_not_is_read(
+    tmp_path: Path, path: str
+) -> None:
+    async with house(tmp_path) as home:
+        compressed = await home.ask(b"\x1f\x8b", path=path, content_encoding="GZip")
+        plain = [await home.ask(chat(), path=path, content_encoding=name) for name in ("", "Identity")]
+    assert compressed.status == 415
+    assert b"without content-encoding" in compressed.body
+    assert [answer.status for answer in plain] == [200, 200]
 
 
 @pytest.mark.parametrize("name", ["ollama_chat", "ollama_generate"])

@@ -114,9 +114,27 @@ async def test_of_ollama_the_models_that_run_here_and_can_chat_are_served() -> N
     assert {model.name for model in one.models if model.vision} == {"qwen3:8b"}
 
 
+async def test_of_several_models_of_llama_cpp_each_has_its_own_window() -> None:
+    one = await engine(neighbours.LLAMACPP_OF_SEVERAL)
+    assert (served(one), one.slots) == ({"qwen3-8b": 32768, "smol": None}, None)
+
+
+async def test_an_older_sglang_is_asked_by_its_former_path() -> None:
+    pages = dict(neighbours.SGLANG)
+    pages["/get_server_info"] = pages.pop("/server_info")
+    pages["/v1/models"] = models("qwen", owned_by="somebody", max_model_len=40960)
+    one = await engine(pages)
+    assert (one.kind, served(one)) == (EngineKind.SGLANG, {"qwen": 20000})
+    async with neighbour(neighbours.SGLANG) as there:
+        await found(there.url)
+    assert ("GET", "/get_server_info") not in there.asked
+
+
 async def test_of_lm_studio_the_window_is_that_of_what_is_loaded() -> None:
+    """What is not loaded yet it will load with a window of its own, not with the one that was trained for."""
     one = await engine(neighbours.LM_STUDIO)
-    assert served(one) == {"qwen2.5-7b": 8192, "pixtral": 16384}
+    assert served(one) == {"qwen2.5-7b": 8192, "pixtral": None}
+    assert "context_tokens = 4096  # assumed" in toml([one], [], None)
     assert {model.name for model in one.models if model.vision} == {"pixtral"}
 
 
@@ -283,8 +301,8 @@ JSONS = st.recursive(
     ),
     max_leaves=12,
 )  # fmt: skip
-PATHS = ["/livez", "/v1/models", "/props", "/get_server_info", "/api/version", "/version", "/api/v0/models", "/health",
-         "/api/ps", "/api/tags"]  # fmt: skip
+PATHS = ["/livez", "/v1/models", "/props", "/server_info", "/get_server_info", "/api/version", "/version",
+         "/api/v0/models", "/health", "/api/ps", "/api/tags"]  # fmt: skip
 
 
 @given(

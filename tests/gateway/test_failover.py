@@ -1,6 +1,7 @@
 """What goes wrong before first content is made good elsewhere, unseen; where there is no elsewhere, it is said."""
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,13 @@ async def test_trouble_without_an_alternative_is_told_with_status_and_reason(
     assert answer.endpoint == ""
 
 
+async def test_what_is_told_compressed_is_told_to_be_that_and_not_relayed(tmp_path: Path) -> None:
+    script = Script(status=400, error=gzip.compress(b"no"), headers=((b"content-encoding", b"gzip"),))
+    async with house(tmp_path, laptop=local(script)) as home:
+        answer = await home.ask()
+    assert (answer.status, answer.error["message"]) == (400, "the endpoint answered 400, compressed")
+
+
 async def test_an_engine_that_is_gone_without_an_alternative_is_told(tmp_path: Path) -> None:
     async with house(tmp_path, laptop=local()) as home:
         await home.fell("laptop")
@@ -266,6 +274,38 @@ async def test_an_overflow_that_is_told_inside_the_stream_is_an_overflow_all_the
     async with upstream(script) as up, house(tmp_path, laptop=local(url=f"http://127.0.0.1:{up.port}")) as home:
         answer = await home.ask(chat(stream=True))
     assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+
+
+IGNORED = b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "said", "breaker"),
+    [
+        (OVERFLOW, 400, "context_length_exceeded", "1531 tokens", "closed"),
+        (b"\xef\xbb\xbf" + OVERFLOW, 400, "context_length_exceeded", "1531 tokens", "closed"),
+        (b'{"error":{"message":"out of memory"}}', 502, "upstream_error", "out of memory", "open"),
+        (IGNORED, 502, "upstream_error", "answered application/json where text/event-stream", "open"),
+        (b"{", 502, "upstream_error", "answered application/json where text/event-stream", "open"),
+    ],
+    ids=["overflow", "marked", "error", "answer", "cut"],
+)
+async def test_json_where_a_stream_was_asked_for_is_the_error_that_it_tells_and_else_no_answer(
+    tmp_path: Path, body: bytes, status: int, code: str, said: str, breaker: str
+) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            asked = await read_request(reader)
+            told = b"{}" if asked.startswith(b"GET") else body
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\n\r\n"
+            writer.write(head % len(told) + told)
+
+    async with upstream(script) as up, house(tmp_path, laptop=local(url=f"http://127.0.0.1:{up.port}")) as home:
+        answers = [await home.ask(chat(stream=True)) for _ in range(3)]
+        state = (await home.get("/api/state", admin=True)).json["endpoints"]["laptop"]["breaker"]
+    assert (answers[0].status, answers[0].error["code"]) == (status, code)
+    assert said in answers[0].error["message"]
+    assert state == breaker
 
 
 @pytest.mark.parametrize("first", ["overflow", "down"])

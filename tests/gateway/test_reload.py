@@ -531,7 +531,10 @@ async def test_the_prices_of_a_new_day_hold_from_midnight_without_a_reload(tmp_p
             self.ahead_s = 0.0
 
         def now_s(self) -> float:
-            return 1_700_000_000.0 + asyncio.get_running_loop().time() % 1000.0 + self.ahead_s
+            return self.steady_s() + self.ahead_s
+
+        def steady_s(self) -> float:
+            return 1_700_000_000.0 + asyncio.get_running_loop().time() % 1000.0
 
     clock = Calendar()
     dated = [

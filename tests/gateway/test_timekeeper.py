@@ -81,6 +81,32 @@ async def test_who_is_in_the_middle_of_sending_a_request_is_not_too_slow_for_it(
             assert (await read_response(reader)).status == 200
 
 
+async def test_who_asks_after_a_sleep_has_as_long_as_ever_and_a_connection_that_is_kept_is_kept(tmp_path: Path) -> None:
+    clock = Slept()
+    raw = wire("POST", CHAT, json.dumps(chat()).encode())
+    async with (
+        house(tmp_path, laptop=local(), clock=clock) as home,
+        client(home.port) as (kept_reader, kept_writer),
+        client(home.port) as (reader, writer),
+    ):
+        server = home.gateway.server
+        kept_writer.write(raw)
+        await read_response(kept_reader)
+        await eventually(lambda: home.gateway._is_quiet())
+        clock.slept_s = NIGHT_S
+        home.gateway.timekeeper.look()
+        clock.slept_s = 0.0
+        assert told(home) == [pytest.approx(NIGHT_S, abs=1.0)]
+        # It has begun before the server has looked at the time again.
+        writer.write(raw[:-1])
+        await eventually(lambda: not server.idle)
+        swept_s = server.coarse_s
+        await eventually(lambda: server.coarse_s != swept_s)
+        for which in (writer, kept_writer):
+            which.write(raw[-1:] if which is writer else raw)
+        assert [(await read_response(which)).status for which in (reader, kept_reader)] == [200, 200]
+
+
 @pytest.mark.lengthy
 async def test_a_page_that_shows_what_goes_on_keeps_no_time_from_going_on(tmp_path: Path) -> None:
     clock = Slept()
@@ -107,6 +133,16 @@ async def test_a_clock_that_was_put_back_is_told_once_and_time_does_not_follow(t
             home.gateway.timekeeper.look()
         assert clock.now_s() >= before_s
         assert told(home) == [pytest.approx(3600.0, abs=1.0)]
+
+
+def test_what_is_counted_steadily_is_counted_on_when_the_clock_is_put_forward() -> None:
+    clock = Slept()
+    for _ in range(2):
+        before_s, counted_s = clock.now_s(), clock.steady_s()
+        clock.slept_s += NIGHT_S
+        clock.catch_up()
+        assert clock.now_s() - before_s == pytest.approx(NIGHT_S, abs=1.0)
+        assert clock.steady_s() - counted_s == pytest.approx(0.0, abs=1.0)
 
 
 def test_a_clock_is_never_put_back() -> None:

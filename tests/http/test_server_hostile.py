@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from tests.http.conftest import Run
-from tests.http.harness import GET, client, read_response, serving, talk
+from tests.http.harness import GET, client, eventually, read_response, serving, talk
+from tidegate.http.reader import Awaits
 
 HEAD = b"POST / HTTP/1.1\r\nhost: a\r\n"
 
@@ -106,6 +107,21 @@ def test_a_header_is_judged_that_comes_with_the_end_of_a_body_too(run: Run) -> N
             await asyncio.sleep(0)
             writer.write(b"b" + b"GET / HTTP/1.1\r\nhost: a\r\na: " + b"c" * 2_000 + b"\r\n\r\n")
             assert [(await read_response(reader)).status for _ in range(2)] == [200, 431]
+
+    run(main())
+
+
+def test_a_body_that_comes_with_the_end_of_chunks_is_none_of_their_trailers(run: Run) -> None:
+    body = b"x" * 4_000
+
+    async def main() -> None:
+        async with serving(header_bytes_max=1_000) as server, client(server.port) as (reader, writer):
+            writer.write(HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            await eventually(lambda: any(one._reader.awaits is Awaits.BODY for one in server.connections))
+            writer.write(b"0\r\n\r\n" + HEAD + b"content-length: 4000\r\n\r\n" + body[:2_000])
+            assert (await read_response(reader)).body == b"hello"
+            writer.write(body[2_000:])
+            assert (await read_response(reader)).body == body
 
     run(main())
 

@@ -1,3 +1,4 @@
+import gzip
 import json
 from email.utils import formatdate
 
@@ -67,12 +68,23 @@ def test_a_message_with_line_ends_stays_one_event() -> None:
         (b"  <!DOCTYPE html>", ErrorInfo(message="the endpoint answered HTML")),
         (b"upstream connect error\r\nor disconnect", ErrorInfo(message="upstream connect error or disconnect")),
         (b"", ErrorInfo(message="the endpoint answered 500 without a word")),
+        (b'\xef\xbb\xbf{"error":"busy"}', ErrorInfo(message="busy")),
+        (b"\xef\xbb\xbf<html>", ErrorInfo(message="the endpoint answered HTML")),
+        (b"\xef\xbb\xbf\n", ErrorInfo(message="the endpoint answered 500 without a word")),
         (b"\xff\xfe", ErrorInfo(message="��")),
         (b"[" * 100_000, ErrorInfo(message="the endpoint answered 500 with JSON that names no error")),
     ],
 )
 def test_an_error_is_read_in_every_usual_shape(body: bytes, told: ErrorInfo) -> None:
     assert read_error(500, body) == told
+
+
+def test_what_is_compressed_is_not_relayed() -> None:
+    body = gzip.compress(b'{"error":"busy"}')
+    assert read_error(500, body, content_encoding=b"GZIP") == ErrorInfo(message="the endpoint answered 500, compressed")
+    assert read_error(500, b"busy", content_encoding=b"Identity").message == "busy"
+    # So say some of what they have not compressed.
+    assert read_error(500, b'{"error":"busy"}', content_encoding=b"gzip").message == "busy"
 
 
 def test_html_is_known_by_its_content_type_too() -> None:

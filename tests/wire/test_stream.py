@@ -281,6 +281,26 @@ def test_what_cannot_be_read_behind_the_end_of_an_answer_is_the_end_of_its_strea
     assert read.feed(USAGE_FRAME) == b""
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_usage_is_told_without_the_blank_line_behind_it_too(end: bytes) -> None:
+    read = reader()
+    begun = ROLE + chunk(content="a") + STOP
+    assert relayed(read, [begun + USAGE_FRAME.removesuffix(b"\n\n") + end]).startswith(begun + USAGE_FRAME[:-2])
+    assert (read.done, read.done_frame, read.failure) == (True, DONE, None)
+    assert read.usage is not None
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [USAGE_FRAME[:-9], ERROR[:-1], b"data: [DONE]", b"data: [DO", b": pi"],
+    ids=["half a frame", "an error", "the end", "half of it", "half a comment"],
+)
+def test_what_stands_cut_behind_the_end_of_an_answer_does_not_break_it(behind: bytes) -> None:
+    read = reader()
+    relayed(read, [ROLE + chunk(content="a") + STOP + behind])
+    assert (read.done, read.done_frame, read.failure, read.usage) == (True, DONE, None, None)
+
+
 @pytest.mark.parametrize("error", [None, False, "", {}, []])
 def test_a_falsy_error_is_none(error: object) -> None:
     read = reader()

@@ -100,10 +100,12 @@ class ProbeRequest(Record, frozen=True, kw_only=True):
     """One GET of a probe. `essential`: the endpoint counts as down where it fails.
 
     `wakes`: some builds load a model that is unloaded in order to answer, so an engine that has just told that it is so
-    is not asked. `lists`: what it answers may be longer than anybody needs, so that its head is enough.
+    is not asked. `lists`: what it answers may be longer than anybody needs, so that its head is enough. `former`: the
+    target of older builds, asked where this one answers 404.
     """
 
     target: bytes
+    former: bytes = b""
     essential: bool = False
     wakes: bool = False
     lists: bool = False

@@ -181,7 +181,7 @@ class FakeEngine:
             runs, waits = self.in_flight + self.others[0], self.others[1]
             gauges = b"".join(b"%b %d\n%b %d\n" % (running, runs, queued, waits) for running, queued in _GAUGES)
             exchange.respond(200, (_TEXT,), gauges)
-        elif exchange.path == "/get_server_info":
+        elif exchange.path == "/server_info":
             told = {"context_length": self._context_tokens, "api_key": "the engine's own", "model_path": self.weights}
             exchange.respond(200, (_JSON,), msgspec.json.encode(told))
         elif exchange.path == "/api/tags":

@@ -1,6 +1,6 @@
 """The answer to `GET /v1/models`, as far as probes look into it."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -9,9 +9,10 @@ from tidegate.wire.errors import UNREADABLE
 
 
 class Model(msgspec.Struct):
-    """One model; `max_model_len` is what vLLM tells of its window."""
+    """One model; `max_model_len` is what vLLM and SGLang tell of its window, `parent` which model an adapter adapts."""
 
     id: str = ""
+    parent: Any = None  # whatever others have by that name, it costs no window
     max_model_len: int | None = None
 
 
@@ -22,19 +23,25 @@ class Models(msgspec.Struct):
 
 
 class Meta(msgspec.Struct):
-    """What llama.cpp tells of a file of weights: its bytes, parameters, vocabulary and quantisation."""
+    """What llama.cpp tells of a file of weights: its bytes, parameters, vocabulary and quantisation.
+
+    `n_ctx` is the window of one slot, told of what is loaded.
+    """
 
     size: int | None = None
     n_params: int | None = None
     n_vocab: int | None = None
     vocab_type: int | None = None
     ftype: str | None = None
+    n_ctx: int | None = None
 
 
 class Origin(msgspec.Struct):
-    """Where a model comes from. `root` is what vLLM loaded, `meta` is llama.cpp's."""
+    """Where a model comes from. `root` is what vLLM and SGLang loaded, `meta` is llama.cpp's. Adapters have a `parent`,
+    the model that they adapt."""
 
     id: str = ""
+    parent: str | None = None
     root: str | None = None
     meta: Meta | None = None
 

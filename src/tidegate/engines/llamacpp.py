@@ -10,6 +10,7 @@ With `--sleep-idle-seconds` it unloads its model, and loads it for the next requ
 
 from collections.abc import Sequence
 from contextlib import suppress
+from urllib.parse import quote
 
 import msgspec
 
@@ -29,6 +30,7 @@ _QUEUED = "llamacpp:requests_deferred"
 _LOADING = "Loading model"
 # A server of several models says of each whether it is there.
 _RESIDENT = {"loaded": True, "loading": False, "unloaded": False, "sleeping": False}
+_NO_FILE = "none"  # what it calls the file of weights where it is not asked about one of its models
 
 
 class _Generation(msgspec.Struct, frozen=True):
@@ -77,6 +79,8 @@ class LlamaCpp:
         # Whatever a path ends in, these add `/v1` to it.
         self._openai = OpenAI(f"{self._base.decode()}/v1", model)
         self._model = model
+        # A server of several models tells of the one that is named, and must not load it for that; others do not look.
+        self._which = b"" if model is None else f"?model={quote(model, safe='')}&autoload=false".encode()
         self.failure = self._openai.failure
         self.headers = self._openai.headers
         self.translator = self._openai.translator
@@ -92,8 +96,8 @@ class LlamaCpp:
         """
         return (
             ProbeRequest(target=self._base + b"/health", essential=True),
-            ProbeRequest(target=self._base + b"/props"),
-            ProbeRequest(target=self._base + b"/metrics", wakes=True),
+            ProbeRequest(target=self._base + b"/props" + self._which),
+            ProbeRequest(target=self._base + b"/metrics" + self._which, wakes=True),
             ProbeRequest(target=self._base + b"/v1/models", wakes=True),
         )
 
@@ -115,7 +119,8 @@ class LlamaCpp:
                 sleep = msgspec.json.decode(props.body, type=_Sleep)
             with suppress(*UNREADABLE):
                 parallel = msgspec.json.decode(props.body, type=_Slots)
-        window = narrowest((told.default_generation_settings.n_ctx,))
+        meta = origin(models, self._model).meta or Meta()
+        window = narrowest((told.default_generation_settings.n_ctx,)) or narrowest((meta.n_ctx,))
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
         running, queued = found.get(_RUNNING), found.get(_QUEUED)
         slots = counted(parallel.total_slots) or None
@@ -127,23 +132,22 @@ class LlamaCpp:
             media=None if told.modalities is None else _media(told.modalities),
             running=None if running is None else int(running),
             queued=None if queued is None else int(queued),
-            fingerprint=recognised(self._fingerprint(props, models, window)),
+            fingerprint=recognised(self._fingerprint(props, meta, window)),
             resident=_RESIDENT.get(stated, awake),
             loading=stated == "loading",
             kv_tokens_max=counted(slots * window) if slots is not None and window is not None else None,
             slots=slots,
         )
 
-    def _fingerprint(self, props: ProbeAnswer | None, models: ProbeAnswer | None, window: int | None) -> Fingerprint:
+    def _fingerprint(self, props: ProbeAnswer | None, meta: Meta, window: int | None) -> Fingerprint:
         told = _Told()
         if props is not None and props.status == 200:
             with suppress(*UNREADABLE):
                 told = msgspec.json.decode(props.body, type=_Told)
-        meta = origin(models, self._model).meta or Meta()
         # The vocabulary's size and kind, and the tokens at its ends: all that is told of a tokenizer.
         vocabulary = f"{meta.vocab_type}:{meta.n_vocab}:{told.bos_token}:{told.eos_token}"
         return Fingerprint(
-            weights=names.file(told.model_path, meta.size, meta.n_params),
+            weights=names.file("" if told.model_path == _NO_FILE else told.model_path, meta.size, meta.n_params),
             quantisation=names.quantisation(told.model_ftype or meta.ftype or ""),
             tokenizer=text(f"gguf:{vocabulary}") if meta.n_vocab and told.eos_token else "",
             chat_template=digest(told.chat_template),

@@ -20,13 +20,11 @@ from tidegate.engines.base import (
     unfit,
 )
 from tidegate.engines.listed import Models
-from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
+from tidegate.wire.errors import REFUSALS, UNREADABLE, read_error, retry_after_s
 from tidegate.wire.openai import EMBEDDING, Call, upstream_body
 
 # The request itself is at fault: another endpoint would say the same.
 _CLIENTS_FAULT = frozenset({400, 422})
-# The endpoint will not take it now, and says so.
-_REFUSALS = frozenset({429, 503, 529})
 _PATHS = {
     Capability.CHAT: b"/chat/completions",
     Capability.COMPLETION: b"/completions",
@@ -80,7 +78,8 @@ class OpenAI:
 
     def failure(self, status: int, headers: Mapping[bytes, bytes], body: bytes, now_s: float) -> Failure:
         """See `Dialect`."""
-        said = read_error(status, body, headers.get(b"content-type", b""))
+        kind, encoding = headers.get(b"content-type", b""), headers.get(b"content-encoding", b"")
+        said = read_error(status, body, kind, content_encoding=encoding)
         if said.context_exceeded:
             return overflow(said.message)
         if status == 413:
@@ -99,7 +98,7 @@ class OpenAI:
                 param=said.param,
                 final=True,
             )
-        if status in _REFUSALS:
+        if status in REFUSALS:
             return Failure(
                 ending=Ending.REFUSED,
                 cause=f"status_{status}",
@@ -124,7 +123,7 @@ class OpenAI:
         return (ProbeRequest(target=self._base + b"/models", essential=True, lists=True),)
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
-        """See `Dialect`. A window is told by vLLM alone (`max_model_len`)."""
+        """See `Dialect`. A window is told by vLLM and SGLang alone (`max_model_len`)."""
         (models,) = answers
         if is_down(models):
             return Signals(up=False)
@@ -137,7 +136,13 @@ class OpenAI:
         except UNREADABLE:
             return None
         known = [m for m in listed if self._model in (None, m.id)]
-        return narrowest(m.max_model_len for m in known)
+        told = narrowest(m.max_model_len for m in known)
+        parents = [m.parent for m in known if m.parent]
+        if told is not None or not parents:
+            return told
+        # An adapter is listed without a window, and has its model's, which may stand there under another name.
+        adapted = [m for m in listed if m.id in parents]
+        return narrowest(m.max_model_len for m in adapted or listed)
 
 
 def is_down(models: ProbeAnswer | None) -> bool:

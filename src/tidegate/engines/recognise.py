@@ -19,9 +19,11 @@ _T = TypeVar("_T")
 Answers = Mapping[str, ProbeAnswer | None]
 """By path below the address, `TARGET model` for what is asked of one model; None where no answer came."""
 
-LIVEZ, MODELS, PROPS, INFO = "/livez", "/v1/models", "/props", "/get_server_info"
+LIVEZ, MODELS, PROPS, INFO = "/livez", "/v1/models", "/props", "/server_info"
 TAGS, OLLAMA, VERSION, LM_STUDIO = "/api/tags", "/api/version", "/version", "/api/v0/models"
 SHOW, METRICS = "/api/show", "/metrics"
+FORMER = {INFO: "/get_server_info"}
+"""What older builds answer to, asked where the newer one answers 404; its answer stands in the newer one's place."""
 FIRST = (LIVEZ, MODELS)
 SIGNS = (PROPS, INFO, OLLAMA, VERSION, LM_STUDIO)
 MODELS_MAX = 32  # each is an endpoint with probes of its own; whoever keeps more has a favourite few
@@ -53,6 +55,7 @@ class _Listed(msgspec.Struct, frozen=True):
     context_window: _Number = None
     loaded_context_length: _Number = None
     max_context_length: _Number = None
+    state: Any = None
     type: str | None = None
 
 
@@ -219,19 +222,15 @@ class _Told:
 
 
 def _targets(dialect: Dialect, path: str) -> list[str]:
-    """What its probes ask for, below its address."""
-    return [probe.target.decode().removeprefix(path) for probe in dialect.probes()]
+    """What its probes ask for, below its address: of the server, not of one of its models."""
+    return [probe.target.decode().removeprefix(path).partition("?")[0] for probe in dialect.probes()]
 
 
 def _window(entry: _Listed) -> int | None:
     """The window that a list tells: of what is loaded, before what could be."""
-    told = (
-        entry.loaded_context_length,
-        entry.max_model_len,
-        entry.context_length,
-        entry.context_window,
-        entry.max_context_length,
-    )
+    # LM Studio loads with another window, often a shorter one, than a model was trained for.
+    trained = entry.max_context_length if entry.state in (None, "loaded") else None
+    told = (entry.loaded_context_length, entry.max_model_len, entry.context_length, entry.context_window, trained)
     return next((window for window in told if isinstance(window, int) and window > 0), None)
 
 

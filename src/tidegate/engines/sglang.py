@@ -18,6 +18,7 @@ from tidegate.engines.base import (
     recognised,
     share,
 )
+from tidegate.engines.listed import Origin, origin
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
@@ -35,7 +36,7 @@ REPLICAS_MAX = 4096
 
 
 class _Info(msgspec.Struct):
-    """Of what `/get_server_info` tells: the rest holds the server's own keys, and is not looked at."""
+    """Of what `/server_info` tells: the rest holds the server's own keys, and is not looked at."""
 
     context_length: int | None = None
     max_total_num_tokens: int | None = None
@@ -69,6 +70,7 @@ class SGLang:
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         # Whatever a path ends in, these add `/v1` to it.
         self._openai = OpenAI(f"{self._base.decode()}/v1", model)
+        self._model = model
         self.failure = self._openai.failure
         self.headers = self._openai.headers
         self.translator = self._openai.translator
@@ -81,7 +83,8 @@ class SGLang:
         """See `Dialect`. Not `/health`: where nothing runs, it makes a token to find out."""
         return (
             ProbeRequest(target=self._base + b"/v1/models", essential=True, lists=True),
-            ProbeRequest(target=self._base + b"/get_server_info"),
+            # The former warns in the engine's log each time, where it is not the only one.
+            ProbeRequest(target=self._base + b"/server_info", former=self._base + b"/get_server_info"),
             ProbeRequest(target=self._base + b"/metrics"),
         )
 
@@ -102,7 +105,7 @@ class SGLang:
             context_tokens=window,
             running=int(sum(running)) if running else None,
             queued=int(sum(queued)) if queued else None,
-            fingerprint=recognised(_fingerprint(info, window)),
+            fingerprint=recognised(_fingerprint(info, origin(models, self._model), window)),
             # Replicas are alike: each has a pool of so many tokens, and the mean is the share of all of them.
             kv_tokens_max=_all(told.max_total_num_tokens, replicas.dp_size),
             kv_share=share(sum(shares) / len(shares)) if shares else None,
@@ -112,13 +115,14 @@ class SGLang:
         )
 
 
-def _fingerprint(answer: ProbeAnswer | None, window: int | None) -> Fingerprint:
+def _fingerprint(answer: ProbeAnswer | None, entry: Origin, window: int | None) -> Fingerprint:
     try:
         told = _Loaded() if answer is None else msgspec.json.decode(answer.body, type=_Loaded)
     except UNREADABLE:
         told = _Loaded()
     return Fingerprint(
-        weights=names.repository(told.model_path),
+        # What the server tells is of its own model, which an adapter is not.
+        weights=names.repository((entry.root or "") if entry.parent else told.model_path),
         quantisation=text(told.quantization or ""),
         tokenizer=names.repository(told.tokenizer_path or ""),
         context_tokens=window,

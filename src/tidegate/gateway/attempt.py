@@ -14,8 +14,9 @@ from tidegate.http.exchange import Exchange
 from tidegate.http.flow import Flow
 from tidegate.wire import sse
 from tidegate.wire.headroom import read_headroom
+from tidegate.wire.reading import read_chunk
 from tidegate.wire.repeat import Repeat
-from tidegate.wire.sse import BadStream
+from tidegate.wire.sse import BYTE_ORDER_MARK, BadStream
 from tidegate.wire.stream import Reader, StreamReader
 
 # An error body is read for its message alone.
@@ -24,6 +25,8 @@ ERROR_BYTES_MAX = 64 * 1024
 # it from all, be it drop by drop.
 SURPLUS_BYTES_MAX = 64 * 1024
 SURPLUS_S_MAX = 10.0
+
+_EVENTS, _JSON = b"text/event-stream", b"application/json"
 
 _TRANSPORT: dict[Cause, tuple[Ending, int, str]] = {
     Cause.REFUSED: (Ending.FAILED, 502, "could not be reached"),
@@ -160,8 +163,8 @@ class Attempt:
 
     @property
     def refused(self) -> Failure | None:
-        """What a head other than 200 tells, with as much of the body as has come; None where there is no such head, or
-        where the rest of the body might blame somebody else than the request."""
+        """What a head tells that begins no answer, with as much of the body as has come; None where there is no such
+        head, or where the rest of the body might blame somebody else than the request."""
         if self._error is None:
             return None
         failure = self._failure(self._error)
@@ -216,10 +219,13 @@ class Attempt:
             self._error, self._headers = bytearray(), headers
             return
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        wanted = b"text/event-stream" if self.streamed else b"application/json"
-        if kind != wanted and not (kind == b"" and not self.streamed):
-            answered = kind.decode("latin-1")[:60] or "no content type"
-            self._fail("unexpected_content", f"answered {answered} where {wanted.decode()} was asked for")
+        if kind == (_EVENTS if self.streamed else _JSON) or (kind == b"" and not self.streamed):
+            return
+        if kind == _JSON:
+            # Some tell an error so, which says whose fault it is.
+            self._error, self._headers = bytearray(), headers
+            return
+        self.give_up(_unexpected(kind, streamed=self.streamed))
 
     def on_data(self, data: bytes) -> None:
         """See `http.Receiver`."""
@@ -318,6 +324,8 @@ class Attempt:
         self._end()
 
     def _failure(self, body: bytearray) -> Failure:
+        if self.status == 200:
+            return _told_whole(bytes(body))
         return self.upstream.dialect.failure(self.status, self._headers, bytes(body), self._now_s())
 
     def _end(self) -> None:
@@ -346,21 +354,40 @@ class Attempt:
         self._listener.completed(self, rest)
 
     def _broke(self, stream: BadStream) -> None:
-        if stream.error is None or not stream.error.context_exceeded:
-            self._fail(stream.cause, stream.message)
-            return
-        self.give_up(overflow(stream.error.message))
+        self.give_up(_broken(stream))
 
-    def _fail(self, cause: str, message: str) -> None:
-        failure = Failure(
-            # What another client would have taken is no failure of the endpoint's.
-            ending=Ending.CANCELLED if cause == sse.Cause.NO_FORM else Ending.FAILED,
-            cause=cause,
-            status=502,
-            message=f"the endpoint {message}",
-            code="upstream_error",
-        )
-        self.give_up(failure)
+
+def _told_whole(body: bytes) -> Failure:
+    """What JSON means where a stream was asked for: the error that it tells, as it would in the stream."""
+    try:
+        read_chunk(body.removeprefix(BYTE_ORDER_MARK))
+    except BadStream as told:
+        if told.cause is sse.Cause.ERROR_EVENT:
+            return _broken(told)
+    return _unexpected(_JSON, streamed=True)
+
+
+def _unexpected(kind: bytes, *, streamed: bool) -> Failure:
+    answered = kind.decode("latin-1")[:60] or "no content type"
+    wanted = _EVENTS if streamed else _JSON
+    return _fault("unexpected_content", f"answered {answered} where {wanted.decode()} was asked for")
+
+
+def _broken(stream: BadStream) -> Failure:
+    if stream.error is None or not stream.error.context_exceeded:
+        return _fault(stream.cause, stream.message)
+    return overflow(stream.error.message)
+
+
+def _fault(cause: str, message: str) -> Failure:
+    return Failure(
+        # What another client would have taken is no failure of the endpoint's.
+        ending=Ending.CANCELLED if cause == sse.Cause.NO_FORM else Ending.FAILED,
+        cause=cause,
+        status=502,
+        message=f"the endpoint {message}",
+        code="upstream_error",
+    )
 
 
 def report(error: Exception) -> None:

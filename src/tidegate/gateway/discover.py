@@ -151,7 +151,7 @@ class _Asker:
     async def ask(self, paths: Iterable[str]) -> None:
         """GET them, as far as they were not asked for yet."""
         new = [path for path in paths if path not in self.answers]
-        await asyncio.gather(*(self._fetch(b"GET", path, path, b"") for path in new))
+        await asyncio.gather(*(self._get(path) for path in new))
 
     async def show(self, model: str) -> None:
         """Have Ollama tell what a model can do, which does not load it."""
@@ -168,6 +168,12 @@ class _Asker:
     async def close(self) -> None:
         """Leave."""
         await self._pool.close()
+
+    async def _get(self, path: str) -> None:
+        await self._fetch(b"GET", path, path, b"")
+        said, former = self.answers[path], recognise.FORMER.get(path)
+        if former is not None and said is not None and said.status == 404:
+            await self._fetch(b"GET", former, path, b"")
 
     async def _fetch(self, method: bytes, path: str, key: str, body: bytes) -> None:
         self.answers[key] = None

@@ -83,7 +83,7 @@ class Handler:
         elif path in COUNTS:
             _only(exchange, "POST")
             grant.admit(exchange.received_s)
-            call = request.parse(exchange.body, exchange.headers, counting=True)
+            call = request.parse(_body(exchange), exchange.headers, counting=True)
             # How many bytes make a token is the model's own: one that is not served has no answer.
             group = self.catalogue.known(call.model).name
             grant.check(call.model, group)
@@ -94,7 +94,7 @@ class Handler:
         elif path == "/api/show":
             _only(exchange, "POST")
             grant.admit(exchange.received_s)
-            name = self._plain(models.shown(exchange.body))
+            name = self._plain(models.shown(_body(exchange)))
             grant.check(name, self._canonical(name))
             self._answer(exchange, models.show(self.catalogue.facts(name)), grant)
         elif path == "/api/version":
@@ -110,14 +110,7 @@ class Handler:
     def _infer(self, exchange: Exchange, route: Route, grant: Grant) -> None:
         _only(exchange, "POST")
         grant.admit(exchange.received_s)
-        encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
-        if encoding != b"identity":
-            raise BadRequest(
-                "The body is compressed, which is not supported; send it without content-encoding.",
-                status=415,
-                code="unsupported_encoding",
-            )
-        call = route.parse(exchange.body, exchange.headers)
+        call = route.parse(_body(exchange), exchange.headers)
         if exchange.path.startswith(OLLAMA):
             call = structs.replace(call, model=self._plain(call.model))
         request_id = self._new_id()
@@ -234,3 +227,15 @@ def _only(exchange: Exchange, method: str) -> None:
             code="method_not_allowed",
             headers=((b"allow", b"GET, HEAD" if method == "GET" else method.encode()),),
         )
+
+
+def _body(exchange: Exchange) -> bytes:
+    """The body, as it is to be read."""
+    encoding = exchange.headers.get(b"content-encoding")
+    if encoding and encoding.lower() != b"identity":
+        raise BadRequest(
+            "The body is compressed, which is not supported; send it without content-encoding.",
+            status=415,
+            code="unsupported_encoding",
+        )
+    return exchange.body

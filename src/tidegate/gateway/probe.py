@@ -154,6 +154,8 @@ class Prober:
                 answers.append(None)
                 continue
             answer, took_s = await self._timed(probe)
+            if probe.former and isinstance(answer, ProbeAnswer) and answer.status == 404:
+                answer, took_s = await self._timed(replace(probe, target=probe.former))
             if took_s is not None:
                 rtts_s.append(took_s)
             if not isinstance(answer, Outage):

@@ -266,7 +266,7 @@ class Reader:
             self.last = True
         self.awaits = _REQUEST
         self._expects = self._chunked = False
-        self._head_bytes = self._repeats = self._body_bytes = 0
+        self._head_bytes = self._repeats = self._body_bytes = self._bare_bytes = 0
         self._uncounted = True
         self._target = b""
         self._headers = {}
@@ -303,7 +303,6 @@ class Reader:
         if not self._http11:
             self._refuse(400, "HTTP/1.0 has no transfer codings")
         self._chunked = True
-        self._bare_bytes = 0
         self._body_bytes_max = self._limits.body_bytes_max
         if not self._knows(self._headers):
             self._body_bytes_max = min(self._body_bytes_max, self._limits.stranger_body_bytes_max)

@@ -63,7 +63,9 @@ class Server:
         self.error_body = error_body
         self.knows = knows
         self.streams = streams
-        self.coarse_s = clock.now_s()  # read once a sweep: deadlines need no better
+        # Read once a sweep: deadlines need no better. Connections that wait are no reason not to put the clock forward,
+        # and none to be closed when it is.
+        self.coarse_s = clock.steady_s()
         self.closing = False
         self.dismissing = False  # who has nothing under way is let go
         self.connections: set[Connection] = set()
@@ -172,7 +174,7 @@ class Server:
 
     def _sweep(self) -> None:
         """Enforce every time-out: one timer a server costs less than one a request."""
-        now_s = self.coarse_s = self.clock.now_s()
+        now_s = self.coarse_s = self.clock.steady_s()
         for connection in list(self.connections):
             connection.check(now_s)
         self._sweeping = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)

@@ -11,7 +11,7 @@ from tidegate.clock import Clock
 from tidegate.config.address import Url
 from tidegate.config.endpoint import EngineKind
 from tidegate.core.model import Capability
-from tidegate.engines.base import Header, ProbeAnswer, Signals
+from tidegate.engines.base import Header, ProbeAnswer, ProbeRequest, Signals
 from tidegate.engines.kinds import dialect_of
 from tidegate.http.client import Origin, Pool, TransportError, fetch
 from tidegate.wire.errors import BadRequest
@@ -218,7 +218,13 @@ class Asker:
 
     async def signals(self) -> Signals:
         """What its probes tell: how much it runs, how large its window is. Not more often than every two seconds."""
-        return self._dialect.signals([await self._get(probe.target) for probe in self._dialect.probes()])
+        return self._dialect.signals([await self._probe(probe) for probe in self._dialect.probes()])
+
+    async def _probe(self, probe: ProbeRequest) -> ProbeAnswer | None:
+        answer = await self._get(probe.target)
+        if probe.former and answer is not None and answer.status == 404:
+            answer = await self._get(probe.former)
+        return answer
 
     async def _get(self, target: bytes) -> ProbeAnswer | None:
         try:

@@ -1,6 +1,7 @@
 """Errors on the wire: ours as clients are told them, and an endpoint's as it told them."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
 
@@ -12,6 +13,8 @@ from tidegate.core.model import Record, replace
 MESSAGE_CHARS_MAX = 500
 # Longer than any rate limit window that is worth waiting out; beyond it a probe finds out.
 RETRY_AFTER_S_MAX = 3600.0
+# With these an endpoint says that it will not take a request now. 529 is Anthropic's, for an API that is overloaded.
+REFUSALS = frozenset({429, 503, 529})
 
 # What msgspec raises for bytes that are not what they should be.
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -74,14 +77,14 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     of_the_account: bool = False
 
 
-def read_error(status: int, body: bytes, content_type: bytes = b"") -> ErrorInfo:
-    """What an endpoint meant by an answer other than 200. Never raises, never relays markup."""
-    said = _told(status, body, content_type)
+def read_error(status: int, body: bytes, content_type: bytes = b"", *, content_encoding: bytes = b"") -> ErrorInfo:
+    """What an endpoint meant by an answer other than 200. Never raises, never relays markup or what is compressed."""
+    said = _told(status, body.removeprefix(BOM_UTF8), content_type, content_encoding)
     # A server that fails may say the like of what went wrong within it.
     return replace(said, unfit=True) if said.unknown_field and status < 500 else said
 
 
-def _told(status: int, body: bytes, content_type: bytes) -> ErrorInfo:
+def _told(status: int, body: bytes, content_type: bytes, content_encoding: bytes) -> ErrorInfo:
     try:
         found = find_error(msgspec.json.decode(body))
     except UNREADABLE:
@@ -93,6 +96,8 @@ def _told(status: int, body: bytes, content_type: bytes) -> ErrorInfo:
         return ErrorInfo(message=f"the endpoint answered {status} without a word")
     if b"html" in content_type.lower() or said.startswith(b"<"):
         return ErrorInfo(message="the endpoint answered HTML")
+    if content_encoding.lower() not in (b"", b"identity"):
+        return ErrorInfo(message=f"the endpoint answered {status}, compressed")
     if said.startswith((b"{", b"[")):
         return ErrorInfo(message=f"the endpoint answered {status} with JSON that names no error")
     return _error(said.decode("utf-8", "replace"))

@@ -162,8 +162,9 @@ class StreamReader:
         if self._over():
             return []
         passing: list[bytes] = []
-        if not self.finished and self._frames.pending.strip():
-            # Some servers leave out the last blank line. What is cut inside a frame does not read.
+        if self._frames.pending.strip():
+            # Some servers leave out the last blank line, also that behind the usage. What is cut inside a frame does
+            # not read.
             passing = self.frames(b"\n\n")
             failure = self.failure
             if failure is not None and failure.cause is Cause.ERROR_EVENT:
