@@ -18,7 +18,7 @@ from tidegate.cli.output import Console
 from tidegate.core.step import StepTime
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.sim.engine import EngineProfile
-from tidegate.sim.profile import Measured, Network, Profile, profile
+from tidegate.sim.profile import Interval, Measured, Network, Profile, profile
 
 SECRET = "sk-very-secret-0123"
 QUICK = Script(first_s=0.002, token_s=0.001, tokens=16)
@@ -113,6 +113,22 @@ def test_what_an_engine_says_of_itself_is_no_mark_up() -> None:
     assert "Written: [/p].toml" in said
 
 
+def test_what_is_bounded_on_one_side_alone_is_said_so() -> None:
+    made = Profile(
+        engine=EngineProfile(step=StepTime(base_s=0.01, per_token_s=0.001), slots=1, batch_tokens=8192, kv_tokens=4096),
+        network=Network(rtt_s=0.001, upload_bytes_per_s=1e6),
+        confidence={"batch_tokens": Interval(low=1, high=None), "slots": Interval(low=1, high=2)},
+        measured=Measured(
+            at="2026-11-27", url="http://[::1]:8080", software="s", model="m", requests=1, tokens=1, seconds=1.0
+        ),
+    )
+    text = io.StringIO()
+    show(Console(file=text, width=160), made, Path("p.toml"))
+    rows = [line.split() for line in text.getvalue().splitlines()]
+    assert ["batch_tokens", "8192", "at", "least", "1"] in rows
+    assert ["slots", "1", "1", "to", "2"] in rows
+
+
 async def test_what_may_be_spent_is_never_exceeded() -> None:
     async with FakeEngine(QUICK) as engine:
         price = ("--price-per-1m", "10", "50")
@@ -166,7 +182,7 @@ async def test_the_key_goes_to_the_engine_and_nowhere_else(monkeypatch: pytest.M
         (["https://llm.example.com"], "an address in the internet"),
         (["https://api.openai.com", "--model", "m", "--price-per-1m", "1", "2"], "nobody is there to agree"),
         (["http://127.0.0.1:1", "--yes-spend", "1"], "nothing says what is spent"),
-        (["http://127.0.0.1:1", "--key-env", "NOT_THERE"], "NOT_THERE is not set"),
+        (["http://127.0.0.1:1", "--key-env", "NOT_THERE"], "export NOT_THERE=... before the start\n"),
         (["http://127.0.0.1:1", "--key-env", SECRET], "not the name of a variable"),
     ],
 )

@@ -95,6 +95,18 @@ def test_keys_enable_nothing_and_are_never_shown(
         assert SECRET not in text
 
 
+def test_nothing_of_it_is_broken_where_nobody_looks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("COLUMNS", "40")
+    with standing(neighbours.LLAMACPP) as there:
+        assert main(["discover", "--engine", str(there.url)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("llama.cpp" in line and f"http://127.0.0.1:{there.port}" in line for line in lines)
+    assert any("OPENAI_API_KEY" in line and line.rstrip().endswith("not enabled") for line in lines)
+
+
 async def test_the_file_that_is_written_says_what_is_served_without_it(tmp_path: Path) -> None:
     async with FakeEngine() as one, neighbours.neighbour(neighbours.OLLAMA) as other:
         told = await discover([Url(tls=False, host="127.0.0.1", port=one.port, path=""), other.url], Clock())

@@ -231,11 +231,20 @@ def test_standard_input_is_a_journal_of_which_one_decision_is_named(
     assert found["request"]["id"] == "r-1"
     assert found["flips"]
     given(b"")
-    assert main(["explain", "--journal", "-"]) == 1
+    assert main(["explain", "--journal", "-"]) == 2
     assert "say which decision" in capsys.readouterr().err
     given(b"nonsense\n")
-    assert main(["explain", "--journal", "-", "r-1"]) == 1
+    assert main(["explain", "--journal", "-", "r-1"]) == 2
     assert "standard input:1" in capsys.readouterr().err
+
+
+def test_a_journal_that_is_not_there_is_told_from_a_decision_that_is_in_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "--journal", str(tmp_path / "none")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["explain", "--journal", str(tmp_path), "r-1"]) == 1
+    assert "no decision r-1" in capsys.readouterr().err
 
 
 def test_the_chosen_candidate_is_coloured_and_one_that_is_excluded_is_dim_unless_no_colour_is_wanted(

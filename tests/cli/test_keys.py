@@ -176,6 +176,7 @@ def test_a_name_that_is_taken_or_unknown_is_refused(capsys: pytest.CaptureFixtur
         "create a --usd-per-day nan",
         "create a --usd-per-month inf",
         "create a --days x",
+        "create a --days 0",
         "create a --weight 0",
         "change a",
         "change a --weight 101",

@@ -1,6 +1,7 @@
 """`tidegate mirror`: copies over real connections, answered at once, decided, and sent nowhere."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -11,11 +12,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.http.harness import Response, read_response
 from tests.sim.foreign_days import configuration
 from tidegate.cli.main import main
+from tidegate.cli.mirror import Seen, show
+from tidegate.cli.output import Console
+from tidegate.sim.mirrored import Mirror
+from tidegate.sim.preview import Interval, figures_of
 
 CHAT = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "a secret of my own"}]}).encode()
 
@@ -82,11 +88,25 @@ def test_copies_are_decided_and_told_of_and_nothing_of_them_is_kept(tmp_path: Pa
     said = asyncio.run(run())
     assert said.startswith("4 copies of requests were decided")
     assert "as now" in said
-    assert "It would have saved $" in said
     written = b"".join(file.read_bytes() for file in journal.iterdir())
     assert b"secret" not in written
     assert main(["replay", str(journal), "--jobs", "1"]) == 0
     assert main(["explain", "m1", "--journal", str(journal)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("over", "said"), [(0, "none would have ended yet, so nothing is compared."), (3, "It would have saved $0.2 of")]
+)
+def test_dollars_are_told_of_what_was_compared(over: int, said: str) -> None:
+    figures = msgspec.structs.replace(figures_of([], set()), requests=over)
+    mirror = Mirror(
+        requests=3, by_endpoint={}, by_why={}, ours=figures, theirs=figures,
+        saved_usd_per_1k=Interval(figure=0.2, low=0.1, high=0.3), missed=0, gained=0,
+    )  # fmt: skip
+    text = io.StringIO()
+    show(Console(file=text, width=160), Seen(passed_over={}, mirror=mirror))
+    assert said in text.getvalue()
+    assert ("saved" in text.getvalue()) == (over > 0)
 
 
 def test_what_is_no_copy_of_a_completion_is_answered_all_the_same_and_counted(tmp_path: Path) -> None:

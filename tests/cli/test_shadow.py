@@ -61,6 +61,17 @@ def test_json_has_all_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["gained"] > found["missed"]
 
 
+def test_a_budget_is_in_force_for_tidegate_and_not_for_what_the_log_says(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tidegate.toml").write_text(f"{configuration()}\n[budget]\nusd_per_day = 0.01\npace = false\n")
+    command = ["shadow", str(folder / "log.jsonl"), "--config", str(tmp_path / "tidegate.toml"), "--json"]
+    assert main(command) == 0
+    figures = json.loads(capsys.readouterr().out)["preview"]
+    spent_usd = {name: figures[name]["usd_per_1k"] * figures[name]["requests"] / 1000.0 for name in ("before", "after")}
+    assert spent_usd["after"] <= 0.01 < spent_usd["before"]
+
+
 def test_what_cannot_be_followed_is_said_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(asked(folder, "--at", "cloud")) == 2
     assert "write --at NAME=ENDPOINT" in capsys.readouterr().err
@@ -70,6 +81,9 @@ def test_what_cannot_be_followed_is_said_so(folder: Path, tmp_path: Path, capsys
     assert "no such file" in capsys.readouterr().err
     assert main(["shadow", str(tmp_path / "none"), "--config", str(folder / "tidegate.toml")]) == 1
     assert "tidegate shadow:" in capsys.readouterr().err
+    (tmp_path / "journal-20260101T000000000Z-7-000000.jsonl").write_text("")
+    assert main(asked(folder, "--journal", str(tmp_path))) == 2
+    assert "name another folder" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(asked(folder, "--journal", str(tmp_path / "file" / "journal"))) == 2
     assert "--journal" in capsys.readouterr().err

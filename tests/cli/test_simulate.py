@@ -198,6 +198,16 @@ def test_a_journal_folder_that_cannot_be_is_said_so(tmp_path: Path, capsys: pyte
     assert "name a folder" in capsys.readouterr().err
 
 
+def test_no_journal_is_written_beside_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segment = tmp_path / "journal-20260101T000000000Z-7-000000.jsonl.zst"
+    segment.write_bytes(b"")
+    assert run(LAPTOP, "--journal", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "has a journal already" in said
+    assert "name another folder" in said
+    assert list(tmp_path.iterdir()) == [segment]
+
+
 def test_a_journal_that_the_disk_has_no_room_for_is_exit_status_2_and_no_broken_bound(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,7 +138,9 @@ async def test_who_is_not_reached_is_told_apart(tmp_path: Path, capsys: pytest.C
         port = home.admin_port
         # The address of clients is none of operators.
         assert await status(home.port) == 2
-        assert "answers" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "is no admin address" in said
+        assert "by default 127.0.0.1:8401" in said
     assert await status(port) == 2
     assert "does not answer" in capsys.readouterr().err
     assert await status(port, "--json") == 2
@@ -227,6 +229,18 @@ async def test_the_gateways_own_certificate_is_trusted_and_none_that_its_signer_
     assert await asked("own") == b"it is me"
     with pytest.raises(UnreachableError, match="certificate verify failed"):
         await asked("other")
+
+
+async def test_who_asks_for_plain_text_where_there_is_tls_is_told_what_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = trustme.CA().issue_cert("gateway.example")
+    (tmp_path / "own.pem").write_bytes(made.cert_chain_pems[0].bytes())
+    made.private_key_pem.write_to_path(str(tmp_path / "own.key"))
+    shown = Tls(cert=tmp_path / "own.pem", key=tmp_path / "own.key").context()
+    async with serving(lambda exchange: exchange.respond(200, [], b""), tls=shown) as server:
+        assert await status(server.port) == 2
+    assert "write https://HOST:PORT" in capsys.readouterr().err
 
 
 def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from tests import make
 from tests.properties.storm import Storm
 from tests.sim.days import Stage
 from tidegate.core import rows as fold
-from tidegate.core.health import UNBILLED
+from tidegate.core.health import CONTEXT_EXCEEDED, UNBILLED
 from tidegate.core.hindsight import Hindsight
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -322,6 +322,43 @@ def test_time_in_the_hold_queue_is_told_and_who_leaves_it_has_left_unless_the_ga
         gone = Released(request_id="r", cause=cause)
         left = told((100.0, R), (100.0, waits), (100.0, Held(request=R)), (104.0, gone), (109.0, LATER))
         assert [(row.held_s, row.outcome, row.e2e_s, row.kept) for row in left] == [(4.0, came, 4.0, False)]
+
+
+@pytest.mark.parametrize(("cause", "came"), [("", Came.CLIENT_LEFT), ("request_timeout", Came.FAILED)])
+@pytest.mark.parametrize("fault", ["rate_limited", CONTEXT_EXCEEDED])
+@pytest.mark.parametrize("again", [False, True], ids=["as planned", "decided again"])
+def test_who_leaves_while_he_is_held_after_a_failed_attempt_has_left(
+    cause: str, came: Came, fault: str, again: bool
+) -> None:
+    waits = Wait(endpoint="laptop", until_s=109.0)
+    plan = (Run(endpoint="cloud", timeout_s=60.0), waits)
+    # The queue is looked at now and then, and what is decided anew there has nothing of the attempt.
+    looked = Decision(request_id="r", plan=(waits,), why=Why.WAITS_FOR_SLOT)
+    (row,) = told(
+        (100.0, R),
+        (100.0, Decision(request_id="r", plan=plan, why=Why.CHEAPEST_ON_TIME)),
+        (100.0, make.started(R, "cloud")),
+        (100.5, ended("cloud", Ending.REFUSED, e2e_s=0.5, cause=fault)),
+        (100.5, Held(request=R)),
+        *([(101.0, looked)] if again else []),
+        (101.5, Released(request_id="r", cause=cause)),
+        (109.0, LATER),
+    )
+    assert (row.outcome, row.e2e_s, row.held_s) == (came, 1.5, 1.0)
+    assert row.kept is (None if came is Came.CLIENT_LEFT else False)
+
+
+def test_a_step_that_is_passed_over_after_a_hold_is_no_client_that_left() -> None:
+    waits = Decision(request_id="r", plan=(Wait(endpoint="laptop", until_s=109.0),), why=Why.WAITS_FOR_SLOT)
+    (row,) = told(
+        (100.0, R),
+        (100.0, waits),
+        (100.0, Held(request=R)),
+        (101.0, decided("cloud")),
+        (101.0, Released(request_id="r")),
+        (109.0, LATER),
+    )
+    assert (row.outcome, row.e2e_s) == (Came.FAILED, 1.0)
 
 
 def test_a_hedge_that_is_beaten_ends_with_the_answer_and_costs_what_it_cost() -> None:

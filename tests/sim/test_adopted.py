@@ -10,7 +10,7 @@ from tidegate.config.config import Config
 from tidegate.config.load import load_unreached
 from tidegate.core.model import Capability, Decision, Ended, Ending, FirstToken, Request, Segment, Slo, Started
 from tidegate.core.replay import replay
-from tidegate.sim.adopted import Adopted, AdoptError, adopt
+from tidegate.sim.adopted import Adopted, AdoptError, By, adopt
 from tidegate.sim.foreign import Served, Unused
 
 _T = TypeVar("_T")
@@ -117,23 +117,37 @@ def test_its_facts_are_ones_that_replay_takes_in(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "endpoint"),
+    ("changes", "endpoint", "by"),
     [
-        ({}, "mini"),
-        ({"deployment": "openai/gpt-4o-mini"}, "mini"),
-        ({"deployment": "gpt-4o", "model": "support-large"}, "large"),
-        ({"base": "http://127.0.0.1:8080/v1/", "deployment": "hosted_vllm/anything"}, "desk"),
-        ({"base": "", "deployment": "qwen"}, "desk"),
-        ({"base": "10.0.0.7:9000", "deployment": "?"}, "desk"),
-        ({"base": "https://eu.vendor.example/v1", "deployment": "?"}, "mini"),
-        ({"base": "nowhere", "deployment": "azure/turbo"}, "large"),
+        ({}, "mini", By.ADDRESS),
+        ({"base": "api.openai.com"}, "mini", By.ADDRESS),
+        ({"deployment": "openai/gpt-4o-mini"}, "mini", By.ADDRESS),
+        ({"deployment": "gpt-4o", "model": "support-large"}, "large", By.ADDRESS),
+        ({"base": "http://127.0.0.1:8080/v1/", "deployment": "hosted_vllm/anything"}, "desk", By.ADDRESS),
+        ({"base": "", "deployment": "qwen"}, "desk", By.MODEL),
+        ({"base": "mini", "deployment": "qwen"}, "mini", By.NAME),
+        ({"base": "10.0.0.7:9000", "deployment": "?"}, "desk", By.SAID),
+        ({"base": "https://eu.vendor.example/v1", "deployment": "?"}, "mini", By.SAID),
+        ({"base": "nowhere", "deployment": "azure/turbo"}, "large", By.SAID),
     ],
 )
 def test_who_served_it_is_known_by_address_by_name_or_by_what_was_said(
-    config: Config, changes: dict[str, object], endpoint: str
+    config: Config, changes: dict[str, object], endpoint: str, by: By
 ) -> None:
     at = {"10.0.0.7:9000": "desk", "eu.vendor.example": "mini", "azure/turbo": "large"}
-    assert adopt([served(0, **changes)], config, at).where == {"r0": endpoint}
+    found = adopt([served(0, **changes)], config, at)
+    assert found.where == {"r0": endpoint}
+    assert found.placed == {(endpoint, by): 1}
+
+
+@pytest.mark.parametrize("base", ["https://api.other.example/v1", "zzz"])
+def test_what_somebody_else_served_is_no_endpoints_because_its_model_is_called_so(config: Config, base: str) -> None:
+    found = adopt([served(0), served(1, base=base, deployment="qwen")], config)
+    assert found.where == {"r0": "mini"}
+    assert found.unused == {Unused.ELSEWHERE: 1}
+    # By the name that is told of it, it can be said who that is.
+    (name,) = found.strangers
+    assert adopt([served(1, base=base, deployment="qwen")], config, {name: "large"}).where == {"r1": "large"}
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,7 @@ def test_embeddings_are_no_chat(tmp_path: Path) -> None:
     [
         ("", "log.jsonl:1: expected the first line of a log; the file is empty"),
         ("no json\n", "log.jsonl:1: expected a JSON object on each line, or one array of them"),
+        ("no json\nneither\n", "log.jsonl:1: expected a JSON object on each line, or one array of them"),
         ("[1]", "log.jsonl:1: expected a JSON object"),
         ('{"a": 1}\n', "log.jsonl:1: expected LiteLLM's record, or an object with `request`"),
         (json.dumps(PAYLOAD | {"metadata": "{'a': 1}"}), "`generic_api_use_v1` writes an older form"),
@@ -271,6 +272,40 @@ def test_of_a_log_what_is_no_record_is_one_of_many_and_counted(tmp_path: Path) -
     assert [one for one in read(file) if isinstance(one, Unused)] == [Unused.UNREADABLE] * 2
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"time": 1},
+        PAYLOAD | {"metadata": "{'a': 1}"},
+        {**PAIR, "latency": 3, "latency_ms": None},
+    ],
+    ids=["unknown", "older", "no unit"],
+)
+def test_of_a_log_a_record_of_no_known_form_is_counted_wherever_it_stands(tmp_path: Path, odd: Record) -> None:
+    file = tmp_path / "log.jsonl"
+    for records in ([odd, PAYLOAD], [PAYLOAD, odd]):
+        for text in ("\n".join(json.dumps(one) for one in records), json.dumps(records)):
+            file.write_text(text)
+            found = list(read(file))
+            assert found[records.index(odd)] is Unused.UNKNOWN
+            assert isinstance(found[records.index(PAYLOAD)], Served)
+
+
+def test_a_log_that_begins_in_the_middle_of_a_line_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text(f'pletion", "status": "success"}}\n{json.dumps(PAYLOAD)}\n')
+    first, second = read(file)
+    assert first is Unused.UNREADABLE
+    assert isinstance(second, Served)
+
+
+def test_a_file_of_something_else_among_logs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(PAYLOAD))
+    (tmp_path / "b.jsonl").write_text('{"time": 1}\n{"time": 2}\n')
+    with pytest.raises(BadLog, match=r"b\.jsonl:1: expected LiteLLM's record"):
+        list(read(tmp_path))
+
+
 def test_records_without_ids_are_told_apart_by_file_and_place(tmp_path: Path) -> None:
     record = {key: value for key, value in PAIR.items() if key != "id"}
     for day in ("01", "02"):
@@ -278,6 +313,21 @@ def test_records_without_ids_are_told_apart_by_file_and_place(tmp_path: Path) ->
         (tmp_path / day / "part.jsonl").write_text(f"{json.dumps(record)}\n{json.dumps(record)}\n")
     ids = {one.id for one in read(tmp_path) if isinstance(one, Served)}
     assert ids == {"01/part.jsonl-1", "01/part.jsonl-2", "02/part.jsonl-1", "02/part.jsonl-2"}
+
+
+@pytest.mark.parametrize(
+    ("said", "base"),
+    [
+        ({"endpoint": "/v1/chat/completions"}, ""),
+        ({"endpoint": "/v1/chat/completions", "api_base": "https://a.example/v1"}, "https://a.example/v1"),
+        ({"endpoint": "cloud", "provider": "openai"}, "cloud"),
+        ({"endpoint": None, "provider": "openai"}, "openai"),
+    ],
+)
+def test_a_path_says_nothing_of_who_served_it(tmp_path: Path, said: Record, base: str) -> None:
+    found = told(tmp_path, PAIR | said)
+    assert isinstance(found, Served)
+    assert found.base == base
 
 
 @pytest.mark.parametrize(("status", "ok"), [("failure", False), ("error", False), ("Success", True), ("200", True)])

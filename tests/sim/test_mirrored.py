@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from tests import make as core
+from tidegate.config.cap import Cap, Period
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Decision,
@@ -21,6 +22,7 @@ from tidegate.core.replay import replay
 from tidegate.core.router import Router
 from tidegate.core.why import Why
 from tidegate.sim.mirrored import Mirrored
+from tidegate.sim.purse import Purse, upper_usd
 
 START_S = 1_700_000_000.0
 OWN = core.endpoint("own", concurrency=2, usd_per_s=1e-5)
@@ -81,6 +83,20 @@ def test_what_it_tells_is_what_both_worlds_come_to() -> None:
     assert found.saved_usd_per_1k.figure == pytest.approx(saved)
     assert saved > 0.0
     assert found.gained == found.missed == 0
+
+
+def test_what_tidegate_may_spend_it_does_not_spend_twice_and_who_it_is_beside_spends_all_it_wants() -> None:
+    most = upper_usd(request(0, 0.0), CLOUD)
+    purse = Purse([Cap(usd=1.5 * most, period=Period.DAY)])
+    mirror = Mirrored((CLOUD,), core.policy(), start_s=START_S, now="cloud", purse=purse)
+    for number in range(2):
+        mirror.take(request(number, 0.0))
+    mirror.pass_until(START_S + 900.0)
+    found = mirror.told()
+    assert found.theirs is not None
+    assert (found.ours.served, found.theirs.served) == (0.5, 1.0)
+    # Somebody could serve it, so a promise was missed.
+    assert (found.missed, found.ours.kept, found.theirs.kept) == (1, 0.5, 1.0)
 
 
 def test_nothing_is_compared_where_nobody_said_where_all_goes() -> None:

@@ -194,10 +194,57 @@ def test_who_leaves_while_he_waits_has_left_and_who_was_given_up_or_no_step_woul
     assert (failed.outcome.outcome, failed.outcome.e2e_s, failed.outcome.usd) == ("failed", 0.0, 0.0)
 
 
-def test_who_still_waits_when_the_journal_ends_has_no_end() -> None:
+@pytest.mark.parametrize(("cause", "came"), [("", LEFT), ("request_timeout", "failed")])
+@pytest.mark.parametrize("fault", ["rate_limited", CONTEXT_EXCEEDED])
+@pytest.mark.parametrize("again", [False, True], ids=["as planned", "decided again"])
+def test_who_leaves_while_he_is_held_after_a_failed_attempt_has_left(
+    cause: str, came: str, fault: str, again: bool
+) -> None:
+    request, waits = core.request("r"), Wait(endpoint="rack", until_s=9.0)
+    plan = (Run(endpoint="cloud", timeout_s=60.0), waits)
+    looked = Decision(request_id="r", plan=(waits,), why=Why.WAITS_FOR_SLOT)
+    found = of(
+        (0.0, request),
+        (0.0, Decision(request_id="r", plan=plan, why=Why.CHEAPEST_ON_TIME)),
+        (0.0, core.started(request, "cloud")),
+        (0.5, Ended(request_id="r", endpoint="cloud", ending=Ending.REFUSED, e2e_s=0.5, cause=fault)),
+        (0.5, Held(request=request)),
+        *([(1.0, looked)] if again else []),
+        (1.5, Released(request_id="r", cause=cause)),
+    )
+    (one,) = found.asked
+    assert (one.outcome.outcome, one.outcome.e2e_s, found.client_errors) == (came, 1.5, 0)
+
+
+def test_a_step_that_is_passed_over_after_a_hold_is_no_client_that_left() -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
+    (one,) = of(
+        (0.0, request),
+        (0.0, waits),
+        (0.0, Held(request=request)),
+        (1.0, router.decide(request, 1.0)),
+        (1.0, Released(request_id="r")),
+    ).asked
+    assert one.outcome.outcome == "failed"
+
+
+def test_who_still_waits_when_the_journal_ends_has_no_end_and_is_counted() -> None:
     request = core.request("r")
     waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
-    assert of((0.0, request), (0.0, waits), (0.0, Held(request=request))).asked == []
+    found = of((0.0, request), (0.0, waits), (0.0, Held(request=request)))
+    assert (found.asked, found.unended) == ([], 1)
+
+
+def test_what_was_under_way_when_its_process_died_is_counted() -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    found = of(
+        (0.0, request),
+        (0.0, router.decide(request, 0.0)),
+        (0.0, core.started(request, "cloud")),
+        (9.0, header().fact),
+    )
+    assert (found.asked, found.unended) == ([], 1)
 
 
 def test_what_asked_for_several_answers_is_counted_and_in_nothing() -> None:

@@ -6,6 +6,7 @@ from tests import make as core
 from tests.sim.days import LONG_S, Listed, OneAnswer, Way
 from tests.sim.make import job, profile
 from tidegate.core.model import Ended, Line, Probed
+from tidegate.engines.openai import OpenAI
 from tidegate.sim.api import Api, ApiProfile
 from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine
@@ -55,6 +56,18 @@ def test_so_does_the_end_and_an_outage_before_it_delays_nothing_but_tokens(own: 
     late = Cut((usual.e2e_s - 1.0, up_s), own=own).outcome
     assert (late.outcome, late.ttft_s, late.output_tokens) == ("ok", usual.ttft_s, usual.output_tokens)
     assert late.e2e_s == pytest.approx(up_s + RTT_S / 2)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 529])
+def test_a_status_of_an_api_ends_an_attempt_as_it_does_in_a_gateway(status: int) -> None:
+    lines: list[Line] = []
+    world = World((core.endpoint("far", local=False),), core.policy(), journal=lines.append)
+    api = Api(ApiProfile(ttft_s=0.5, tpot_s=0.01, errors=1.0, error_status=status), Chance(0), "far")
+    place = Remote("far", api, world.loop, world, Way(RTT_S))
+    world.run({"far": place}, Listed([job("r")]), probe_s=5.0, until_s=LONG_S)
+    (ended,) = [line.fact for line in lines if isinstance(line.fact, Ended)]
+    failure = OpenAI("", None).failure(status, {}, b"", 0.0)
+    assert (ended.ending, ended.cause) == (failure.ending, failure.cause)
 
 
 @pytest.mark.parametrize("own", [True, False])

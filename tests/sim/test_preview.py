@@ -182,10 +182,11 @@ def test_where_nobody_saw_any_first_content_it_is_told_when_it_is_played() -> No
 
 def test_what_is_not_played_is_told() -> None:
     seen = observed([replace(one, request=replace(one.request, budget_usd=1.0)) for one in ALL])
-    seen.client_errors = 3
+    seen.client_errors, seen.unended = 3, 2
     said = notes(preview(seen, ALL, ALL))
     assert "3 requests are in no figure and not played, which failed by their own fault" in said[0]
-    assert f"{COUNT} requests had a budget. No spending is played" in said[1]
+    assert "2 requests are in no figure and not played, since a process or the journal ended before" in said[1]
+    assert f"{COUNT} requests had a budget. No spending is played" in said[2]
     assert notes(of(ALL, ALL, ALL)) == []
     seen = observed(ALL)
     seen.overlapping = 2

@@ -69,6 +69,7 @@ def test_the_page_the_sheets_and_the_sentences_say_the_same(tmp_path: Path) -> N
     said = remarks(found)
     assert said[0] == f"Of {len(outcomes) + 1} records {len(outcomes)} are looked at."
     assert "1 are not: without a time or a latency." in said
+    assert f"The log has them served at cloud {len(outcomes)} (by its address)." in said
     assert said[-1] == "Whether answers are as good was not compared."
     html = page(found, "<log>")
     assert html.startswith("<!doctype html>")

@@ -135,6 +135,10 @@ def test_who_is_turned_away_for_lack_of_servers_met_an_error_and_not_a_limit() -
         attempts.append(attempt(10.0 * number + 5.0, ending=ending, cause=cause, e2e_s=0.1))
     assert api_of(attempts).requests_per_minute is None
     assert api_of(attempts).errors == pytest.approx(0.2)
+    # Most of them were refusals, and say more of the endpoint than of the request.
+    assert api_of(attempts).error_status == 503
+    failed = [attempt(10.0 * number + 7.0, ending=Ending.FAILED, cause="status_500") for number in range(20)]
+    assert api_of(attempts + failed).error_status == 500
     # Of those who come beyond a limit nobody knows whether they would have failed.
     limited = [attempt(10.0 * number + 6.0, ending=Ending.REFUSED, cause="status_429") for number in range(50)]
     assert api_of(attempts + limited).errors == pytest.approx(0.2)

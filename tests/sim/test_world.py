@@ -204,6 +204,26 @@ def test_after_a_step_that_a_budget_forbids_the_next_one_has_its_own_time_out() 
     (outcome,) = world.outcomes
     assert (outcome.outcome, outcome.sent) == ("failed", ("own",))
     assert outcome.e2e_s == pytest.approx(10.0)
+    # Nothing was sent for the first step.
+    assert outcome.attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "came", "attempts"),
+    [(("dear",), "refused", 0), (("own", "dear"), "refused", 1), (("dear", "own"), "failed", 1)],
+)
+def test_whose_last_step_a_budget_forbids_is_refused_and_not_failed(
+    plan: tuple[str, ...], came: str, attempts: int
+) -> None:
+    endpoints = (core.endpoint("dear", local=False), core.endpoint("own"))
+    router = Steps(endpoints, tuple(Run(endpoint=name, timeout_s=10.0) for name in plan))
+    world = World(endpoints, core.policy(), router=router, purse=Purse([Cap(usd=1e-9, period=Period.DAY)]))
+    places = {name: Local(name, Engine(profile()), world.loop, world) for name in ("dear", "own")}
+    # Who crashed answers nobody.
+    world.loop.at(0.0, places["own"].crash, 100.0)
+    world.run(places, Listed([job("r", arrived_s=1.0)]), probe_s=5.0, until_s=LONG_S)
+    (outcome,) = world.outcomes
+    assert (outcome.outcome, outcome.attempts, outcome.usd) == (came, attempts, 0.0)
 
 
 def digest(seed: int) -> str:

@@ -114,15 +114,14 @@ def show(console: Console, made: Profile, file: Path) -> None:
     measured = made.measured
     assert measured is not None
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("constant", "value", "nine in ten", ""):
-        table.add_column(heading, justify="left" if heading in ("constant", "") else "right")
+    for heading in ("constant", "value", "nine in ten"):
+        table.add_column(heading, justify="left" if heading == "constant" else "right")
     values: dict[str, float] = {f"step.{name}": value for name, value in msgspec.to_builtins(made.engine.step).items()}
     values |= {"request_s": made.network.request_s, "rtt_s": made.network.rtt_s}
     values |= {"batch_tokens": made.engine.batch_tokens, "slots": made.engine.slots}
     for name, interval in made.confidence.items():
-        high = "" if interval.high is None else f"{interval.high:g}"
-        assumed = "at least" if interval.high is None else ""
-        table.add_row(name, f"{values[name]:g}", f"{interval.low:g} to {high}", assumed)
+        low, high = interval.low, interval.high
+        table.add_row(name, f"{values[name]:g}", f"at least {low:g}" if high is None else f"{low:g} to {high:g}")
     # What an engine says of itself is no mark-up.
     what = f"[bold]{escape(measured.software)}[/] with {escape(measured.model)} at {escape(measured.url)}"
     console.print(what, soft_wrap=True)
@@ -190,7 +189,7 @@ def _key(variable: str | None) -> tuple[Header, ...]:
     if variable is None:
         return ()
     try:
-        key = secret.from_variable(variable, os.environ)
+        key = secret.from_variable(variable, os.environ, alone=True)
     except SecretError as error:
         raise _refusal("--key-env", error.message, error.remedy) from None
     return ((b"authorization", b"Bearer " + key.reveal().encode()),)

@@ -12,7 +12,7 @@ import uvloop
 from rich.table import Table
 
 from tidegate.cli import serve
-from tidegate.cli.output import Console, print_json, while_read
+from tidegate.cli.output import Console, print_json, print_table, while_read
 from tidegate.clock import Clock
 from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.discovered import ENABLE, NETWORK, FoundEngine, State, remote_name, served_names, toml
@@ -216,7 +216,7 @@ def _print(found: Report) -> None:
     console = Console(highlight=False, markup=False)
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for title in ("taken for", "at", "model", "context", "$/M in", "$/M out", ""):
-        table.add_column(title, overflow="fold")
+        table.add_column(title)
     for engine in found.engines:
         for row in _rows(engine):
             table.add_row(*row)
@@ -224,7 +224,7 @@ def _print(found: Report) -> None:
         for row in _remote_rows(remote, enabled=found.enabled):
             table.add_row(*row)
     if table.row_count:
-        console.print(table)
+        print_table(console, table)
     for passed in found.passed:
         console.print(f"not used: {passed.url}: {passed.why}", soft_wrap=True)
     for sentence in found.decides:

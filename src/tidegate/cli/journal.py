@@ -44,12 +44,13 @@ SHORT = {"lateness": "late"}
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Print every decision about one request, with its candidates."""
+    """Print every decision about one request, with its candidates: 0, 1 where there is none or it does not come out
+    again, 2 where the journal cannot be read."""
     try:
         found = find(options.journal, options.id)
     except (JournalError, ReplayError) as error:
         print(f"tidegate explain: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, ReplayError) else 2
     if not found:
         what = f"decision {options.id}" if options.id else "decision"
         print(f"tidegate explain: no {what} in {options.journal}; x-tidegate-decision names one", file=sys.stderr)

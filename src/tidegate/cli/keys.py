@@ -29,6 +29,7 @@ from tidegate.core.profile import (
 from tidegate.state.keys import KeyFile, KeysError, new_id, new_secret
 
 KEYS = Path("keys.db")
+DAYS_MIN = 0.001  # a minute and a half: what ends sooner has ended before it is handed over
 DAYS_MAX = 36_500.0  # a century: what is to last longer is given no end
 GRACE_HOURS_MAX = 24.0 * 365
 AUDIT_MAX = 1_000_000
@@ -104,7 +105,7 @@ def _limits(one: argparse.ArgumentParser) -> None:
     one.add_argument("--concurrency", type=_whole(1, CONCURRENCY_MAX), help="requests under way at once, at most")
     one.add_argument("--usd-per-day", type=_number(0.0, BUDGET_USD_MAX), help="dollars it may spend in a day (UTC)")
     one.add_argument("--usd-per-month", type=_number(0.0, BUDGET_USD_MAX), help="dollars it may spend in a month (UTC)")
-    one.add_argument("--days", type=_number(0.0, DAYS_MAX), help="days after which it expires (default: never)")
+    one.add_argument("--days", type=_number(DAYS_MIN, DAYS_MAX), help="days after which it expires (default: never)")
 
 
 # --- the verbs --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import os
 import ssl
 from collections.abc import Sequence
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -56,6 +56,9 @@ class Address:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             body = answer.read(ANSWER_BYTES_MAX + 1)
+        except (RemoteDisconnected, BadStatusLine):
+            remedy = "where it has TLS (gateway.tls), write https://HOST:PORT, or name its file by --config"
+            raise UnreachableError(f"{self.url} does not answer in HTTP; {remedy}") from None
         except (OSError, HTTPException) as error:
             raise UnreachableError(f"{self.url} does not answer: {error}") from None
         except ValueError:  # its text may repeat the secret
@@ -67,6 +70,9 @@ class Address:
             raise UnreachableError(f"{self.url}{path} answers with more than {ANSWER_BYTES_MAX >> 20} MiB")
         if answer.status == 401:
             raise UnreachableError(f"{self.url} asks for its secret: gateway.admin_key of --config, or {KEY_ENV}")
+        if answer.status == 404 and method == "GET":
+            usual = f"give that which its file has as gateway.admin, by default {GatewayTable().admin}"
+            raise UnreachableError(f"{self.url} is no admin address, there is no {path}; {usual}")
         if answer.status != 200:
             raise UnreachableError(f"{self.url}{path} answers {answer.status}: {_message(body)}")
         return body
@@ -112,7 +118,7 @@ def _given_secret() -> str:
     if not os.environ.get(KEY_ENV):
         return ""
     try:
-        return secret.from_variable(KEY_ENV, os.environ).reveal()
+        return secret.from_variable(KEY_ENV, os.environ, alone=True).reveal()
     except SecretError as error:
         raise _refusal(KEY_ENV, error.message, error.remedy) from None
 

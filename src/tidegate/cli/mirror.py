@@ -26,6 +26,7 @@ from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
 from tidegate.sim.mirrored import Mirror, Mirrored
 from tidegate.sim.preview_page import figures_row
+from tidegate.sim.purse import Purse
 from tidegate.sim.sheet import Sheet
 from tidegate.telemetry.journal import Journal
 from tidegate.wire.digest import SALT_BYTES
@@ -161,7 +162,14 @@ async def _run(built: Built, options: argparse.Namespace, listen: Address, clock
         if journal is not None:
             journal.append(line.fact, line.at_s)
 
-    mirrored = Mirrored(built.endpoints, built.policy, start_s=clock.now_s(), now=options.now, journal=write)
+    mirrored = Mirrored(
+        built.endpoints,
+        built.policy,
+        start_s=clock.now_s(),
+        now=options.now,
+        purse=Purse(built.caps, paced=built.paced),
+        journal=write,
+    )
     if options.journal is not None:
         journal = Journal(
             options.journal,
@@ -217,7 +225,9 @@ def show(console: Console, found: Seen) -> None:
     columns = ("simulated", "requests", "kept", "served", "away", "$/1k", "ttft p50", "p95")
     print_sheet(console, Sheet(columns, tuple(rows)))
     saved = mirror.saved_usd_per_1k
-    if saved is not None:
+    if not mirror.ours.requests:
+        console.print("Of these none would have ended yet, so nothing is compared.", soft_wrap=True)
+    elif saved is not None:
         console.print(
             f"It would have saved ${saved.figure:.4g} of a thousand requests ({saved.low:+.4g} to {saved.high:+.4g}), "
             f"kept {mirror.gained} promises that were not kept, and missed {mirror.missed} that were.",

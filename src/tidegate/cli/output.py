@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Line
-from tidegate.telemetry.segments import SegmentName
+from tidegate.telemetry.segments import SegmentName, segments
 
 BUFFER_BYTES = 1 << 20  # a journal of some MB a second is written in few calls
 WIDTH_MAX = 100_000  # of a table, in columns
@@ -144,6 +144,14 @@ def replacing(file: Path) -> Iterator[Path]:
 
 def _may_have_others_beside(file: Path) -> bool:
     return os.access(file.resolve().parent, os.W_OK | os.X_OK)
+
+
+def check_no_journal(verb: str, folder: Path | None) -> None:
+    """Refuse a folder that has a journal: made-up segments beside real ones would be read as one, by their times, and
+    a gateway that writes there counts them among its own. Raises ConfigError."""
+    with suppress(OSError):  # where there can be no segment, `segment` says so
+        if folder is not None and segments(folder):
+            raise refuse(verb, "--journal", f"{folder} has a journal already", "name another folder, or remove that")
 
 
 def segment(verb: str, folder: Path, start_s: float) -> Path:

@@ -6,7 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, Console, bars, check_writable, print_json, refuse, segment, write
+from tidegate.cli.output import (
+    Bar,
+    Console,
+    bars,
+    check_no_journal,
+    check_writable,
+    print_json,
+    refuse,
+    segment,
+    write,
+)
 from tidegate.cli.side_by_side import Play, side_by_side
 from tidegate.config.config import Config
 from tidegate.config.load import load_unreached
@@ -16,6 +26,7 @@ from tidegate.sim.adopted import Adopted, AdoptError, adopt
 from tidegate.sim.decider import AtOnce
 from tidegate.sim.foreign import BadLog, read
 from tidegate.sim.observed import ObservedError, known, observe
+from tidegate.sim.purse import Purse
 from tidegate.sim.shadow import Shadow, as_billed, shadow
 from tidegate.sim.shadow_page import headline, page, remarks, sheets, verdict
 from tidegate.sim.twin import twin
@@ -24,6 +35,7 @@ from tidegate.sim.twin import twin
 def run(options: argparse.Namespace) -> int:
     """Play it: 0, or 1 where the log does not tell enough. ConfigError where an option cannot be followed."""
     check_writable("shadow", options.html, "--html")
+    check_no_journal("shadow", options.journal)
     config = load_unreached(options.config)
     at = _places(options.at or [], config)
     try:
@@ -63,7 +75,8 @@ def _played(adopted: Adopted, folder: Path | None, was: Bar, would: Bar) -> Shad
     world = twin(observed, known(adopted.lines))
     theirs = Play(policy=adopted.policy, bar=was, decider=partial(AtOnce, adopted.where))
     written = None if folder is None else segment("shadow", folder, world.start_s)
-    ours = Play(policy=adopted.policy, bar=would, segment=written)
+    purse = Purse(adopted.caps, paced=adopted.paced)
+    ours = Play(policy=adopted.policy, bar=would, purse=purse, segment=written)
     before, after = side_by_side(world, (theirs, ours))
     return shadow(adopted, as_billed(observed, adopted), before, after)
 

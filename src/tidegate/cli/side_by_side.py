@@ -15,17 +15,19 @@ from tidegate.sim.changed import Changed
 from tidegate.sim.decider import Decider
 from tidegate.sim.observed import ObservedError
 from tidegate.sim.outcome import Outcome
+from tidegate.sim.purse import Purse
 from tidegate.sim.twin import Twin, played
 
 
 class Play(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy that is played, what it makes of each request, who decides in the router's place, the segment that its
-    journal goes into, and the bar that moves."""
+    """A policy that is played, what it makes of each request, who decides in the router's place, what it may spend, the
+    segment that its journal goes into, and the bar that moves."""
 
     policy: Policy
     bar: Bar
     changed: Changed | None = None
     decider: Callable[[tuple[Endpoint, ...], Policy, State], Decider] | None = None
+    purse: Purse | None = None
     segment: Path | None = None
 
 
@@ -38,7 +40,7 @@ def side_by_side(world: Twin, plays: Sequence[Play]) -> list[list[Outcome]]:
     processes = []
     for one in plays:
         here, there = context.Pipe(duplex=False)
-        told = (world, one.policy, one.changed, one.decider, one.segment)
+        told = (world, one.policy, one.changed, one.decider, one.purse, one.segment)
         process = context.Process(target=_play, args=(there, *told), daemon=True)
         process.start()
         there.close()
@@ -71,12 +73,15 @@ def _play(
     policy: Policy,
     changed: Changed | None,
     decider: Callable[[tuple[Endpoint, ...], Policy, State], Decider] | None,
+    purse: Purse | None,
     segment: Path | None,
 ) -> None:
     found: list[Outcome] | ConfigError
     try:
         with lines_into(segment) as write:
-            found = played(world, policy, changed=changed, decider=decider, journal=write, progress=pipe.send)
+            found = played(
+                world, policy, changed=changed, decider=decider, purse=purse, journal=write, progress=pipe.send
+            )
     except ConfigError as error:
         found = error
     pipe.send(found)

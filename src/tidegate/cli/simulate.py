@@ -10,7 +10,18 @@ import msgspec
 
 from tidegate import __version__
 from tidegate.cli.figures import print_report
-from tidegate.cli.output import Bar, Console, bars, check_writable, lines_into, refuse, segment, while_read, write
+from tidegate.cli.output import (
+    Bar,
+    Console,
+    bars,
+    check_no_journal,
+    check_writable,
+    lines_into,
+    refuse,
+    segment,
+    while_read,
+    write,
+)
 from tidegate.config.problem import ConfigError, nearest
 from tidegate.core.baseline import BASELINES
 from tidegate.core.model import Line
@@ -32,6 +43,7 @@ def simulate(options: argparse.Namespace) -> int:
     scenario = _load(options, baseline)
     check_writable("simulate", options.html, "--html")
     check_writable("simulate", None if options.json == STDOUT else options.json, "--json")
+    check_no_journal("simulate", options.journal)
     decider = None if baseline is None else Rival(BASELINES[baseline], scenario.endpoints, scenario.policy)
     written = None if options.journal is None else segment("simulate", options.journal, scenario.start_s)
     with lines_into(written) as line, bars() as bar:

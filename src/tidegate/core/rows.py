@@ -140,6 +140,8 @@ class _Open(msgspec.Struct):
     hedged: bool = False
     held_since_s: float | None = None
     held_s: float = 0.0
+    # Whether it waits by its last decision, and how it was let go while it did.
+    waits: bool = False
     released: Released | None = None
     # By endpoint: attempts, and since when a KV cache is on its way from there.
     under_way: dict[str, _Sent] = {}
@@ -266,7 +268,8 @@ class Rows:
             case Ended():
                 over = self._ended(known, fact, now_s)
             case Decision():
-                known.decision = fact
+                known.decision, known.released = fact, None
+                known.waits = bool(fact.plan) and isinstance(fact.plan[0], Wait)
                 over = known.refused = not fact.plan and not known.under_way
                 if over:
                     _unhold(known, now_s)
@@ -276,10 +279,11 @@ class Rows:
                     known.winner = sent
                     known.first_s = now_s if known.first_s is None else known.first_s
             case Held():
-                known.held_since_s = now_s
+                known.held_since_s, known.waits = now_s, True
             case Released():
                 _unhold(known, now_s)
-                known.released = fact
+                # Else its step was passed over, and others of its plan may be left.
+                known.released = fact if known.waits else None
             case Shipped():
                 self._shipped(known, fact, now_s)
             case Judged():
@@ -474,19 +478,17 @@ def _came(known: _Open) -> Came:
         return Came.UNKNOWN
     if known.answered:
         return Came.OK
-    if known.ending is None:
-        if known.decision is None:
-            return Came.UNKNOWN
-        if isinstance(known.decision.plan[0], Wait):
-            if known.released is None:
-                return Came.UNKNOWN
-            # Let go while it waited: where nothing of ours is the cause, its client is gone.
-            return Came.FAILED if known.released.cause else Came.CLIENT_LEFT
-        # Every step was passed over: for a budget, or because no dialect says it.
-        return Came.FAILED
-    if known.at_fault:
+    if known.released is not None:
+        # Let go while it waited, whatever was tried before: where nothing of ours is the cause, its client is gone.
+        if not known.released.cause:
+            return Came.CLIENT_LEFT
+    elif known.ending is None:
+        # Where it was to wait, its process has ended; else every step was passed over: for a budget, or because no
+        # dialect says it.
+        return Came.UNKNOWN if known.decision is None or known.waits else Came.FAILED
+    elif known.at_fault:
         return Came.CLIENT_ERROR
-    if known.ending is Ending.CANCELLED:
+    elif known.ending is Ending.CANCELLED:
         return Came.CLIENT_LEFT
     return Came.FAILED if known.first_s is None else Came.FAILED_MID_STREAM
 

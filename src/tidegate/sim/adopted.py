@@ -4,6 +4,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from hashlib import blake2b
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import msgspec
 
 from tidegate.config.address import Url
 from tidegate.config.build import Built, Upstream, build
+from tidegate.config.cap import Cap
 from tidegate.config.config import Config
 from tidegate.config.schema import INTERACTIVE
 from tidegate.core.classify import base_of, classify
@@ -56,18 +58,31 @@ class AdoptError(Exception):
     """Nothing of the log can be used; the message says why."""
 
 
+class By(StrEnum):
+    """What says which endpoint served a record."""
+
+    SAID = "--at"
+    NAME = "its name"
+    ADDRESS = "its address"
+    MODEL = "what its model is called"
+
+
 class Adopted(msgspec.Struct, kw_only=True):
     """The journal, and what is in no line of it.
 
-    `where` each request went, by id, and what was `billed` for it, where that was told. Of some `unseen` nobody saw
-    first content. `unused` counts records by reason, `strangers` what served
-    others that is no endpoint, or was asked for and is no model here.
+    All that is decided here may spend `caps`, which are to last where they are `paced`. `where` each request went, by
+    id, how many were `placed` at each endpoint by what, and what was `billed` for it, where that was told. Of some
+    `unseen` nobody saw first content. `unused` counts records by reason, `strangers` what served others that is no
+    endpoint, or was asked for and is no model here.
     """
 
     lines: list[Line]
     endpoints: tuple[Endpoint, ...]
     policy: Policy
+    caps: tuple[Cap, ...]
+    paced: bool
     where: dict[str, str]
+    placed: Counter[tuple[str, By]]
     billed: dict[str, float]
     unseen: int
     records: int
@@ -80,6 +95,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
     request: Request
     endpoint: str
+    by: By
     served: Served
 
 
@@ -122,10 +138,11 @@ class _Reading:
         known = self.kept.get(record.id)
         if known is not None and (known.served.ok or not record.ok):
             return Unused.AGAIN
-        endpoint = self._endpoint(record)
-        if endpoint is None:
+        found = self._endpoint(record)
+        if found is None:
             self.strangers[_shown(record.base) or record.deployment] += 1
             return Unused.ELSEWHERE
+        endpoint, by = found
         model = self._model(record, endpoint)
         if model is None:
             self.strangers[record.model] += 1
@@ -137,7 +154,7 @@ class _Reading:
             # LiteLLM's attempts at one request have its id.
             self.retried += 1
         # Its prompt is needed no more.
-        self.kept[record.id] = _Kept(request, endpoint.name, msgspec.structs.replace(record, fields={}, headers={}))
+        self.kept[record.id] = _Kept(request, endpoint.name, by, msgspec.structs.replace(record, fields={}, headers={}))
         return None
 
     def over(self, records: int, unused: Counter[Unused]) -> Adopted:
@@ -157,7 +174,10 @@ class _Reading:
             lines=_lines(kept, built.endpoints, built.policy),
             endpoints=built.endpoints,
             policy=built.policy,
+            caps=built.caps,
+            paced=built.paced,
             where={one.request.id: one.endpoint for one in kept},
+            placed=Counter((one.endpoint, one.by) for one in kept),
             billed={one.request.id: one.served.usd for one in kept if one.served.usd is not None},
             unseen=sum(one.served.ok and one.served.ttft_s is None for one in kept),
             records=records,
@@ -165,17 +185,23 @@ class _Reading:
             strangers=self.strangers,
         )
 
-    def _endpoint(self, record: Served) -> Endpoint | None:
-        """Which of them served it: as it was said, by its address, or by the only one that calls its model so."""
+    def _endpoint(self, record: Served) -> tuple[Endpoint, By] | None:
+        """Which of them served it: as it was said, by its name or address, or by the only one that calls its model so.
+
+        Where the log names somebody else, it was none of them, whatever the model is called.
+        """
         host, port = _origin(record.base)
-        for name in (record.base, f"{host}:{port}", host, record.deployment):
+        for name in (record.base, _shown(record.base), f"{host}:{port}", host, record.deployment):
             if name and name in self._at:
-                return self._endpoints[self._at[name]]
-        upstreams = self._built.upstreams
-        there = [one for one in upstreams.values() if one.url is not None and _is_at(one.url, host, port)]
-        named = [one for one in there or upstreams.values() if _calls(one, self._endpoints[one.name], record)]
+                return self._endpoints[self._at[name]], By.SAID
+        if record.base in self._endpoints:
+            return self._endpoints[record.base], By.NAME
+        upstreams = self._built.upstreams.values()
+        there = [one for one in upstreams if one.url is not None and _is_at(one.url, host, port)]
+        named = [one for one in (there if record.base else upstreams) if _calls(one, self._endpoints[one.name], record)]
         found = named or there
-        return self._endpoints[found[0].name] if len(found) == 1 else None
+        by = By.ADDRESS if record.base else By.MODEL
+        return (self._endpoints[found[0].name], by) if len(found) == 1 else None
 
     def _model(self, record: Served, endpoint: Endpoint) -> str | None:
         """The name that a client would ask for here."""
@@ -286,7 +312,8 @@ def _named(key: str) -> str:
 
 
 def _is_at(url: Url, host: str, port: int) -> bool:
-    return (url.host == host or (url.host in _HERE and host in _HERE)) and url.port == port
+    """Whether that is this address; a port of 0 is one that is not told."""
+    return (url.host == host or (url.host in _HERE and host in _HERE)) and port in (0, url.port)
 
 
 def _calls(upstream: Upstream, endpoint: Endpoint, record: Served) -> bool:

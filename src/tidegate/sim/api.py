@@ -17,6 +17,7 @@ from tidegate.sim.prefixes import Prefixes
 
 OK = 200
 TOO_MANY = 429
+FAULTY = 500
 UNAVAILABLE = 503
 
 # Requests whose attempts are counted: those of minutes, where a request is tried again within seconds.
@@ -86,7 +87,7 @@ class ApiProfile(Record, frozen=True, kw_only=True, omit_defaults=False, forbid_
     idle_s: _Seconds | None = None
     cold_start_s: _Seconds = 0.0
     errors: _Share = 0.0
-    error_status: Annotated[int, Meta(ge=500, le=599)] = 500
+    error_status: Annotated[int, Meta(ge=500, le=599)] = FAULTY
     error_times_s: tuple[_Seconds, ...] = ()
     refusal_s: _Seconds = 0.0
 

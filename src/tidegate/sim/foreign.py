@@ -56,6 +56,7 @@ class Unused(StrEnum):
     OTHER_KIND = "no chat and no text completion"
     INTERNAL = "asked by the gateway itself"
     UNREADABLE = "no JSON object"
+    UNKNOWN = "of no known form, or with a latency that has no unit"
     NO_TIMES = "without a time or a latency"
     NO_TOKENS = "without a count of tokens, and without a prompt"
     RETRIED = "a failed attempt at what was served then"
@@ -97,7 +98,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 def read(path: Path) -> Iterator[Served | Unused]:
     """Each record of a file, or of all files in a folder: what it says, or why it cannot be used.
 
-    A file has an object on each line, or one object or array. Raises `BadLog`.
+    A file has an object on each line, or one object or array. Raises `BadLog`, once all of a file was read and
+    nothing in it is of a known form.
     """
     try:
         files = _files(path)
@@ -126,23 +128,38 @@ def _raise(error: OSError) -> None:
 
 def _file(path: Path, name: str) -> Iterator[Served | Unused]:
     """`name` begins the ids of records that have none."""
+    refused: BadLog | None = None
+    known = False
+    for number, record in _values(path):
+        try:
+            found = _record(path, number, record, name)
+        except BadLog as error:
+            # Of a log, a record that is none is one of many: cut by a crash, or written by something else.
+            refused = refused or error
+            yield Unused.UNKNOWN if isinstance(record, dict) else Unused.UNREADABLE
+            continue
+        known = True
+        yield found
+    if refused is not None and not known:
+        raise refused
+
+
+def _values(path: Path) -> Iterator[tuple[int, object]]:
+    """What a file has, one after the other, each with its line or its place; None for a line that is no object."""
     lines = read_lines(path, "log", BadLog)
     number, line = next(lines)
-    line = line.removeprefix(b"\xef\xbb\xbf")
-    whole = _whole(path) if line[:1] == b"[" or _object(line) is None else None
+    first = _object(line.removeprefix(b"\xef\xbb\xbf"))
+    whole = _whole(path) if first is None else None
     if whole is not None:
-        for place, record in enumerate(whole, 1):
-            yield _record(path, place, record, name) if isinstance(record, dict) or place == 1 else Unused.UNREADABLE
+        yield from enumerate(whole, 1)
         return
-    yield _record(path, number, _object(line), name)
+    yield number, first
     for number, line in lines:
-        # Of a file that began as a log, a line that is none is one of many: cut by a crash, or no JSON after all.
-        found = _object(line)
-        yield Unused.UNREADABLE if found is None else _record(path, number, found, name)
+        yield number, _object(line)
 
 
-def _whole(path: Path) -> list[Any]:
-    """The records of a file that is one array, or one record."""
+def _whole(path: Path) -> list[Any] | None:
+    """The records of a file that is one array, or one record; None where it is no JSON."""
     try:
         with path.open("rb") as probe:
             zipped = probe.read(2) == b"\x1f\x8b"
@@ -155,13 +172,14 @@ def _whole(path: Path) -> list[Any]:
     try:
         found = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, RecursionError):
-        raise BadLog.at(path, 1, "a JSON object on each line, or one array of them") from None
+        return None
     return found if isinstance(found, list) else [found]
 
 
 def _record(path: Path, number: int, record: object, name: str) -> Served | Unused:
+    """What it says. Raises `BadLog` where it is of no known form."""
     if not isinstance(record, dict):
-        raise BadLog.at(path, number, "a JSON object")
+        raise BadLog.at(path, number, "a JSON object on each line, or one array of them")
     # A bucket's file has the payload alone; callbacks of one's own put it into an envelope.
     inner = record.get("standard_logging_object")
     if isinstance(inner, dict):
@@ -309,7 +327,7 @@ def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str,
         kind=Capability.COMPLETION if "prompt" in request else Capability.CHAT,
         model=model,
         deployment=str(_first_of(record, "response_model") or answer.get("model") or model),
-        base=str(_first_of(record, "endpoint", "api_base", "base_url", "provider") or ""),
+        base=_base(record),
         ok=not failed,
         rate_limited=_count(status) == _RATE_LIMITED,
         stream=stream if isinstance(stream, bool) else None,
@@ -341,6 +359,12 @@ def _prompt_tokens(usage: Mapping[str, Any]) -> int | None:
         return told
     parts = [_count(usage.get(name)) for name in ("input_tokens", *_BESIDE)]
     return None if parts[0] is None else sum(part or 0 for part in parts)
+
+
+def _base(record: Mapping[str, Any]) -> str:
+    """Who served it, by an address or a name: a path, as some write for `endpoint`, is neither."""
+    told = (record.get(name) for name in ("endpoint", "api_base", "base_url", "provider"))
+    return next((str(one) for one in told if one and not str(one).startswith("/")), "")
 
 
 def _first_of(record: Mapping[str, Any], *names: str) -> Any:

@@ -19,8 +19,9 @@ from tidegate.sim.api import Spread
 from tidegate.sim.chance import Chance
 from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job
-from tidegate.sim.outcome import Outcome
+from tidegate.sim.outcome import Outcome, side_by_side
 from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, gained, interval
+from tidegate.sim.purse import Purse
 from tidegate.sim.twin import TIMEOUT_S, Asks, Stand, placed, prompt_blocks, stand
 from tidegate.sim.world import World
 
@@ -58,10 +59,12 @@ class Mirrored:
         *,
         start_s: float,
         now: str | None = None,
+        purse: Purse | None = None,
         journal: Callable[[Line], None] = lambda _: None,
         seed: int = 0,
     ) -> None:
-        """All goes to the endpoint `now`, as things are; None where that is not so."""
+        """All goes to the endpoint `now`, as things are; None where that is not so. What Tidegate would spend comes out
+        of the `purse`; None is without a limit."""
         self._endpoints, self._policy, self._journal = endpoints, policy, journal
         self._away = {endpoint.name for endpoint in endpoints if not endpoint.local}
         self._lengths, self._chance = LengthModel(State().lengths), Chance(seed)
@@ -69,9 +72,11 @@ class Mirrored:
         self._asked = ""
         self._decided: Decision | None = None
         self.router = Router(endpoints, policy)
-        self._ours = self._world(self.router, start_s, self._write)
+        self._ours = self._world(self.router, start_s, self._write, purse)
         self._theirs = (
-            None if now is None else self._world(AtOnce({}, endpoints, policy, usual=now), start_s, lambda _: None)
+            None
+            if now is None
+            else self._world(AtOnce({}, endpoints, policy, usual=now), start_s, lambda _: None, None)
         )
         self._over: deque[Outcome] = deque(maxlen=KEPT_MAX)
         self._their_over: deque[Outcome] = deque(maxlen=KEPT_MAX)
@@ -115,6 +120,7 @@ class Mirrored:
         saved: Interval | None = None
         missed = won = None
         if self._theirs is not None:
+            ours, theirs = side_by_side(ours, theirs)
             other = {one.request.id: one for one in ours}
             pairs = [(one, other[one.request.id]) for one in theirs if one.request.id in other]
             pairs.sort(key=lambda pair: pair[0].request.arrived_s)
@@ -136,13 +142,14 @@ class Mirrored:
     def _worlds(self) -> tuple[World, ...]:
         return (self._ours,) if self._theirs is None else (self._ours, self._theirs)
 
-    def _world(self, decider: Decider, start_s: float, journal: Callable[[Line], None]) -> World:
+    def _world(self, decider: Decider, start_s: float, journal: Callable[[Line], None], purse: Purse | None) -> World:
         world = World(
             self._endpoints,
             self._policy,
             start_s=start_s,
             request_timeout_s=TIMEOUT_S,
             router=decider,
+            purse=purse,
             journal=journal,
         )
         stands = {one.name: _scattered(stand(decider.endpoint(one.name), (), {}, start_s)) for one in self._endpoints}

@@ -94,9 +94,11 @@ class Observed(msgspec.Struct):
     # Hands on the wheel, which nobody can foresee: how often.
     overridden: int = 0
     # Requests that are in none of this: those that ask for several answers, those that failed by their own fault, those
-    # that came under another configuration, and those before the last `REQUESTS_MAX`.
+    # that a process or the journal ended before, those that came under another configuration, and those before the last
+    # `REQUESTS_MAX`.
     several: int = 0
     client_errors: int = 0
+    unended: int = 0
     before: int = 0
     # So many runs were at work at the same time, and are read one after the other.
     overlapping: int = 0
@@ -160,8 +162,9 @@ class _Open(msgspec.Struct):
     refused: bool = False
     # Whatever ended did so because of what was asked.
     at_fault: bool = True
-    # When it was decided last, and, where it was held, when it was let go unsent, and for which cause of ours.
+    # When it was decided last. Whether it waits by that, and when it was let go while it did, for which cause of ours.
     decided_s: float = 0.0
+    waits: bool = False
     released_s: float | None = None
     released_for: str = ""
     # The last attempt that ended, and when.
@@ -290,18 +293,21 @@ class _Reading:
     def _held(self, request_id: str) -> None:
         known = self._open.get(request_id)
         if known is not None:
-            known.held = True
+            known.held = known.waits = True
 
     def _released(self, fact: Released, now_s: float) -> None:
         known = self._open.get(fact.request_id)
         if known is not None:
-            known.held, known.released_s, known.released_for = False, now_s, fact.cause
+            known.held, known.released_for = False, fact.cause
+            # Else its step was passed over, and others of its plan may be left.
+            known.released_s = now_s if known.waits else None
 
     def _decided(self, decision: Decision, now_s: float) -> None:
         known = self._open.get(decision.request_id)
         if known is None:
             return
-        known.decision, known.decided_s = decision, now_s
+        known.decision, known.decided_s, known.released_s = decision, now_s, None
+        known.waits = bool(decision.plan) and isinstance(decision.plan[0], Wait)
         if not decision.plan and not known.under_way:
             known.refused = True
             known.ended_s = now_s
@@ -393,14 +399,15 @@ class _Reading:
         ended = known.ended
         how = _named(known)
         if decision is None or how is None:
+            found.unended += 1
             return
         if request.completions > 1:
             found.several += 1
             return
-        if ended is not None and known.at_fault and not known.refused:
+        if ended is not None and known.at_fault and not known.refused and known.released_s is None:
             found.client_errors += 1
             return
-        over_s = known.ended_s if ended is not None else max(known.ended_s, known.decided_s, known.released_s or 0.0)
+        over_s = max(known.ended_s, known.released_s or 0.0, known.decided_s if ended is None else 0.0)
         ok = ended is not None and _served(ended)
         seen = known.said + (0 if ended is None else ended.output_tokens or 0)
         ttft_s = None if known.first_s is None else known.first_s - request.arrived_s
@@ -476,16 +483,16 @@ def _named(known: _Open) -> str | None:
     ended, decision = known.ended, known.decision
     if known.refused:
         return "refused"
-    if ended is None:
-        if decision is None or not decision.plan:
-            return None
-        if isinstance(decision.plan[0], Wait):
-            # Let go while it waited: where nothing of ours is the cause, its client is gone.
-            return None if known.released_s is None else "failed" if known.released_for else LEFT
-        # Every step was passed over: for a budget, or because no dialect says it.
-        return "failed" if not known.attempts else None
-    if _served(ended):
+    if ended is not None and _served(ended):
         return "ok"
-    if is_left(ended):
+    if known.released_s is not None:
+        # Let go while it waited, whatever was tried before: where nothing of ours is the cause, its client is gone.
+        if not known.released_for:
+            return LEFT
+    elif ended is None:
+        # Where it was to wait, its process has ended; else every step was passed over: for a budget, or because no
+        # dialect says it.
+        return None if decision is None or not decision.plan or known.waits or known.attempts else "failed"
+    elif is_left(ended):
         return LEFT
-    return "failed" if ended.ttft_s is None else "failed_mid_stream"
+    return "failed" if ended is None or ended.ttft_s is None else "failed_mid_stream"

@@ -6,11 +6,12 @@ from math import inf
 from typing import Protocol
 
 from tidegate.core.model import Ending, Probed, replace
-from tidegate.sim.api import Api
+from tidegate.sim.api import OK, TOO_MANY, Api
 from tidegate.sim.engine import Engine, Kind, Sequence
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS
 from tidegate.sim.loop import Loop
+from tidegate.wire.errors import REFUSALS
 
 
 class Attempt:
@@ -415,11 +416,10 @@ class Remote(_Away):
             return
         loop = self._loop
         answer = self.api.answer(attempt.job, loop.now_s)
-        if answer.status != 200:
-            limited = answer.status == 429
+        if answer.status != OK:
             failure = Failure(
-                Ending.REFUSED if limited else Ending.FAILED,
-                "rate_limited" if limited else f"status_{answer.status}",
+                Ending.REFUSED if answer.status in REFUSALS else Ending.FAILED,
+                "rate_limited" if answer.status == TOO_MANY else f"status_{answer.status}",
                 answer.retry_after_s,
             )
             loop.at(loop.now_s + answer.ttft_s, self._back, self._listener.failed, attempt, failure)

@@ -76,17 +76,18 @@ class Affected(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
     """All of it. In no figure are requests whose clients `left`, those that asked for `several` answers,
-    `client_errors`, which failed by their own fault, and those `before_it`, under another configuration; operators have
-    taken a hand `overridden` times. So many were `budgeted`, by what was left when they came. Endpoints that stand
-    `beside` others of the same engine are played as if each had one of its own. `kept_more` is None where of fewer
-    requests than `JUDGED_MIN` both policies tell whether their promises were kept. So many runs of the journal were at
-    work at the same time, `overlapping`."""
+    `client_errors`, which failed by their own fault, `unended` ones, which a process or the journal ended before, and
+    those `before_it`, under another configuration; operators have taken a hand `overridden` times. So many were
+    `budgeted`, by what was left when they came. Endpoints that stand `beside` others of the same engine are played as
+    if each had one of its own. `kept_more` is None where of fewer requests than `JUDGED_MIN` both policies tell whether
+    their promises were kept. So many runs of the journal were at work at the same time, `overlapping`."""
 
     start_s: float
     end_s: float
     left: int
     several: int
     client_errors: int
+    unended: int
     before_it: int
     overridden: int
     budgeted: int
@@ -130,6 +131,7 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         left=len(left),
         several=observed.several,
         client_errors=observed.client_errors,
+        unended=observed.unended,
         before_it=observed.before,
         overridden=observed.overridden,
         budgeted=sum(one.request.budget_usd is not None or bool(one.request.budgets) for one in observed.asked),

@@ -105,6 +105,11 @@ def notes(found: Preview) -> list[str]:
         said.append(f"{found.several} requests are in no figure and not played, which asked for several answers.")
     if found.client_errors:
         said.append(f"{found.client_errors} requests are in no figure and not played, which failed by their own fault.")
+    if found.unended:
+        said.append(
+            f"{found.unended} requests are in no figure and not played, since a process or the journal ended before "
+            "they did."
+        )
     if found.before_it:
         said.append(
             f"{found.before_it} requests before {iso(found.start_s)} are left out: they came under another "

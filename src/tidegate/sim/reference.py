@@ -97,7 +97,7 @@ _OPTIONS = """\
 - `--seed N`: another seed of the world.
 - `--json [FILE]`: every figure, as JSON: into the file, or printed.
 - `--html FILE`: the same as one page with plots, which loads nothing.
-- `--journal FOLDER`: the journal, for `tidegate explain` and `tidegate replay`.
+- `--journal FOLDER`: the journal, for `tidegate explain` and `tidegate replay`, into a folder that has none.
 """
 
 _INTRODUCTION = f"""\

@@ -11,7 +11,7 @@ import msgspec
 from tidegate.core.model import Record
 from tidegate.sim.adopted import Adopted
 from tidegate.sim.observed import Observed
-from tidegate.sim.outcome import Outcome
+from tidegate.sim.outcome import Outcome, side_by_side
 from tidegate.sim.preview import Preview, gained, preview
 
 # Requests that are told of one by one.
@@ -31,7 +31,8 @@ class Missed(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
     """All of it. In `preview`, what was played `before` is as the other decided, and `after` is Tidegate.
 
-    Of the log's `records` the `unused` are in no figure, by reason. The dollars of `billed` requests are what the log
+    Of the log's `records` the `unused` are in no figure, by reason; the others were `placed` at endpoints, each so many
+    by what says so. The dollars of `billed` requests are what the log
     says, of the others what the prices of the configuration make of their tokens; of `unseen` nobody saw first
     content. `missed` promises are kept by the other alone, `gained` by Tidegate alone.
     """
@@ -40,6 +41,7 @@ class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
     records: int
     unused: dict[str, int]
     strangers: dict[str, int]
+    placed: dict[str, dict[str, int]]
     billed: int
     unseen: int
     missed: int
@@ -61,15 +63,20 @@ def as_billed(observed: Observed, adopted: Adopted) -> Observed:
 
 def shadow(adopted: Adopted, observed: Observed, theirs: Sequence[Outcome], ours: Sequence[Outcome]) -> Shadow:
     """From what the log says, and what the same requests come to as they were sent, and as Tidegate sends them."""
-    other = {one.request.id: one for one in ours}
-    pairs = [(one, other[one.request.id]) for one in theirs if one.request.id in other]
+    served, would = side_by_side(theirs, ours)
+    other = {one.request.id: one for one in would}
+    pairs = [(one, other[one.request.id]) for one in served if one.request.id in other]
     missed = [(a, b) for a, b in pairs if gained(a, b) < 0]
     names = adopted.strangers.most_common(MISSED_MAX)
+    placed: dict[str, dict[str, int]] = {}
+    for (endpoint, by), count in adopted.placed.most_common():
+        placed.setdefault(endpoint, {})[str(by)] = count
     return Shadow(
         preview=preview(observed, theirs, ours),
         records=adopted.records,
         unused={str(why): count for why, count in adopted.unused.most_common()},
         strangers=dict(names),
+        placed=placed,
         billed=sum(one.request.id in adopted.billed for one in observed.asked),
         unseen=adopted.unseen,
         missed=len(missed),

@@ -48,6 +48,8 @@ def remarks(found: Shadow) -> list[str]:
     requests = found.preview.real.requests
     said = [f"Of {found.records} records {requests + found.preview.left} are looked at."]
     said += [f"{count} are not: {why}." for why, count in found.unused.items()]
+    places = (f"{name} {n} (by {by})" for name, counts in found.placed.items() for by, n in counts.items())
+    said.append(f"The log has them served at {', '.join(places)}.")
     if found.strangers:
         names = ", ".join(f"{name or '(no name)'} ({count})" for name, count in found.strangers.items())
         said.append(f"No endpoint or model is known for {names}: write it down, or say --at NAME=ENDPOINT.")

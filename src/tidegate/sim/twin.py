@@ -16,6 +16,7 @@ import msgspec
 
 from tidegate.core.cached import Prompt
 from tidegate.core.endpoint import EndpointModel
+from tidegate.core.health import QUOTA
 from tidegate.core.leastsquares import non_negative
 from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
 from tidegate.core.network import NetworkModel
@@ -28,7 +29,7 @@ from tidegate.core.rows import is_left
 from tidegate.core.state import State
 from tidegate.core.step import StepTime
 from tidegate.core.timing import TPOT_TOKENS_MIN
-from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
+from tidegate.sim.api import FAULTY, UNAVAILABLE, Api, ApiProfile, CacheProfile, Spread
 from tidegate.sim.carrier import Carrier, CarrierProfile, as_measured
 from tidegate.sim.chance import Chance
 from tidegate.sim.decider import Decider
@@ -41,14 +42,14 @@ from tidegate.sim.observed import LEFT, Attempted, Down, Observed, ObservedError
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.prefixes import Prefixes
+from tidegate.sim.purse import Purse
 from tidegate.sim.schema import FaultKind, FaultTable
 from tidegate.sim.trouble import Trouble
 from tidegate.sim.world import World
 
 # Fewer answers say less of an API than what is believed of it.
 ANSWERS_MIN = 20
-# What a limit says, as worlds and gateways write it; and how one refuses that could serve nobody, which is an error.
-_LIMITED = frozenset({"rate_limited", "status_429"})
+# How one refuses that could serve nobody, which is an error.
 _OVERLOADED = frozenset({"status_503", "status_529"})
 PROBE_S, PROBES_MAX = 5.0, 20_000
 MINUTE_S = 60.0
@@ -131,14 +132,16 @@ def played(
     changed: Callable[[Request], Request] | None = None,
     jobs: Sequence[Job] | None = None,
     decider: Callable[[tuple[Endpoint, ...], Policy, State], Decider] | None = None,
+    purse: Purse | None = None,
     probe_s: float | None = None,
     journal: Callable[[Line], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """What its requests come to under this policy; `changed` says what another one makes of each of them.
 
-    The router decides, unless another `decider` is made; both know what was known. `progress` is given the share of the
-    time that has passed.
+    The router decides, unless another `decider` is made; both know what was known. What is spent comes out of the
+    `purse`; without one there are the budgets that requests came with. `progress` is given the share of the time that
+    has passed.
     """
     asked = twin.jobs if jobs is None else jobs
     if probe_s is None:
@@ -151,7 +154,13 @@ def played(
     # Who decides knows prices as they are declared; what is billed is known only then.
     billed = [_billed(endpoint, twin.stands[endpoint.name]) for endpoint in twin.endpoints]
     world = World(
-        billed, policy, start_s=twin.start_s, request_timeout_s=twin.timeout_s, router=router, journal=journal
+        billed,
+        policy,
+        start_s=twin.start_s,
+        request_timeout_s=twin.timeout_s,
+        router=router,
+        purse=purse,
+        journal=journal,
     )
     places = placed(twin.stands, world, Chance(seed))
     trouble = Trouble(world, places)
@@ -398,12 +407,15 @@ def _api(
     # Who comes beyond a limit is turned away before anything can fail, and what is away is so in its twin, too.
     let_in = [one for one in attempts if not _is_limited(one) and not _met_nobody(one, down)]
     failed = [one for one in let_in if _failed(one)] if len(let_in) >= ANSWERS_MIN else []
+    refused = sum(one.ended is not None and one.ended.ending is Ending.REFUSED for one in failed)
     silent = [one for one in let_in if _is_silent(one)]
     troubled = ApiProfile(
         ttft_s=prior.overhead_s,
         ttft_s_per_uncached_token=prior.prefill_s_per_token,
         tpot_s=prior.decode_s_per_token,
         errors=len(failed) / len(let_in) if failed else 0.0,
+        # A refusal teaches less than a failure: all are taken for what most of them are.
+        error_status=UNAVAILABLE if 2 * refused > len(failed) else FAULTY,
         error_times_s=tuple(_there_s(_took_s(one), one, network) for one in failed),
         requests_per_minute=_per_minute(attempts),
     )
@@ -487,7 +499,7 @@ def _took_s(one: Attempted) -> float:
 
 def _is_limited(one: Attempted) -> bool:
     """Whether it came beyond a limit."""
-    return one.ended is not None and one.ended.ending is Ending.REFUSED and one.ended.cause in _LIMITED
+    return one.ended is not None and one.ended.ending is Ending.REFUSED and one.ended.cause in QUOTA
 
 
 def _met_nobody(one: Attempted, down: Sequence[Down]) -> bool:

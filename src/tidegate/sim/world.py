@@ -72,6 +72,7 @@ class _Drive:
         "sent",
         "shipments",
         "timer",
+        "unpaid",
         "usd",
     )
 
@@ -90,8 +91,9 @@ class _Drive:
         self.held_since_s: float | None = None
         self.held_s = 0.0
         self.timer = 0
-        # Steps for which nothing was sent.
+        # Steps for which nothing was sent, and whether that was the last that became of it.
         self.passed_over = 0
+        self.unpaid = False
         self.usd = 0.0
 
 
@@ -328,7 +330,8 @@ class World:
                 case fly.Hold():
                     self._hold(drive)
                 case fly.GiveUp():
-                    self._over(drive, "failed_mid_stream" if action.committed else "failed")
+                    without = "refused" if drive.unpaid else "failed"
+                    self._over(drive, "failed_mid_stream" if action.committed else without)
                 case fly.Relay():
                     # Of an answer in one piece its client has nothing before the end.
                     if drive.came.request.stream:
@@ -419,6 +422,7 @@ class World:
         if not self._purse.hold(request, self.endpoints[name], now_s):
             # Decided when there was more left; the next step may be one that costs less.
             drive.passed_over += 1
+            drive.unpaid = True
             self._unhold(drive, released=True)
             self._act(drive, drive.flight.failed(name, now_s))
             return
@@ -463,6 +467,8 @@ class World:
         attempt.over = True
         name, job = attempt.endpoint, attempt.job
         del drive.attempts[name]
+        if ending is not Ending.CANCELLED:
+            drive.unpaid = False
         e2e_s = self.loop.now_s - attempt.sent_s
         known = ending is Ending.OK
         endpoint = self.endpoints[name]
@@ -526,7 +532,7 @@ class World:
                 outcome=outcome,
                 endpoint="" if attempt is None else attempt.endpoint,
                 why=decision.why,
-                attempts=drive.flight.attempts,
+                attempts=drive.flight.attempts - drive.passed_over,
                 held_s=drive.held_s,
                 ttft_s=ttft_s,
                 e2e_s=now_s - request.arrived_s,
