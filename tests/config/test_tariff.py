@@ -107,6 +107,25 @@ def test_numbers_make_up_for_what_the_list_lacks(tmp_path: Path) -> None:
     assert price(tmp_path, text) == Price(usd_per_input_token=1 / 1e6, usd_per_output_token=2 / 1e6)
 
 
+def test_input_that_is_cheaper_than_what_the_list_has_for_the_cache_is_what_the_cache_costs(tmp_path: Path) -> None:
+    named = 'provider = "anthropic", model = "claude-sonnet-4-5"'
+    found = price(tmp_path, f"{{ {named}, usd_per_1m_input_tokens = 0.5 }}")
+    # The list has 0.3 for what is cached of short prompts, and 0.6 for that of long ones.
+    assert [rates.usd_per_cached_token for rates in (found, *found.tiers)] == [0.3 / 1e6, None]
+    found = price(tmp_path, f"{{ {named}, usd_per_1m_input_tokens = 0.5, usd_per_1m_cached_tokens = 0.4 }}")
+    assert [rates.usd_per_cached_token for rates in (found, *found.tiers)] == [0.4 / 1e6, 0.4 / 1e6]
+
+
+def test_a_price_of_the_cache_above_the_lists_input_is_refused_with_both(tmp_path: Path) -> None:
+    found = price(tmp_path, '{ provider = "openai", usd_per_1m_cached_tokens = 0.15 }')
+    assert found.usd_per_cached_token == found.usd_per_input_token
+    with pytest.raises(ConfigError) as refused:
+        price(tmp_path, '{ provider = "openai", usd_per_1m_cached_tokens = 5 }')
+    (problem,) = refused.value.problems
+    assert problem.path == "endpoint.cloud.price.usd_per_1m_cached_tokens"
+    assert "which are 0.15 in the list" in problem.message
+
+
 @pytest.mark.parametrize(
     ("more", "rates"),
     [

@@ -326,6 +326,36 @@ async def test_a_class_whose_sites_the_key_may_not_use_is_refused(tmp_path: Path
     assert (answer.status, answer.error["code"]) == (403, "residency_not_allowed")
 
 
+async def test_keys_that_name_sites_without_an_endpoint_are_told_of_once_and_the_refusal_says_whose_the_bound_is(
+    tmp_path: Path,
+) -> None:
+    def told(home: House) -> list[tuple[str, str]]:
+        return [(line["keys"], line["sites"]) for line in home.log("event") if "sites" in line]
+
+    secret = create(tmp_path, "typo", residency=("lokal",))
+    create(tmp_path, "right", residency=("home", "away"))
+    create(tmp_path, "own", residency=("local",))
+    async with guarded(tmp_path) as home:
+        answer = await home.ask(authorization=f"Bearer {secret}")
+        assert (answer.status, answer.error["code"]) == (400, "site_not_allowed")
+        assert "its class or key" in answer.error["message"]
+        create(tmp_path, "bob")
+        await home.gateway.auth.refresh()
+        assert told(home) == [("typo", "lokal")]
+        create(tmp_path, "more", residency=("home", "hme"))
+        await home.gateway.auth.refresh()
+        assert told(home) == [("typo", "lokal"), ("more, typo", "hme, lokal")]
+
+
+async def test_a_site_that_a_reload_takes_away_is_told_of_with_the_keys_that_name_it(tmp_path: Path) -> None:
+    create(tmp_path, residency=("home", "away"))
+    async with guarded(tmp_path) as home:
+        file = tmp_path / "tidegate.toml"
+        file.write_text(file.read_text().replace("site.away", "site.far").replace('site = "away"', 'site = "far"'))
+        assert (await home.change("POST", "/api/config")).status == 200
+        assert [line["sites"] for line in home.log("event") if "sites" in line] == ["away"]
+
+
 # --- how often --------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -27,8 +28,10 @@ from tidegate.core.rows import Rows
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.errand import Errands
 from tidegate.gateway.spending import UNRECORDED, Spending, upper_usd
+from tidegate.state.cap import Cap, Period
 from tidegate.state.ledger import Ledger
 from tidegate.state.store import LedgerError
+from tidegate.telemetry.counts import LABELS_MAX
 from tidegate.wire.anthropic.request import parse as parse_messages
 from tidegate.wire.embeddings import parse as embeddings
 from tidegate.wire.openai import parse
@@ -66,6 +69,19 @@ async def test_what_an_answer_has_cost_is_what_the_ledger_has(tmp_path: Path) ->
         assert state["spent_usd"] == pytest.approx(usd, abs=1e-8)
         metrics = (await home.get("/metrics", admin=True)).body.decode()
         assert 'tidegate_budget_left_usd{key="",period="day"}' in metrics
+
+
+async def test_of_more_budgets_than_metrics_bear_those_that_run_out_first_are_told(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        keys = [f"key{number:04}" for number in range(LABELS_MAX + 50)]
+        of_keys = (Cap(usd=1 if key != "key1040" else 0, period=Period.DAY, key=key) for key in keys)
+        ledger.set_caps([*of_keys, Cap(usd=100, period=Period.DAY)])
+        assert ledger.reserve("lease", "key1045", 0.5, home.gateway.clock.now_s()) is None
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        told = re.findall(r'tidegate_budget_left_usd{key="(.*?)"', metrics)
+    assert sorted(told) == sorted(["", "key1040", "key1045", *keys[: LABELS_MAX - 3]])
 
 
 async def test_what_was_spent_is_remembered_by_the_next_process(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests import make
 from tidegate.core.model import Endpoint, Price, Prior, Request, Slo, replace
 from tidegate.core.router import Router
+from tidegate.core.why import Why
 
 seconds = st.floats(0.01, 30.0)
 tokens = st.integers(1, 20_000)
@@ -162,7 +163,9 @@ def test_pruning_never_changes_a_plan(pair: tuple[Endpoint, Endpoint], request: 
         for index, step in enumerate(steps)
     )
     router = Router((*pair, *crowd), make.policy())
-    plan = router.decide(request, 0.0).plan
+    decision = router.decide(request, 0.0)
+    assume(decision.why is not Why.EXPLORES)
+    plan = decision.plan
     values = {c.endpoint: c.value_usd for c in router.candidates(request, 0.0)}
     best = sorted((v for v in values.values() if v is not None), reverse=True)[: len(plan)]
     for step, value in zip(plan, best, strict=True):

@@ -136,6 +136,20 @@ def test_the_old_secret_of_a_rotated_key_ends_at_once_or_after_the_grace(path: P
         assert untils(file, secrets) == [None, None, None, inf]
 
 
+def test_a_key_that_has_expired_gets_no_other_secret_and_its_name_is_free_once_it_is_revoked(path: Path) -> None:
+    secret, another = new_secret(), new_secret()
+    old = profile(expires_s=1000.0)
+    made(path, old)
+    with closing(KeyFile(path, write=True)) as file:
+        assert file.rotate("alice", secret, 999.0, 0.0, "tester") == old
+        with pytest.raises(KeysError, match=r"expired 1970-01-01.*revoke it and create another"):
+            file.rotate("alice", another, 1000.0, 0.0, "tester")
+        assert untils(file, [secret, another]) == [1000.0, None]
+        assert len(file.audit(10)) == 2
+        file.revoke("alice", 1001.0, "tester")
+        file.create(profile(), another, "tester")
+
+
 def untils(file: KeyFile, secrets: list[str]) -> list[float | None]:
     """Until when each of them works; None where it does not."""
     with closing(KeyFile(file.path)) as reader:

@@ -60,6 +60,11 @@ class Listed:
         """The rates that the list does not have throughout, by the core's names."""
         return {rate for rate, key in _RATES.items() if any(getattr(one, key) is None for one in self.prices)}
 
+    def usd_per_1m_input_tokens_most(self) -> float:
+        """The most that input of a short prompt ever cost, or is announced to; 0 where the list does not have it."""
+        told = (one.input_mtok for one in self.prices)
+        return max((float(_usd_per_1m(value, 0)) for value in told if value is not None), default=0.0)
+
     def other_for_audio(self) -> list[str]:
         """The rates that are others for tokens of audio, by the core's names."""
         return [rate for rate, key in _AUDIO.items() if self._has_other(key, rate)]

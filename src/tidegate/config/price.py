@@ -69,7 +69,8 @@ class PriceTable(RatesTable, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `price = "list"` looks the endpoint's own model up in the price list of the provider that its URL belongs to, as
     the package genai-prices has it; nothing is fetched. `price = "free"` is for what costs nothing. With `provider` or
-    `model` the price list is used too, and numbers beside them overrule it. A change that is known beforehand is a
+    `model` the price list is used too, and numbers beside them overrule it; where the input is overruled with less than
+    the list has for what is read from the cache, that is as the input. A change that is known beforehand is a
     list of such tables, the first without `from`; a price that changes within the day is taken at its highest.
 
     Tokens of audio are not told apart. Where the list has prices of their own for them, an endpoint with the capability

@@ -58,8 +58,8 @@ class Secret:
         return self
 
 
-def from_variable(name: str, variables: Mapping[str, str]) -> Secret:
-    """The secret in an environment variable."""
+def from_variable(name: str, variables: Mapping[str, str], *, alone: bool = False) -> Secret:
+    """The secret in an environment variable; `alone`: where it can stand in no file."""
     if not _VARIABLE.match(name):
         raise SecretError(  # without the name: it may be the key itself
             "this is not the name of a variable",
@@ -70,7 +70,7 @@ def from_variable(name: str, variables: Mapping[str, str]) -> Secret:
         state = "not set" if text is None else "empty"
         raise SecretError(
             f"the environment variable {name} is {state}",
-            f"export {name}=... before the start, or name a file that holds it",
+            f"export {name}=... before the start{'' if alone else ', or name a file that holds it'}",
         )
     return _checked(text, f"the environment variable {name}")
 

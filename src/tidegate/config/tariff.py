@@ -1,6 +1,8 @@
 """From a price as it is written to the one in force: refused where anything of it is unknown."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import TypeVar
 
 from tidegate.clock import day, day_number
 from tidegate.config import listed
@@ -15,7 +17,11 @@ PRICE_REMEDY = (
     "write price = { usd_per_1m_input_tokens = ..., usd_per_1m_output_tokens = ... } from the vendor's price list, "
     'price = "list" to have it looked up, or price = "free" if it costs nothing'
 )
+_CACHED_REMEDY = (
+    "write the price of reading from the cache; what writing into it costs is usd_per_1m_cache_write_tokens"
+)
 HOUR_S = 3600.0
+_R = TypeVar("_R", Price, Tier)
 
 _WRITTEN = {
     "usd_per_input_token": "usd_per_1m_input_tokens",
@@ -41,8 +47,8 @@ def price(endpoint: EndpointTable, at_s: float) -> Price:
         return Price(**own, tiers=tiers)
     found = _find(endpoint, table).price(at_s)
     # A number of one's own holds for prompts of every length, unless its tiers are written too.
-    tiers = tiers or tuple(replace(tier, **own) for tier in found.tiers)
-    return replace(found, **own, tiers=tiers)
+    tiers = tiers or tuple(_overruled(tier, own) for tier in found.tiers)
+    return replace(_overruled(found, own), tiers=tiers)
 
 
 def usd_per_s(table: RunningCostTable | None) -> float:
@@ -99,6 +105,18 @@ def _rates(table: RatesTable) -> dict[str, float]:
     return {rate: usd_per_1m / 1e6 for rate, usd_per_1m in found.items() if usd_per_1m is not None}
 
 
+def _overruled(found: _R, own: Mapping[str, float]) -> _R:
+    """What the list has, with one's own numbers in it.
+
+    Who pays less for input than the list has for what is cached does not pay that for what is cached: it is as the
+    input then.
+    """
+    made = replace(found, **own)
+    written = "usd_per_input_token" in own and "usd_per_cached_token" not in own
+    dearer = (made.usd_per_cached_token or 0.0) > made.usd_per_input_token
+    return replace(made, usd_per_cached_token=None) if written and dearer else made
+
+
 def _dates(path: str, tables: tuple[PriceTable, ...], problems: Problems) -> None:
     if tables[0].starts is not None:
         problems.add(f"{path}[0].from", "what holds before that day is missing", "remove it: the first always held")
@@ -119,6 +137,7 @@ def _price(path: str, endpoint: EndpointTable, table: PriceTable, problems: Prob
             problems.add(where, error.message, error.remedy)
             return
         missing, remedy = missing & found.lacking(), listed.REMEDY
+        _cached(path, table, found, problems)
         if Capability.AUDIO in (endpoint.capabilities or ()):
             _audio(path, table, found, problems)
         if found.makes_others() and table.usd_per_1m_output_tokens is None:
@@ -132,6 +151,17 @@ def _price(path: str, endpoint: EndpointTable, table: PriceTable, problems: Prob
         _amounts(f"{path}.tiers[{index}]", tier, _NEEDED, listed.REMEDY, problems)
         if index and tier.above_tokens <= table.tiers[index - 1].above_tokens:
             problems.add(f"{path}.tiers[{index}].above_tokens", "it is not above the one before", "put them in order")
+
+
+def _cached(path: str, table: PriceTable, found: listed.Listed, problems: Problems) -> None:
+    """A price of one's own for what is cached, beside the list's for the input, whatever that was and will be."""
+    most = found.usd_per_1m_input_tokens_most()
+    if table.usd_per_1m_input_tokens is None and 0.0 < most < (table.usd_per_1m_cached_tokens or 0.0):
+        problems.add(
+            f"{path}.usd_per_1m_cached_tokens",
+            f"tokens from the cache cost more than others, which are {most:g} in the list",
+            _CACHED_REMEDY,
+        )
 
 
 def _audio(path: str, table: PriceTable, found: listed.Listed, problems: Problems) -> None:
@@ -155,5 +185,5 @@ def _amounts(path: str, table: RatesTable, missing: frozenset[str], remedy: str,
         problems.add(
             f"{path}.usd_per_1m_cached_tokens",
             "tokens from the cache cost more than others",
-            "write the price of reading from the cache; what writing into it costs is usd_per_1m_cache_write_tokens",
+            _CACHED_REMEDY,
         )

@@ -220,7 +220,7 @@ class Gateway:
         else:
             self.journal.turn(lambda: self._configure(built, members, doubted))
         self._take_over(members)
-        self.auth.serve(tuple(sorted(built.groups)), _class_table(built))
+        self.auth.serve(tuple(sorted(built.groups)), _class_table(built), _sites(built))
         self._budgets(self.auth.profiles())
         self._handler.catalogue = self._catalogue()
         self._admin.guard(built.gateway.admin_key)
@@ -341,6 +341,7 @@ class Gateway:
             None if settings.keys is None else KeyFile(settings.keys),
             models=tuple(sorted(self._built.groups)),
             classes=_class_table(self._built),
+            sites=_sites(self._built),
             clock=self.clock,
             log=self.log,
             on_change=self._budgets,
@@ -375,6 +376,11 @@ class Gateway:
 
 def _class_table(built: Built) -> ClassTable:
     return ClassTable(classes=built.classes, default=INTERACTIVE, rules=built.rules)
+
+
+def _sites(built: Built) -> frozenset[str]:
+    """Where anything is."""
+    return frozenset(endpoint.site for endpoint in built.endpoints)
 
 
 def _open_ledger(built: Built) -> Ledger | None:

@@ -6,7 +6,7 @@ from math import ceil
 
 from tidegate.clock import Clock
 from tidegate.core.bucket import Bucket
-from tidegate.core.model import Request, replace
+from tidegate.core.model import ANYWHERE, LOCAL, Request, replace
 from tidegate.core.profile import Profile
 from tidegate.gateway import daemon
 from tidegate.gateway.reply import no_model
@@ -21,6 +21,8 @@ from tidegate.wire.intake import ClassTable
 WATCH_S = 1.0
 # What is longer is no key of ours, and not worth a digest.
 PRESENTED_BYTES_MAX = 256
+# Of the keys that one line of the log names: a site that is renamed may be that of all.
+KEYS_TOLD_MAX = 20
 CHALLENGE = (b"www-authenticate", b"Bearer")
 # By these a vendor who has many models (OpenRouter) is told to answer with another than `model`. OpenAI's dialect alone
 # passes them on.
@@ -132,17 +134,21 @@ class Auth:
         *,
         models: tuple[str, ...],
         classes: ClassTable,
+        sites: frozenset[str],
         clock: Clock,
         log: Log,
         on_change: Callable[[Iterable[Profile]], None],
     ) -> None:
-        """`on_change` is told the profiles of all keys, now and whenever they change.
+        """`models` and `classes` are all that are served, at these `sites`. `on_change` is told the profiles of all
+        keys, now and whenever they change.
 
         Raises KeysError where the file cannot be read.
         """
         self._file = file
         self._models = models
         self._classes = classes
+        self._sites = sites
+        self._astray: dict[str, frozenset[str]] = {}
         self._clock = clock
         self._log = log
         self._on_change = on_change
@@ -152,12 +158,13 @@ class Auth:
         if file is not None:
             self._put(file.changed() or ())
 
-    def serve(self, models: tuple[str, ...], classes: ClassTable) -> None:
-        """Other models and classes are served now; what is left of each key's limits stays."""
-        self._models, self._classes = models, classes
+    def serve(self, models: tuple[str, ...], classes: ClassTable, sites: frozenset[str]) -> None:
+        """Other models and classes are served now, at these sites; what is left of each key's limits stays."""
+        self._models, self._classes, self._sites = models, classes, sites
         grants = [grant for grant, _ in self._by_digest.values()]
         for grant in grants if self._open is None else [self._open]:
             grant.serve(models, classes)
+        self._warn_of_sites()
 
     def profiles(self) -> Iterable[Profile]:
         """Of all keys that are known."""
@@ -229,6 +236,23 @@ class Auth:
         self._by_digest = by_digest
         self._on_change(self.profiles())
         self._log.event("info", "keys read", secrets=len(by_digest))
+        self._warn_of_sites()
+
+    def _warn_of_sites(self) -> None:
+        """Say which keys let data go to sites where nobody is, once until that changes: whoever writes a key is not
+        told, and to its requests nothing helps."""
+        known = self._sites | {ANYWHERE, LOCAL}
+        astray = {profile.name: frozenset(profile.residency) - known for profile in self.profiles()}
+        astray = {name: sites for name, sites in sorted(astray.items()) if sites}
+        if astray and astray != self._astray:
+            self._log.event(
+                "warning",
+                "keys name sites that have no endpoint",
+                keys=", ".join(list(astray)[:KEYS_TOLD_MAX]),
+                sites=", ".join(sorted(frozenset().union(*astray.values()))[:KEYS_TOLD_MAX]),
+                remedy="add an endpoint there, or revoke each and create it with another --residency",
+            )
+        self._astray = astray
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> bytes | None:

@@ -73,8 +73,11 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.MODEL_FAILED: (503, "api_error", "internal_error"),
 }
 _REMEDIES: dict[Why, str] = {
-    Why.MUST_STAY_LOCAL: "allow another site with x-tidegate-residency, or add a local endpoint that serves this model",
-    Why.SITE_NOT_ALLOWED: "allow another site with x-tidegate-residency, or add an endpoint at an allowed site",
+    # A request may only narrow where its class and its key let the data go.
+    Why.MUST_STAY_LOCAL: "allow another site with x-tidegate-residency, or ask operators to, where its class or key is "
+    "the bound, or for a local endpoint that serves this model",
+    Why.SITE_NOT_ALLOWED: "allow another site with x-tidegate-residency, or ask operators to, where its class or key "
+    "is the bound, or for an endpoint at an allowed site",
     Why.NOT_ALIKE: "accept less with x-tidegate-likeness: same_family or substitute, or add an endpoint with the model",
     Why.MEMORY_TOO_SMALL: "shorten the prompt, or add an endpoint with more memory",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",

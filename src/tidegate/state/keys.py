@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tidegate.clock import iso
 from tidegate.core.model import replace
 from tidegate.core.profile import Profile
 from tidegate.state.cap import Cap, Period
@@ -207,9 +208,15 @@ class KeyFile:
         return profile
 
     def rotate(self, name: str, secret: str, now_s: float, grace_s: float, who: str) -> Profile:
-        """Give the key another secret; those it has work for `grace_s` more, and no longer than they would have."""
+        """Give the key another secret; those it has work for `grace_s` more, and no longer than they would have.
+
+        One that has expired gets none: by no secret would it open anything.
+        """
         with self._transaction() as db:
             profile = self._live(name)
+            if profile.expires_s is not None and profile.expires_s <= now_s:
+                expired = f"the key `{profile.id}` expired {iso(profile.expires_s)[:10]}"
+                raise KeysError(f"{self.path}: {expired}, whatever its secret; revoke it and create another")
             until = "UPDATE secret SET until_s = min(coalesce(until_s, ?1), ?1) WHERE key = ?2"
             db.execute(until, (now_s + grace_s, profile.id))
             db.execute("DELETE FROM secret WHERE key = ? AND until_s <= ?", (profile.id, now_s))
