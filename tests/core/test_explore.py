@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests import make
-from tidegate.core.explore import GUESS_SIGMA, UNUSED_S, uniform
+from tidegate.core.estimator import GUESS_SIGMA
+from tidegate.core.explore import UNUSED_S, uniform
 from tidegate.core.model import (
     Decision,
     Ending,
@@ -21,6 +22,8 @@ from tidegate.core.model import (
     Ruling,
     Run,
     Slo,
+    Warmed,
+    Warming,
     replace,
 )
 from tidegate.core.revive import revived
@@ -320,6 +323,23 @@ def test_an_engine_of_ours_whose_speed_is_a_guess_is_asked_once_and_used_where_t
     served = [left.serve() for _ in range(3 * 60)]
     assert served.count("own") > 100
     assert set(served[-60:]) == {"own"}
+
+
+def test_one_whose_speed_is_a_guess_is_loaded_first_where_its_model_is_away() -> None:
+    left = Guessed(router=make.router(replace(guessed(), warms_up=True), vendor("cloud")))
+
+    def looks(*, resident: bool) -> None:
+        left.router.observe(Probed(endpoint="own", up=True, resident=resident), left.now_s)
+
+    looks(resident=False)
+    assert [left.serve() for _ in range(3)] == ["cloud"] * 3
+    assert left.router.warm_ups(left.now_s) == ["own"]
+    left.router.observe(Warming(endpoint="own"), left.now_s)
+    left.now_s += 5.0
+    left.router.observe(Warmed(endpoint="own", took_s=5.0, served=True), left.now_s)
+    looks(resident=True)
+    decision = left.decide()
+    assert (decision.why, decision.plan[0].endpoint) == (Why.EXPLORES, "own")
 
 
 def test_who_is_put_to_the_test_may_put_more_at_risk_than_who_is_explored_by_chance() -> None:

@@ -47,6 +47,8 @@ AHEAD_S_MIN: Final = 0.05
 # What is predicted with a spread wider than that, as where caches surprise, is held against what all of the prompt
 # takes: most are not, and each such look costs as much as the prediction.
 WIDE: Final = 0.5
+# A prior that deserves no more trust is a guess, and may be as wrong as one of a processor is of an accelerator.
+GUESS_SIGMA: Final = 1.0
 
 
 class Estimator:
@@ -144,6 +146,11 @@ class Estimator:
     def used_s(self) -> float:
         """When an attempt of ours began or ended here last; 0 where none ever did."""
         return self._pace.at_s
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether nothing was ever asked here, and how quick it is, nobody has said who would know."""
+        return not self.used_s and self.prior.sigma >= GUESS_SIGMA
 
     def is_used(self, now_s: float) -> bool:
         """Whether anything is under way, of ours or, as far as it tells, of others."""

@@ -33,8 +33,6 @@ PATIENCE: Final = 0.5
 # An engine of ours that is left alone for so long is asked once, whatever the share: what makes it slow for a while,
 # another job on its machine or heat, is over in minutes, and one request in ten minutes harms nobody.
 UNUSED_S: Final = 600.0
-# A prior that deserves no more trust is a guess, and may be as wrong as one of a processor is of an accelerator.
-GUESS_SIGMA: Final = 1.0
 # Where somebody's budget ends, a request is no occasion to spend more: what it costs is to fit a hundred times.
 BUDGET_SHARE_MAX: Final = 0.01
 
@@ -144,10 +142,8 @@ def uniform(seed: int, purpose: str, key: str) -> float:
 
 
 def _is_left_alone(model: EndpointModel, now_s: float) -> bool:
-    if model.used_s:
-        return model.used_s <= now_s - UNUSED_S
     # Of what was never used, an operator's word is believed, and a guess is put to the test.
-    return model.prior.sigma >= GUESS_SIGMA
+    return model.used_s <= now_s - UNUSED_S if model.used_s else model.is_guessed
 
 
 def _rescue(request: Request, best: Option, least: float, spent_s: float) -> _Rescue | None:

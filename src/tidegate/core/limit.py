@@ -3,8 +3,8 @@ come back.
 
 What is configured is what it may be given, and of somebody else's often a guess. A refusal tells that it was one too
 many, so less than that is tried; each answer lets a little more in, and so the limit is found again and again from
-below. Who is overloaded by others refuses some whatever we send: where as many were under way and most were served, a
-refusal that does not speak of our quota says nothing of how many are too many.
+below. Who is overloaded by others refuses some whatever we send: a refusal that does not speak of our quota says how
+many are too many only where such refusals come with many under way, and hardly with few.
 
 Where answers take twice as long as they were predicted to, that is a limit as well. Who comes back after an outage has
 an empty cache and maybe half its machines: it begins with one, and each answer lets one more in, so that it doubles by
@@ -18,8 +18,13 @@ import msgspec
 
 # A refusal takes a tenth of what was under way: the next one is some answers off, and little is left unused.
 FALL: Final = 0.9
-# Of so many answers and refusals of late it is asked whether more of those with as many under way were refused.
-RECENT: Final = 20
+# Of so many answers and refusals of late it is asked how many were under way with the refused ones. Of fewer than three
+# refusals that is chance; with as many under way three times the share has to be refused that is with fewer, or four in
+# five.
+RECENT: Final = 200
+DENIED_LEAST: Final = 3
+CONTRAST: Final = 3.0
+DENIED_MOST: Final = 0.8
 # Twice as long as predicted, in the mean of about so many answers, is no chance.
 STRAIN_MAX: Final = log(2.0)
 STRAIN_RECENT: Final = 10.0
@@ -140,10 +145,15 @@ class Limit(msgspec.Struct):
         return min([most, *(FALL * min(most, one - 1.0) for one in refused)])
 
     def _is_too_many(self, in_flight: int) -> bool:
-        """Whether of those with at least as many under way more were refused of late than served, and not one alone."""
-        served = [one for one in (*self.recent, *self.served) if one >= in_flight]
-        denied = [one for one in (*(-one for one in self.recent), *self.denied) if one >= in_flight]
-        return len(denied) > max(len(served), 1)
+        """Whether refusals come with so many under way or more, and not whatever is sent."""
+        told = [*self.recent, *self.served, *(-one for one in self.denied)]
+        denied = sum(-one >= in_flight for one in told)
+        if denied < DENIED_LEAST:
+            return False
+        as_many = sum(abs(one) >= in_flight for one in told)
+        # As if one more of two had been refused: where little is known of fewer, that is no contrast.
+        fewer = (len(self.denied) + sum(one < 0 for one in self.recent) - denied + 1.0) / (len(told) - as_many + 2.0)
+        return denied / as_many > min(DENIED_MOST, CONTRAST * fewer)
 
 
 def revived(limit: Limit, now_s: float) -> Limit:

@@ -6,6 +6,8 @@ rental, never more than twice what would have been best. Where a request waits f
 it, which does not end should its client leave. There is one at a time, none soon after one that failed, and none that
 takes an engine from another model that was used just now.
 
+One whose speed is a guess is loaded as if it would have served best: else it were never asked, and never known.
+
 Where operators say what it costs to keep a model loaded, it is, until that has cost as much as its absence would.
 """
 
@@ -71,7 +73,11 @@ class WarmUps:
                     there.first_s = max(base.warm_s, base.sure_s)
                     there.cost_usd -= base.load_s_mean * model.cost.usd_per_s
                     usd = value_usd(request, there, worth_usd(request, base.length), now_s - request.arrived_s)
-                    model.state.cold.warm_up.missed_usd += max(0.0, usd - chosen.value_usd)
+                    missed_usd = max(0.0, usd - chosen.value_usd)
+                    if model.is_guessed:
+                        # What it would be worth, nobody knows before it is there and was asked once.
+                        missed_usd = max(missed_usd, worth_usd(request, base.length))
+                    model.state.cold.warm_up.missed_usd += missed_usd
 
     def asked(self, model: EndpointModel, now_s: float) -> None:
         """A client has asked for it."""
