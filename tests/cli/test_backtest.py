@@ -44,6 +44,18 @@ def test_a_journal_is_held_against_itself_and_published(
     assert [one["figure"] for one in found["off"]] == ["kept", "away", "dollars", "ttft", "e2e"]
 
 
+def test_requests_that_the_journal_ended_before_are_counted_and_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    lines = [line for line in Week(count=500).lines if getattr(line.fact, "request_id", "") != "r499"]
+    folder = written(tmp_path / "journal", lines)
+    main(["backtest", str(folder)])
+    assert "1 requests are in neither, since a process or the journal ended" in capsys.readouterr().out
+    main(["backtest", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["unended"] == 1
+
+
 @pytest.mark.lengthy
 def test_what_is_too_far_off_is_an_alarm_and_status_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -95,18 +95,24 @@ def test_copies_are_decided_and_told_of_and_nothing_of_them_is_kept(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("over", "said"), [(0, "none would have ended yet, so nothing is compared."), (3, "It would have saved $0.2 of")]
+    ("saved", "compared", "said"),
+    [
+        (None, True, "none would have ended both ways yet, so nothing is compared."),
+        (Interval(figure=0.2, low=0.1, high=0.3), True, "It would have saved $0.2 of"),
+        (None, False, "3 copies of requests were decided"),
+    ],
 )
-def test_dollars_are_told_of_what_was_compared(over: int, said: str) -> None:
-    figures = msgspec.structs.replace(figures_of([], set()), requests=over)
+def test_dollars_are_told_of_what_was_compared(saved: Interval | None, compared: bool, said: str) -> None:
+    figures = msgspec.structs.replace(figures_of([], set()), requests=3)
     mirror = Mirror(
-        requests=3, by_endpoint={}, by_why={}, ours=figures, theirs=figures,
-        saved_usd_per_1k=Interval(figure=0.2, low=0.1, high=0.3), missed=0, gained=0,
+        requests=3, by_endpoint={}, by_why={}, ours=figures, theirs=figures if compared else None,
+        saved_usd_per_1k=saved, missed=None if saved is None else 0, gained=None if saved is None else 0,
     )  # fmt: skip
     text = io.StringIO()
     show(Console(file=text, width=160), Seen(passed_over={}, mirror=mirror))
     assert said in text.getvalue()
-    assert ("saved" in text.getvalue()) == (over > 0)
+    assert ("saved" in text.getvalue()) == (saved is not None)
+    assert ("nothing is compared" in text.getvalue()) == (compared and saved is None)
 
 
 def test_what_is_no_copy_of_a_completion_is_answered_all_the_same_and_counted(tmp_path: Path) -> None:

@@ -361,6 +361,26 @@ def test_a_step_that_is_passed_over_after_a_hold_is_no_client_that_left() -> Non
     assert (row.outcome, row.e2e_s) == (Came.FAILED, 1.0)
 
 
+@pytest.mark.parametrize(("cause", "came"), [("", Came.CLIENT_LEFT), ("request_timeout", Came.FAILED)])
+def test_who_leaves_while_he_is_held_behind_a_step_that_is_passed_over_has_left(cause: str, came: Came) -> None:
+    waits = Wait(endpoint="laptop", until_s=109.0)
+    # Each time the queue is looked at, the same step comes first and is passed over: nobody is held anew for that.
+    looked = Decision(request_id="r", plan=(Run(endpoint="cloud", timeout_s=60.0), waits), why=Why.CHEAPEST_ON_TIME)
+    (row,) = told(
+        (100.0, R),
+        (100.0, Decision(request_id="r", plan=(waits,), why=Why.WAITS_FOR_SLOT)),
+        (100.0, Held(request=R)),
+        (101.0, looked),
+        (101.0, Released(request_id="r")),
+        (101.0, Held(request=R)),
+        (102.0, looked),
+        (103.0, looked),
+        (103.5, Released(request_id="r", cause=cause)),
+        (109.0, LATER),
+    )
+    assert (row.outcome, row.e2e_s, row.held_s) == (came, 3.5, 3.5)
+
+
 def test_a_hedge_that_is_beaten_ends_with_the_answer_and_costs_what_it_cost() -> None:
     (row,) = told(
         (100.0, R),

@@ -1,5 +1,6 @@
 """What another gateway served becomes a journal of its own decisions, for a configuration of ours."""
 
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -125,10 +126,13 @@ def test_its_facts_are_ones_that_replay_takes_in(config: Config) -> None:
         ({"deployment": "gpt-4o", "model": "support-large"}, "large", By.ADDRESS),
         ({"base": "http://127.0.0.1:8080/v1/", "deployment": "hosted_vllm/anything"}, "desk", By.ADDRESS),
         ({"base": "", "deployment": "qwen"}, "desk", By.MODEL),
+        ({"base": "openai"}, "mini", By.MODEL),
+        ({"base": "OpenAI", "deployment": "gpt-4o", "model": "support-large"}, "large", By.MODEL),
         ({"base": "mini", "deployment": "qwen"}, "mini", By.NAME),
         ({"base": "10.0.0.7:9000", "deployment": "?"}, "desk", By.SAID),
         ({"base": "https://eu.vendor.example/v1", "deployment": "?"}, "mini", By.SAID),
         ({"base": "nowhere", "deployment": "azure/turbo"}, "large", By.SAID),
+        ({"base": "10.0.0.7:9000", "deployment": "azure/turbo"}, "large", By.SAID),
     ],
 )
 def test_who_served_it_is_known_by_address_by_name_or_by_what_was_said(
@@ -140,7 +144,14 @@ def test_who_served_it_is_known_by_address_by_name_or_by_what_was_said(
     assert found.placed == {(endpoint, by): 1}
 
 
-@pytest.mark.parametrize("base", ["https://api.other.example/v1", "zzz"])
+@pytest.mark.parametrize(("url", "vendor"), [("inference.baseten.co", "baseten"), ("api.groq.com/openai", "groq")])
+def test_a_vendor_is_known_by_any_url_that_the_price_list_knows(tmp_path: Path, url: str, vendor: str) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(CONFIG.replace("api.openai.com", url))
+    assert adopt([served(0, base=vendor)], load_unreached(file)).where == {"r0": "mini"}
+
+
+@pytest.mark.parametrize("base", ["https://api.other.example/v1", "zzz", "openai", "anthropic"])
 def test_what_somebody_else_served_is_no_endpoints_because_its_model_is_called_so(config: Config, base: str) -> None:
     found = adopt([served(0), served(1, base=base, deployment="qwen")], config)
     assert found.where == {"r0": "mini"}

@@ -87,6 +87,12 @@ def test_what_is_away_when_the_first_part_ends_is_away_in_the_second() -> None:
     assert [(one.at_s - at_s, one.for_s) for one in after.down] == [(0.0, 20.0), (5.0, 5.0)]
 
 
+def test_what_did_not_end_is_counted_once_for_both_parts() -> None:
+    observed = msgspec.structs.replace(Week(count=500).observed(), unended=2)
+    before, after = parts(observed, cut_s(observed))
+    assert backtest(before, after, [one.outcome for one in after.asked]).unended == 2
+
+
 def test_few_requests_are_too_few() -> None:
     observed = Week(count=100).observed()
     with pytest.raises(ObservedError, match=f"100 requests are too few.*it takes {2 * REQUESTS_MIN}"):

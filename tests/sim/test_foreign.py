@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.sim.foreign_days import Record
 from tidegate.core.model import Capability
+from tidegate.sim import foreign
 from tidegate.sim.foreign import BadLog, Served, Unused, read
 
 NOBODY = 65534
@@ -299,10 +300,44 @@ def test_a_log_that_begins_in_the_middle_of_a_line_is_read(tmp_path: Path) -> No
     assert isinstance(second, Served)
 
 
-def test_a_file_of_something_else_among_logs_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(json.dumps(PAYLOAD))
-    (tmp_path / "b.jsonl").write_text('{"time": 1}\n{"time": 2}\n')
-    with pytest.raises(BadLog, match=r"b\.jsonl:1: expected LiteLLM's record"):
+@pytest.mark.parametrize(
+    "cut", ['pletion", "status": "success"}', '{"call_type": "acomp', ""], ids=["rest", "begin", "whole"]
+)
+def test_only_what_is_in_one_piece_may_be_too_large_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    monkeypatch.setattr(foreign, "FILE_BYTES_MAX", 2000)
+    lines = [json.dumps(PAYLOAD)] * 5
+    (tmp_path / "log.jsonl").write_text("\n".join([cut, *lines]))
+    found = [one for one in read(tmp_path / "log.jsonl") if isinstance(one, Served)]
+    assert len(found) == 5
+    (tmp_path / "log.json").write_text(f"[\n{','.join(lines)}]")
+    with pytest.raises(BadLog, match="larger than 2000 bytes in one piece"):
+        list(read(tmp_path / "log.json"))
+
+
+@pytest.mark.parametrize(
+    ("other", "unused"),
+    [
+        ('{"time": 1}\n{"time": 2}\n', [Unused.UNKNOWN] * 2),
+        (json.dumps(PAYLOAD)[:50], [Unused.UNREADABLE]),
+        ("", []),
+        ("\n", []),
+    ],
+    ids=["something else", "cut", "empty", "blank"],
+)
+def test_of_a_folder_a_file_that_is_none_or_has_none_is_no_reason_to_refuse_the_others(
+    tmp_path: Path, other: str, unused: list[Unused]
+) -> None:
+    (tmp_path / "a.json").write_text(other)
+    (tmp_path / "b.json").write_text(json.dumps(PAYLOAD))
+    (tmp_path / "empty.gz").write_bytes(gzip.compress(b""))
+    *found, one = read(tmp_path)
+    assert isinstance(one, Served)
+    assert found == unused
+    # Where no file has one, the first of them says what belongs there.
+    (tmp_path / "b.json").unlink()
+    with pytest.raises(BadLog, match=r"a\.json:1: expected"):
         list(read(tmp_path))
 
 

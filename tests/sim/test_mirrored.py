@@ -106,6 +106,19 @@ def test_nothing_is_compared_where_nobody_said_where_all_goes() -> None:
     assert (found.theirs, found.saved_usd_per_1k, found.missed, found.gained) == (None, None, None, None)
 
 
+def test_nothing_is_compared_while_no_request_is_over_in_both_worlds() -> None:
+    slow = replace(OWN, prior=replace(OWN.prior, prefill_s_per_token=0.02, decode_s_per_token=2.0))
+    mirror = Mirrored((CLOUD, slow), core.policy(), start_s=START_S, now="own")
+    assert went(mirror.take(request(0, 0.0))) == "cloud"
+    mirror.pass_until(START_S + 60.0)
+    found = mirror.told()
+    assert found.theirs is not None
+    assert (found.ours.requests, found.theirs.requests) == (1, 0)
+    assert (found.saved_usd_per_1k, found.missed, found.gained) == (None, None, None)
+    mirror.pass_until(START_S + 90_000.0)
+    assert mirror.told().saved_usd_per_1k is not None
+
+
 def test_where_all_goes_now_may_be_where_it_may_not_go_here() -> None:
     mirror = mirrored(now="cloud")
     assert went(mirror.take(replace(request(0, 0.0), residency=("local",)))) == "own"

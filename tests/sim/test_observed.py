@@ -229,6 +229,23 @@ def test_a_step_that_is_passed_over_after_a_hold_is_no_client_that_left() -> Non
     assert one.outcome.outcome == "failed"
 
 
+@pytest.mark.parametrize(("cause", "came"), [("", LEFT), ("request_timeout", "failed")])
+def test_who_leaves_while_he_is_held_behind_a_step_that_is_passed_over_has_left(cause: str, came: str) -> None:
+    request, waits = core.request("r"), Wait(endpoint="rack", until_s=9.0)
+    looked = Decision(request_id="r", plan=(Run(endpoint="cloud", timeout_s=60.0), waits), why=Why.CHEAPEST_ON_TIME)
+    (one,) = of(
+        (0.0, request),
+        (0.0, Decision(request_id="r", plan=(waits,), why=Why.WAITS_FOR_SLOT)),
+        (0.0, Held(request=request)),
+        (1.0, looked),
+        (1.0, Released(request_id="r")),
+        (1.0, Held(request=request)),
+        (2.0, looked),
+        (3.5, Released(request_id="r", cause=cause)),
+    ).asked
+    assert (one.outcome.outcome, one.outcome.e2e_s) == (came, 3.5)
+
+
 def test_who_still_waits_when_the_journal_ends_has_no_end_and_is_counted() -> None:
     request = core.request("r")
     waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)

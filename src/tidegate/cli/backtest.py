@@ -54,6 +54,11 @@ def show(console: Console, found: Backtest) -> None:
         f"{clock.iso(found.end_s)}",
         soft_wrap=True,
     )
+    if found.unended:
+        console.print(
+            f"{found.unended} requests are in neither, since a process or the journal ended before they did.",
+            soft_wrap=True,
+        )
     columns = ("", "came", "simulated", "off", "from", "to", "may be", "")
     print_sheet(console, Sheet(columns, tuple(_row(one) for one in found.off)))
     alarm = f"[bold red]alarm[/]: {', '.join(found.drifted)}" if found.drifted else "no alarm"

@@ -225,14 +225,14 @@ def show(console: Console, found: Seen) -> None:
     columns = ("simulated", "requests", "kept", "served", "away", "$/1k", "ttft p50", "p95")
     print_sheet(console, Sheet(columns, tuple(rows)))
     saved = mirror.saved_usd_per_1k
-    if not mirror.ours.requests:
-        console.print("Of these none would have ended yet, so nothing is compared.", soft_wrap=True)
-    elif saved is not None:
+    if saved is not None:
         console.print(
             f"It would have saved ${saved.figure:.4g} of a thousand requests ({saved.low:+.4g} to {saved.high:+.4g}), "
             f"kept {mirror.gained} promises that were not kept, and missed {mirror.missed} that were.",
             soft_wrap=True,
         )
+    elif mirror.theirs is not None:
+        console.print("Of these none would have ended both ways yet, so nothing is compared.", soft_wrap=True)
     for kind, counts in (("to", mirror.by_endpoint), ("because of", mirror.by_why), ("not", found.passed_over)):
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
         if said:

@@ -114,6 +114,14 @@ def find(provider: str, model: str, url: str) -> Listed:
     return Listed(info)
 
 
+def provider_of(url: str) -> str:
+    """The list's name of the provider that it belongs to; empty where that is none."""
+    try:
+        return _by_url(url).id
+    except NotListedError:
+        return ""
+
+
 def _by_name(providers: "Sequence[Provider]", name: str) -> "Provider":
     for provider in providers:
         if provider.id == name:

@@ -140,7 +140,8 @@ class _Open(msgspec.Struct):
     hedged: bool = False
     held_since_s: float | None = None
     held_s: float = 0.0
-    # Whether it waits by its last decision, and how it was let go while it did.
+    # When it was decided last, whether it waits by that, and how it was let go while it did.
+    decided_s: float = 0.0
     waits: bool = False
     released: Released | None = None
     # By endpoint: attempts, and since when a KV cache is on its way from there.
@@ -268,7 +269,7 @@ class Rows:
             case Ended():
                 over = self._ended(known, fact, now_s)
             case Decision():
-                known.decision, known.released = fact, None
+                known.decision, known.decided_s, known.released = fact, now_s, None
                 known.waits = bool(fact.plan) and isinstance(fact.plan[0], Wait)
                 over = known.refused = not fact.plan and not known.under_way
                 if over:
@@ -279,11 +280,11 @@ class Rows:
                     known.winner = sent
                     known.first_s = now_s if known.first_s is None else known.first_s
             case Held():
-                known.held_since_s, known.waits = now_s, True
+                known.held_since_s, known.waits, known.released = now_s, True, None
             case Released():
                 _unhold(known, now_s)
-                # Else its step was passed over, and others of its plan may be left.
-                known.released = fact if known.waits else None
+                # Where a step is passed over, that is in the moment of its decision. Behind it, it may wait on.
+                known.released = fact if known.waits or known.decided_s < now_s else None
             case Shipped():
                 self._shipped(known, fact, now_s)
             case Judged():

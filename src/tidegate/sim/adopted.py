@@ -5,6 +5,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import cached_property
 from hashlib import blake2b
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from tidegate.config.address import Url
 from tidegate.config.build import Built, Upstream, build
 from tidegate.config.cap import Cap
 from tidegate.config.config import Config
+from tidegate.config.listed import provider_of
 from tidegate.config.schema import INTERACTIVE
 from tidegate.core.classify import base_of, classify
 from tidegate.core.model import (
@@ -188,20 +190,35 @@ class _Reading:
     def _endpoint(self, record: Served) -> tuple[Endpoint, By] | None:
         """Which of them served it: as it was said, by its name or address, or by the only one that calls its model so.
 
-        Where the log names somebody else, it was none of them, whatever the model is called.
+        Of a vendor whom the log names, it is the only one there. Where it names somebody else, it was none of them,
+        whatever the model is called.
         """
         host, port = _origin(record.base)
-        for name in (record.base, _shown(record.base), f"{host}:{port}", host, record.deployment):
+        # A vendor has many deployments.
+        for name in (record.deployment, record.base, _shown(record.base), f"{host}:{port}", host):
             if name and name in self._at:
                 return self._endpoints[self._at[name]], By.SAID
         if record.base in self._endpoints:
             return self._endpoints[record.base], By.NAME
-        upstreams = self._built.upstreams.values()
+        upstreams = list(self._built.upstreams.values())
         there = [one for one in upstreams if one.url is not None and _is_at(one.url, host, port)]
-        named = [one for one in (there if record.base else upstreams) if _calls(one, self._endpoints[one.name], record)]
-        found = named or there
-        by = By.ADDRESS if record.base else By.MODEL
+        among = there
+        if not there:
+            # A vendor's name is no address: others may stand behind it.
+            among = self._of_provider.get(record.base.lower(), []) if record.base else upstreams
+        named = [one for one in among if _calls(one, self._endpoints[one.name], record)]
+        found, by = named or there, By.ADDRESS if there else By.MODEL
         return (self._endpoints[found[0].name], by) if len(found) == 1 else None
+
+    @cached_property
+    def _of_provider(self) -> dict[str, list[Upstream]]:
+        """Those at the vendors of the price list, by its names; to load that takes a tenth of a second."""
+        found: dict[str, list[Upstream]] = {}
+        for name, upstream in self._built.upstreams.items():
+            # As it is written there, without a port.
+            if provider := provider_of(self._config.endpoints[name].url):
+                found.setdefault(provider, []).append(upstream)
+        return found
 
     def _model(self, record: Served, endpoint: Endpoint) -> str | None:
         """The name that a client would ask for here."""

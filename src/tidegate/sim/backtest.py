@@ -44,11 +44,12 @@ class Off(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Backtest(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """A twin of `fitted` requests, held against `tested` ones that came from `start_s` to `end_s`. `drifted` are the
-    figures that are too far off."""
+    """A twin of `fitted` requests, held against `tested` ones that came from `start_s` to `end_s`. Neither are those
+    `unended`, which a process or the journal ended before. `drifted` are the figures that are too far off."""
 
     fitted: int
     tested: int
+    unended: int
     start_s: float
     end_s: float
     off: tuple[Off, ...]
@@ -114,6 +115,8 @@ def backtest(
     return Backtest(
         fitted=len(before.asked),
         tested=len(pairs),
+        # Counted of the whole journal.
+        unended=before.unended,
         start_s=after.start_s,
         end_s=after.end_s,
         off=off,

@@ -17,10 +17,12 @@ import msgspec
 
 from tidegate.config.moment import Moment, since_epoch_s
 from tidegate.core.model import Capability
-from tidegate.sim.lines import BadFile, read_lines
+from tidegate.sim.lines import BadFile, lines_of
 
 # One file as a whole: an array, or a record over several lines.
 FILE_BYTES_MAX = 512 * 2**20
+# Some put it before what is in UTF-8.
+_MARK = b"\xef\xbb\xbf"
 # A number beyond it is something else than tokens; a time beyond it is in milliseconds, and no time at all beyond that.
 TOKENS_MAX = 100_000_000
 SECONDS_MAX, MILLISECONDS_MAX = 1e11, 1e14
@@ -98,8 +100,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 def read(path: Path) -> Iterator[Served | Unused]:
     """Each record of a file, or of all files in a folder: what it says, or why it cannot be used.
 
-    A file has an object on each line, or one object or array. Raises `BadLog`, once all of a file was read and
-    nothing in it is of a known form.
+    A file has an object on each line, or one object or array; of several, some may be empty. Raises `BadLog` where a
+    file cannot be read, and once all was read and nothing in it is of a known form.
     """
     try:
         files = _files(path)
@@ -108,8 +110,22 @@ def read(path: Path) -> Iterator[Served | Unused]:
         raise BadLog(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from error
     if not files:
         raise BadLog(f"{path}: the folder is empty; name the one that the log is in")
+    refused: BadLog | None = None
+    known = False
     for file in files:
-        yield from _file(file, path.name if file == path else file.relative_to(path).as_posix())
+        name = path.name if file == path else file.relative_to(path).as_posix()
+        for number, record in _values(file):
+            try:
+                found = _record(file, number, record, name)
+            except BadLog as error:
+                # Of a log, a record that is none is one of many: cut by a crash, or written by something else.
+                refused = refused or error
+                yield Unused.UNKNOWN if isinstance(record, dict) else Unused.UNREADABLE
+                continue
+            known = True
+            yield found
+    if not known:
+        raise refused or BadLog.at(files[0], 1, "the first line of a log; the file is empty")
 
 
 def _files(path: Path) -> list[Path]:
@@ -126,30 +142,16 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _file(path: Path, name: str) -> Iterator[Served | Unused]:
-    """`name` begins the ids of records that have none."""
-    refused: BadLog | None = None
-    known = False
-    for number, record in _values(path):
-        try:
-            found = _record(path, number, record, name)
-        except BadLog as error:
-            # Of a log, a record that is none is one of many: cut by a crash, or written by something else.
-            refused = refused or error
-            yield Unused.UNKNOWN if isinstance(record, dict) else Unused.UNREADABLE
-            continue
-        known = True
-        yield found
-    if refused is not None and not known:
-        raise refused
-
-
 def _values(path: Path) -> Iterator[tuple[int, object]]:
     """What a file has, one after the other, each with its line or its place; None for a line that is no object."""
-    lines = read_lines(path, "log", BadLog)
-    number, line = next(lines)
-    first = _object(line.removeprefix(b"\xef\xbb\xbf"))
-    whole = _whole(path) if first is None else None
+    lines = lines_of(path, "log", BadLog)
+    begins = next(lines, None)
+    if begins is None:
+        return
+    number, line = begins[0], begins[1].removeprefix(_MARK)
+    first = _object(line)
+    # What begins otherwise is the rest of a line that was cut.
+    whole = _whole(path) if first is None and line.startswith((b"[", b"{")) else None
     if whole is not None:
         yield from enumerate(whole, 1)
         return
@@ -159,7 +161,10 @@ def _values(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _whole(path: Path) -> list[Any] | None:
-    """The records of a file that is one array, or one record; None where it is no JSON."""
+    """The records of a file that is one array, or one record; None where it is no JSON, or too large for one record.
+
+    Raises `BadLog` where it cannot be read, or is too large an array.
+    """
     try:
         with path.open("rb") as probe:
             zipped = probe.read(2) == b"\x1f\x8b"
@@ -167,10 +172,14 @@ def _whole(path: Path) -> list[Any] | None:
             content = file.read(FILE_BYTES_MAX + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise BadLog(f"{path}: cannot be read ({error}); name a log that is there and whole") from error
-    if len(content) > FILE_BYTES_MAX:
+    too_large = len(content) > FILE_BYTES_MAX
+    content = content.removeprefix(_MARK)
+    if too_large:
+        if not content.lstrip().startswith(b"["):
+            return None
         raise BadLog(f"{path}: is larger than {FILE_BYTES_MAX} bytes in one piece; write one record on each line")
     try:
-        found = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
+        found = msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError):
         return None
     return found if isinstance(found, list) else [found]

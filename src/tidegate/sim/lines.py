@@ -19,11 +19,20 @@ class BadFile(ValueError):
 
 
 def read_lines(path: Path, what: str, bad: type[BadFile]) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers, without their ends. A file has one at least.
+    """See `lines_of`; a file has one at least."""
+    number = 0
+    for number, line in lines_of(path, what, bad):
+        yield number, line
+    if not number:
+        raise bad.at(path, 1, f"the first line of a {what}; the file is empty")
+
+
+def lines_of(path: Path, what: str, bad: type[BadFile]) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers, without their ends.
 
     `what` the file is stands in the error, which is a `bad` one.
     """
-    number, empty = 0, True
+    number = 0
     try:
         with path.open("rb") as probe:
             zipped = probe.read(2) == b"\x1f\x8b"
@@ -34,7 +43,6 @@ def read_lines(path: Path, what: str, bad: type[BadFile]) -> Iterator[tuple[int,
                     raise bad.at(path, number, f"a line shorter than {LINE_BYTES_MAX} bytes")
                 stripped = line.strip()
                 if stripped:
-                    empty = False
                     yield number, stripped
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise bad.at(
@@ -42,5 +50,3 @@ def read_lines(path: Path, what: str, bad: type[BadFile]) -> Iterator[tuple[int,
         ) from None
     except OSError as e:
         raise bad(f"{path}: cannot be read ({e.strerror}); name a {what} file that is there and yours to read") from e
-    if empty:
-        raise bad.at(path, 1, f"the first line of a {what}; the file is empty")

@@ -35,7 +35,8 @@ KEPT_MAX = 20_000
 class Mirror(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What a mirror has come to: of the last requests that are over, and in all by endpoint and by reason.
 
-    `theirs` and the differences are None where nobody said where all goes now. `saved_usd_per_1k` is what Tidegate
+    `theirs` and the differences are None where nobody said where all goes now, and these also where no request is over
+    in both worlds. `saved_usd_per_1k` is what Tidegate
     would save; promises are `missed` that only theirs keeps, and `gained` that only Tidegate does.
     """
 
@@ -124,10 +125,11 @@ class Mirrored:
             other = {one.request.id: one for one in ours}
             pairs = [(one, other[one.request.id]) for one in theirs if one.request.id in other]
             pairs.sort(key=lambda pair: pair[0].request.arrived_s)
-            blocks = blocks_of([a.request.arrived_s for a, _ in pairs])
-            saved = interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks)
-            missed = sum(gained(a, b) < 0 for a, b in pairs)
-            won = sum(gained(a, b) > 0 for a, b in pairs)
+            if pairs:
+                blocks = blocks_of([a.request.arrived_s for a, _ in pairs])
+                saved = interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks)
+                missed = sum(gained(a, b) < 0 for a, b in pairs)
+                won = sum(gained(a, b) > 0 for a, b in pairs)
         return Mirror(
             requests=self._count,
             by_endpoint=dict(self._by_endpoint.most_common()),

@@ -294,13 +294,14 @@ class _Reading:
         known = self._open.get(request_id)
         if known is not None:
             known.held = known.waits = True
+            known.released_s = None
 
     def _released(self, fact: Released, now_s: float) -> None:
         known = self._open.get(fact.request_id)
         if known is not None:
             known.held, known.released_for = False, fact.cause
-            # Else its step was passed over, and others of its plan may be left.
-            known.released_s = now_s if known.waits else None
+            # Where a step is passed over, that is in the moment of its decision. Behind it, it may wait on.
+            known.released_s = now_s if known.waits or known.decided_s < now_s else None
 
     def _decided(self, decision: Decision, now_s: float) -> None:
         known = self._open.get(decision.request_id)
