@@ -154,11 +154,11 @@ def test_of_a_few_refusals_nothing_is_concluded_and_of_nothing_else_something() 
 def test_what_an_overloaded_endpoint_did_in_one_moment_counts_in_any_order() -> None:
     limits = [Limit(recent=[3, 4, 5, 8, -8, 9]) for _ in range(2)]
     told: list[Callable[[Limit], None]] = [
-        lambda limit: limit.refuse(9, 1.0),
+        lambda limit: limit.refuse(9, 1.0, quota=False),
         lambda limit: limit.answer(10, 1.0),
-        lambda limit: limit.refuse(8, 1.0),
-        lambda limit: limit.refuse(12, 1.0),
-        lambda limit: limit.refuse(11, 1.0),
+        lambda limit: limit.refuse(8, 1.0, quota=False),
+        lambda limit: limit.refuse(12, 1.0, quota=False),
+        lambda limit: limit.refuse(11, 1.0, quota=False),
     ]
     for limit, facts in zip(limits, (told, told[::-1]), strict=True):
         for tell in facts:

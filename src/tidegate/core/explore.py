@@ -80,7 +80,7 @@ def left_alone(found: list[Trial], now_s: float) -> Trial | None:
 
 
 def trials(
-    request: Request, options: list[Option], worth_usd: float, now_s: float, hedges_usd: float, *, due: bool = False
+    request: Request, options: list[Option], worth_usd: float, now_s: float, hedges_usd: float, *, due: bool
 ) -> list[Trial]:
     """Of what a decision has predicted, those that may be asked before the best, by name; the best is none of them.
 

@@ -75,7 +75,7 @@ class Limit(msgspec.Struct):
             most = self._fallen(most)
         return max(1, int(most + 0.5))
 
-    def refuse(self, in_flight: int, now_s: float, *, quota: bool = False) -> None:
+    def refuse(self, in_flight: int, now_s: float, *, quota: bool) -> None:
         """One too many, of so many under way; or only unlucky, where it is not our `quota` that is used up."""
         self.at_s = max(self.at_s, now_s)
         if quota:

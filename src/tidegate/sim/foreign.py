@@ -8,6 +8,7 @@ an answer, a time and a latency in some words; those of docs/explanation/shadowi
 import gzip
 import os
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -21,8 +22,6 @@ from tidegate.sim.lines import BadFile, lines_of
 
 # One file as a whole: an array, or a record over several lines.
 FILE_BYTES_MAX = 512 * 2**20
-# Some put it before what is in UTF-8.
-_MARK = b"\xef\xbb\xbf"
 # A number beyond it is something else than tokens; a time beyond it is in milliseconds, and no time at all beyond that.
 TOKENS_MAX = 100_000_000
 SECONDS_MAX, MILLISECONDS_MAX = 1e11, 1e14
@@ -148,7 +147,7 @@ def _values(path: Path) -> Iterator[tuple[int, object]]:
     begins = next(lines, None)
     if begins is None:
         return
-    number, line = begins[0], begins[1].removeprefix(_MARK)
+    number, line = begins[0], begins[1].removeprefix(BOM_UTF8)
     first = _object(line)
     # What begins otherwise is the rest of a line that was cut.
     whole = _whole(path) if first is None and line.startswith((b"[", b"{")) else None
@@ -173,7 +172,7 @@ def _whole(path: Path) -> list[Any] | None:
     except (OSError, EOFError, zlib.error) as error:
         raise BadLog(f"{path}: cannot be read ({error}); name a log that is there and whole") from error
     too_large = len(content) > FILE_BYTES_MAX
-    content = content.removeprefix(_MARK)
+    content = content.removeprefix(BOM_UTF8)
     if too_large:
         if not content.lstrip().startswith(b"["):
             return None

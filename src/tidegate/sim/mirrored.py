@@ -36,8 +36,8 @@ class Mirror(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What a mirror has come to: of the last requests that are over, and in all by endpoint and by reason.
 
     `theirs` and the differences are None where nobody said where all goes now, and these also where no request is over
-    in both worlds. `saved_usd_per_1k` is what Tidegate
-    would save; promises are `missed` that only theirs keeps, and `gained` that only Tidegate does.
+    in both worlds. `saved_usd_per_1k` is what Tidegate would save; promises are `missed` that only theirs keeps, and
+    `gained` that only Tidegate does.
     """
 
     requests: int

@@ -32,9 +32,9 @@ class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
     """All of it. In `preview`, what was played `before` is as the other decided, and `after` is Tidegate.
 
     Of the log's `records` the `unused` are in no figure, by reason; the others were `placed` at endpoints, each so many
-    by what says so. The dollars of `billed` requests are what the log
-    says, of the others what the prices of the configuration make of their tokens; of `unseen` nobody saw first
-    content. `missed` promises are kept by the other alone, `gained` by Tidegate alone.
+    by what says so. The dollars of `billed` requests are what the log says, of the others what the prices of the
+    configuration make of their tokens; of `unseen` nobody saw first content. `missed` promises are kept by the other
+    alone, `gained` by Tidegate alone.
     """
 
     preview: Preview
