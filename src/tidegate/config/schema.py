@@ -360,7 +360,8 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Of requests that have slack, the share that is sent first to another endpoint than the best, "
             "to learn what that is like. At 0 nothing is drawn; an engine of ours that was left alone for ten minutes, "
             "or never asked though its speed is a guess, is still asked once by one (reason `explores`). 0, unless "
-            "somebody wants to judge other policies on the journal: see docs/explanation/exploring.md for what it gains and costs.",
+            "somebody wants to judge other policies on the journal: see docs/explanation/exploring.md for what it "
+            "gains and costs.",
         ),
     ] = 0.0
     hedge_share: Annotated[
