@@ -1,4 +1,7 @@
-"""Tests here may be coroutines: each runs on a loop of its own, and what only the loop has seen fails it too."""
+"""Tests here may be coroutines: each runs on a loop of its own, and what only the loop has seen fails it too.
+
+Where they are `virtual`, time is the loop's own (`tests.virtual`).
+"""
 
 import asyncio
 import inspect
@@ -7,6 +10,8 @@ from typing import Any
 
 import pytest
 import uvloop
+
+from tests.virtual import VirtualLoop
 
 # A hanging test fails: uvloop does not let pytest-timeout interrupt it.
 TEST_S_MAX, SLOW_S_MAX = 60.0, 240.0
@@ -18,14 +23,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     escaped: list[dict[str, Any]] = []
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    virtual = pyfuncitem.get_closest_marker("virtual") is not None
+    with asyncio.Runner(loop_factory=VirtualLoop if virtual else uvloop.new_event_loop) as runner:
         runner.get_loop().set_exception_handler(lambda loop, context: escaped.append(context))
         slow = pyfuncitem.get_closest_marker("slow") is not None
-        runner.run(_bounded(pyfuncitem.obj(**arguments), SLOW_S_MAX if slow else TEST_S_MAX))
+        most_s = None if virtual else SLOW_S_MAX if slow else TEST_S_MAX
+        runner.run(_bounded(pyfuncitem.obj(**arguments), most_s))
     assert escaped == []
     return True
 
 
-async def _bounded(test: Coroutine[Any, Any, None], most_s: float) -> None:
+async def _bounded(test: Coroutine[Any, Any, None], most_s: float | None) -> None:
     async with asyncio.timeout(most_s):
         await test

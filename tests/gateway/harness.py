@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.http.harness import Response, client, eventually, read_response
+from tests.virtual import loop_clock
 from tidegate.clock import Clock
 from tidegate.config.config import Config
 from tidegate.config.load import load
@@ -237,7 +238,7 @@ async def house(
         if trace is not None:
             tables += f"\n[trace]\n{_lines(trace)}"
         file.write_text(tables + "".join(f"\n[[rule]]\n{_lines(rule)}" for rule in rules))
-        clock = clock or Clock()
+        clock = clock or loop_clock()
 
         def source() -> Config:
             return load(file, {"VENDOR_KEY": KEY})

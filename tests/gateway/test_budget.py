@@ -15,8 +15,8 @@ import pytest
 from tests.gateway.harness import CHAT, SURE, House, chat, house, local, remote, whole, wire
 from tests.http.harness import Script as Steps
 from tests.http.harness import client, descriptors_used_up, eventually, read_request, read_response, upstream
-from tests.lab.virtual import run as run_virtual
 from tests.make import endpoint
+from tests.virtual import run as run_virtual
 from tidegate.config.build import build
 from tidegate.config.discovered import toml
 from tidegate.config.load import parse as parse_config

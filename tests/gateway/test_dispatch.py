@@ -7,8 +7,8 @@ from typing import Any
 from tests.gateway.harness import house, local, remote
 from tests.http.harness import eventually
 from tidegate.core.model import Request
+from tidegate.core.waiting import SWEEP_S
 from tidegate.engines.fake import Fault, Script
-from tidegate.gateway.dispatch import SWEEP_S
 
 
 class Broken:

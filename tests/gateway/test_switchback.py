@@ -64,7 +64,9 @@ Told = dict[str, Any]
 
 
 @asynccontextmanager
-async def trying(folder: Path, candidate: str, **settings: float) -> AsyncIterator[House]:
+async def trying(
+    folder: Path, candidate: str, *, clock: Clock | None = None, **settings: float
+) -> AsyncIterator[House]:
     """A house with a quick and a slow engine, in which this is tried."""
     quick, slow = local(QUICK, prior=SURE, concurrency=64), local(SLOW, prior=SURE, concurrency=64)
     async with house(folder, quick=quick, slow=slow, classes=CLASSES) as home:
@@ -105,13 +107,14 @@ async def ask_until(
         nonlocal found
         while not over(found):
             assert (await home.ask(chat(stream=stream))).status in statuses
+            await asyncio.sleep(0.1)  # clients think, and time that is virtual goes on
             found = await told(home)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return found
 
 
-@pytest.mark.lengthy
+@pytest.mark.virtual
 async def test_two_that_are_alike_have_their_turns_and_the_end_is_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +147,7 @@ async def test_two_that_are_alike_have_their_turns_and_the_end_is_as_it_was(
     assert "is of other settings" in capsys.readouterr().err
 
 
-@pytest.mark.lengthy
+@pytest.mark.virtual
 async def test_what_was_found_outlives_a_reload_and_other_settings_begin_anew(tmp_path: Path) -> None:
     async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05, pairs_max=4) as home:
         found = await ask_until(home, is_over)
@@ -169,17 +172,25 @@ async def test_a_reload_that_takes_the_trial_out_leaves_the_settings_of_the_file
         assert await told(home) is None
 
 
-@pytest.mark.slow
-async def test_a_candidate_that_keeps_next_to_nothing_is_stopped_within_its_block(tmp_path: Path) -> None:
+@pytest.mark.lengthy
+@pytest.mark.virtual
+async def test_a_candidate_that_keeps_next_to_nothing_is_cut_short_and_the_second_time_stopped(tmp_path: Path) -> None:
     async with trying(tmp_path, ALL_TO_SLOW, block_s=2.0, washout_s=0.0) as home:
-        found = await ask_until(home, is_over, clients=80, statuses=(200, 429, 503), stream=True)
+        found = await ask_until(home, is_over, clients=40, statuses=(200, 429, 503), stream=True)
         assert (found["standing"]["verdict"], found["arm"]) == ("collapsed", "as_is")
-        assert found["standing"]["pairs"] <= 1
         assert (await home.ask(chat())).endpoint == "quick"
-        assert [line["level"] for line in home.log("event") if line["event"] == "switchback: over"] == ["warning"]
+        told = [line for line in home.log("event") if line["event"].startswith("switchback: ")]
+        assert [line["level"] for line in told if line["event"] == "switchback: over"] == ["warning"]
+        # Whose turn is first is drawn: there may be nothing yet that the first one could be held against.
+        names = [line["event"].removeprefix("switchback: ") + line.get("arm", "") for line in told]
+        blocks = " ".join(name for name in names if name != "one more pair")
+        cut = "in forcecandidate a block was cut in forceas_is"
+        stopped = "in forcecandidate over in forceas_is"
+        assert blocks.removeprefix("in forcecandidate in forceas_is ") == f"{cut} {stopped}"
 
 
 @pytest.mark.slow
+@pytest.mark.virtual
 async def test_harm_is_found_by_pairs_and_stopped(tmp_path: Path) -> None:
     # One in two requests goes where it is slow: too few for a collapse.
     half = ALL_TO_SLOW.replace("prompt_tokens > 0", "stream")
@@ -190,7 +201,7 @@ async def test_harm_is_found_by_pairs_and_stopped(tmp_path: Path) -> None:
             nonlocal found
             while not is_over(found):
                 assert (await home.ask(chat(stream=number % 3 == 0))).status in (200, 429, 503)
-                await asyncio.sleep(0.05)  # clients think
+                await asyncio.sleep(0.1)  # clients think
                 found = await told(home)
 
         await asyncio.gather(*(client(number) for number in range(12)))
@@ -199,7 +210,7 @@ async def test_harm_is_found_by_pairs_and_stopped(tmp_path: Path) -> None:
         assert found["standing"]["as_is"]["kept"] > found["standing"]["candidate"]["kept"]
 
 
-@pytest.mark.lengthy
+@pytest.mark.virtual
 async def test_hands_on_the_wheel_say_nothing_of_a_policy(tmp_path: Path) -> None:
     async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05, pairs_max=4) as home:
         assert (await home.change("PUT", "/api/static")).status == 200

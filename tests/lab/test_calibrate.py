@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.lab.simulated import SimulatedEngine
-from tests.lab.virtual import VirtualClock, run
+from tests.virtual import VirtualClock, run
 from tidegate.cli.calibrate import measure
 from tidegate.config.address import parse_url
 from tidegate.core.model import replace

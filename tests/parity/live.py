@@ -1,7 +1,8 @@
-"""A simulated engine in real time: a server that answers when the model of an engine says so."""
+"""A simulated engine behind a real address: a server that answers when the model of an engine says so."""
 
 import asyncio
 import json
+from collections import deque
 from math import inf
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +12,7 @@ from tidegate.clock import Clock
 from tidegate.engines.words import DONE, Words
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
-from tidegate.sim.engine import Engine, EngineProfile, Kind, Sequence
+from tidegate.sim.engine import Engine, EngineProfile, Kind, Sequence, Told
 from tidegate.sim.job import Job
 
 _JSON = (b"content-type", b"application/json")
@@ -20,14 +21,16 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class LiveEngine:
-    """`async with LiveEngine(profile) as engine:` then `engine.url`. It counts four characters of text a token."""
+    """`async with LiveEngine(profile, clock) as engine:` then `engine.url`. A token is four characters of text."""
 
-    def __init__(self, profile: EngineProfile) -> None:
-        self._clock = Clock()
+    def __init__(self, profile: EngineProfile, clock: Clock) -> None:
+        self._clock = clock
         self._engine = Engine(profile, self._clock.now_s())
         self._answers: dict[Sequence, tuple[Exchange, Words]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._count = 0
+        self._told = deque[Told]()
+        self._telling = False
         self._server = Server(
             self._handle, limits=Limits(), clock=self._clock, error_body=lambda _, m: (b"", m.encode())
         )
@@ -71,23 +74,37 @@ class LiveEngine:
             self._plan()
 
     def _advance(self, now_s: float) -> None:
-        for told in self._engine.advance(now_s):
-            answer = self._answers.get(told.sequence)
-            if answer is None:
-                continue
-            exchange, words = answer
-            if told.kind is Kind.FIRST:
-                exchange.write(words.role() + words.token(1))
-                continue
-            del self._answers[told.sequence]
-            exchange.on_left = None
-            made = told.sequence.generated
-            rest = b"".join(words.token(number) for number in range(2, made + 1))
-            # As in a simulated world: it tells of its cache, also that nothing was there.
-            cached = {"cached_tokens": told.sequence.cached_tokens}
-            usage = words.usage_frame({**words.usage(made), "prompt_tokens_details": cached})
-            exchange.write(rest + words.finish() + usage + DONE)
-            exchange.end()
+        self._told += self._engine.advance(now_s)
+        self._tell()
+
+    def _tell(self) -> None:
+        """One by one: who listens has them in the order of the engine."""
+        if self._telling or not self._told:
+            return
+        told = self._told.popleft()
+        if self._told:
+            asyncio.get_running_loop().call_soon(self._tell_next)
+            self._telling = True
+        answer = self._answers.get(told.sequence)
+        if answer is None:
+            return
+        exchange, words = answer
+        if told.kind is Kind.FIRST:
+            exchange.write(words.role() + words.token(1))
+            return
+        del self._answers[told.sequence]
+        exchange.on_left = None
+        made = told.sequence.generated
+        rest = b"".join(words.token(number) for number in range(2, made + 1))
+        # As in a simulated world: it tells of its cache, also that nothing was there.
+        cached = {"cached_tokens": told.sequence.cached_tokens}
+        usage = words.usage_frame({**words.usage(made), "prompt_tokens_details": cached})
+        exchange.write(rest + words.finish() + usage + DONE)
+        exchange.end()
+
+    def _tell_next(self) -> None:
+        self._telling = False
+        self._tell()
 
     def _plan(self) -> None:
         if self._timer is not None:

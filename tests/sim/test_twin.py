@@ -3,6 +3,7 @@
 from functools import partial
 from math import inf
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 import pytest
@@ -22,7 +23,7 @@ from tidegate.sim.job import Job
 from tidegate.sim.observed import Attempted, Down, ObservedError, known, observe
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.practice import OursOnly, RemoteOnly
-from tidegate.sim.preview import figures_of
+from tidegate.sim.preview import Figures, figures_of
 from tidegate.sim.schema import FaultKind
 from tidegate.sim.twin import TIMEOUT_S, Redrawn, played, stand, twin
 from tidegate.sim.world import World
@@ -65,14 +66,19 @@ def test_an_api_takes_as_long_as_its_answers_took() -> None:
 
 
 def test_what_is_played_is_what_came() -> None:
-    week = Week()
-    outcomes = played(week.twin(), week.observed().policy)
-    real, found = figures_of(week.world.outcomes, {"api"}), figures_of(outcomes, {"api"})
-    assert found.requests == real.requests
-    assert found.kept == pytest.approx(real.kept, abs=0.03)
-    assert found.away == pytest.approx(real.away, abs=0.05)
-    assert found.usd_per_1k == pytest.approx(real.usd_per_1k, rel=0.15)
-    assert found.ttft_s_p50 == pytest.approx(real.ttft_s_p50, rel=0.15)
+    # Of one week chance alone moves what goes away by two points of a hundred either way.
+    weeks = [Week(seed=seed) for seed in (1, 2, 3)]
+    real = [figures_of(week.world.outcomes, {"api"}) for week in weeks]
+    found = [figures_of(played(week.twin(), week.observed().policy), {"api"}) for week in weeks]
+
+    def of(figures: list[Figures], name: str) -> float:
+        return fmean(getattr(one, name) for one in figures)
+
+    assert [one.requests for one in found] == [one.requests for one in real]
+    assert of(found, "kept") == pytest.approx(of(real, "kept"), abs=0.03)
+    assert of(found, "away") == pytest.approx(of(real, "away"), abs=0.05)
+    assert of(found, "usd_per_1k") == pytest.approx(of(real, "usd_per_1k"), rel=0.15)
+    assert of(found, "ttft_s_p50") == pytest.approx(of(real, "ttft_s_p50"), rel=0.15)
 
 
 def test_the_same_twin_plays_the_same_again() -> None:

@@ -31,6 +31,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.plan import to_ms
 from tidegate.core.router import Router
+from tidegate.core.waiting import SWEEP_S
 from tidegate.core.why import Why
 from tidegate.gateway.couriers import Couriers
 from tidegate.gateway.failures import NO_DESCRIPTOR
@@ -46,9 +47,6 @@ from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.trace import Tracer
 from tidegate.wire.tokens import TokenRatio
 
-# A request may take minutes, and what is held looks again twice a second; a pass over a thousand requests in flight
-# costs 0.1 ms. Cutovers have timers of their own, since they come as late as they can without being too late.
-SWEEP_S = 0.05
 # Where not even the static rule could decide: a client may try again, and whatever it was may have passed.
 FAILED_RETRY_S = 1.0
 # So often the log tells that descriptors are used up, while they are.

@@ -8,6 +8,7 @@ from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
+from tidegate.core.network import UPLOAD_S_LEAST
 from tidegate.core.rules import excluded_ever, tokens_needed_least
 from tidegate.core.why import Why
 from tidegate.engines.base import UNCARRIED, Failure, Outgoing, in_our_form
@@ -246,10 +247,12 @@ class Drive:
         if not self._dispatch.leads_to(attempt.upstream):
             return
         network = self._dispatch.router.network(attempt.endpoint)
-        if network is None or not network.is_news(upload_bytes, seconds, at_most=at_most):
-            return
-        if at_most and seconds < network.rtt_s / 2.0:
+        if network is None or (at_most and seconds < network.rtt_s / 2.0):
             # Sooner than a byte gets there: a proxy on the way has taken them, and may be slower than it takes.
+            return
+        # A response may begin before the first look.
+        seconds = max(seconds, UPLOAD_S_LEAST)
+        if not network.is_news(upload_bytes, seconds, at_most=at_most):
             return
         self._account.uploaded(attempt, upload_bytes, seconds, at_most=at_most)
 

@@ -69,9 +69,8 @@ class Looks:
         self._looking.discard(endpoint)
         if endpoint in self._away:
             self._look_for(endpoint)
-            return
-        model = self._router.endpoint(endpoint)
-        if model.late.doubts_network or model.doubts_rate(self._loop.now_s):
+        else:
+            # As a gateway does, also where nothing is in doubt any more: what was late waits for it.
             self._look(endpoint)
 
     def _look_for(self, endpoint: str) -> None:

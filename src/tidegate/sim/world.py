@@ -4,7 +4,7 @@ It does what a gateway does, in the same order, and tells the router the same fa
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import inf
+from math import ceil, inf
 
 import msgspec
 
@@ -41,6 +41,7 @@ from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
 from tidegate.core.sending import prefill_of, started
+from tidegate.core.waiting import SWEEP_S
 from tidegate.sim.carrier import Carrier, Shipment, declared
 from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job, Traffic
@@ -131,7 +132,11 @@ class World:
         self._drives: dict[str, _Drive] = {}
         self._held: dict[str, _Drive] = {}
         self._check_pending = False
+        # When those that are held were looked at last, and which of the looks by the clock are still to come.
+        self._checked_s = 0.0
         self._recheck = 0
+        # Since when there are sweeps, and when they end, where nothing more comes.
+        self._sweeps_s, self._sweeps_end_s = -inf, -inf
         segment = Segment(
             version=JOURNAL_VERSION,
             software=software,
@@ -267,6 +272,8 @@ class World:
         if left_usd is not None:
             budgets = tuple(told.budget for told in drawn)
             job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd, budgets=budgets))
+        if not self._drives and self.loop.now_s >= self._sweeps_end_s:
+            self._sweeps_s = self.loop.now_s
         drive = self._drives[job.request.id] = _Drive(job, self._policy.stall_s)
         self._write(job.request)
         for told in drawn:
@@ -519,6 +526,8 @@ class World:
         assert not drive.shipments, "nor its KV cache"
         assert decision is not None, "it was decided"
         del self._drives[request.id]
+        if not self._drives:
+            self._sweeps_end_s = self._sweep_s(now_s)
         ttft_s = None if drive.first_s is None else drive.first_s - request.arrived_s
         ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
         kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
@@ -561,7 +570,7 @@ class World:
             self._tell(Held(request=request))
             if len(self._held) == 1:
                 self._recheck += 1
-                self.loop.at(self.loop.now_s + self._policy.recheck_s, self._check, self._recheck)
+                self._recheck_later()
 
     def _unhold(self, drive: _Drive, *, released: bool, cause: str = "") -> None:
         if drive.held_since_s is None:
@@ -579,17 +588,32 @@ class World:
 
     def _check(self, number: int) -> None:
         """Decide again what is due: because something changed, or because the time for a look has come."""
+        now_s = self.loop.now_s
         if number == 0:
             self._check_pending = False
         elif number != self._recheck or not self._held:
             return
-        else:
-            self.loop.at(self.loop.now_s + self._policy.recheck_s, self._check, number)
+        elif now_s < self._sweep_s(self._checked_s + self._policy.recheck_s):
+            # They were looked at meanwhile.
+            self._recheck_later()
+            return
+        self._checked_s = now_s
+        if number > 0:
+            self._recheck_later()
         assert self.router.held == len(self._held), "the router holds what is held"
-        for request in self.router.due(self.loop.now_s):
+        for request in self.router.due(now_s):
             drive = self._held.get(request.id)
             if drive is not None:
                 self._turn(drive)
+
+    def _recheck_later(self) -> None:
+        """At the first sweep before which nobody has looked at those that are held for as long as they are left."""
+        at_s = self._sweep_s(max(self.loop.now_s, self._checked_s + self._policy.recheck_s))
+        self.loop.at(at_s, self._check, self._recheck)
+
+    def _sweep_s(self, from_s: float) -> float:
+        """When a gateway sweeps next, from then on."""
+        return self._sweeps_s + ceil((from_s - self._sweeps_s) / SWEEP_S) * SWEEP_S
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
