@@ -17,7 +17,7 @@ KEPT_MAX = 64  # somebody may turn round and round until what comes is told
 LOOKS = 3  # what was sent on loopback is there at once, but for a busy kernel
 
 
-class _Selector(selectors.SelectSelector):
+class _Selector(selectors.DefaultSelector):
     """Tells what is there to be read, in the order in which it came; where that is nothing, time goes on to the next
     timer. While callbacks are ready, and time stands still, nothing is told, so that what comes at one time is told at
     once. No time passes while `threads` are at work."""

@@ -1,18 +1,24 @@
-"""A simulated engine behind a real address: a server that answers when the model of an engine says so."""
+"""What stands in a simulated world, behind real addresses: servers that answer when its models say so."""
 
 import asyncio
 import json
-from collections import deque
+from abc import ABC, abstractmethod
 from math import inf
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from tests import make
 from tidegate.clock import Clock
+from tidegate.core.model import replace
 from tidegate.engines.words import DONE, Words
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
-from tidegate.sim.engine import Engine, EngineProfile, Kind, Sequence, Told
+from tidegate.sim.api import OK, Api, ApiProfile
+from tidegate.sim.api import Answer as Drawn
+from tidegate.sim.chance import Chance
+from tidegate.sim.engine import Engine, EngineProfile, Kind, Sequence
 from tidegate.sim.job import Job
 
 _JSON = (b"content-type", b"application/json")
@@ -20,20 +26,56 @@ _EVENTS = (b"content-type", b"text/event-stream")
 CHARACTERS_PER_TOKEN = 4
 
 
-class LiveEngine:
-    """`async with LiveEngine(profile, clock) as engine:` then `engine.url`. A token is four characters of text."""
+def prompt(number: int, tokens: int) -> str:
+    """That of the request of this number, by which it is known whoever sends it."""
+    size = tokens * CHARACTERS_PER_TOKEN
+    return f"{number} {'word ' * tokens}"[:size]
 
-    def __init__(self, profile: EngineProfile, clock: Clock) -> None:
+
+class _Answer:
+    """What is to be answered: `job` has the number of the request for its id."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        asked: dict[str, Any] = json.loads(exchange.body)
+        text = asked["messages"][0]["content"]
+        number, _, _ = text.partition(" ")
+        bound, tokens = asked["max_tokens"], len(text) // CHARACTERS_PER_TOKEN
+        self.job = Job(request=make.request(number, output_tokens_max=bound), prompt_tokens=tokens, output_tokens=bound)
+        self._exchange, self._stream = exchange, bool(asked.get("stream"))
+        self._words = Words(model=asked["model"], chat=True, body_bytes=CHARACTERS_PER_TOKEN * tokens)
+
+    def first(self) -> None:
+        """The first token is made."""
+        if self._stream:
+            self._exchange.start(200, (_EVENTS,))
+            self._exchange.write(self._words.role() + self._words.token(1))
+
+    def last(self, made: int, cached_tokens: int) -> None:
+        """So are all."""
+        self._exchange.on_left = None
+        # As in a simulated world: it tells of its cache, also that nothing was there.
+        usage = {**self._words.usage(made), "prompt_tokens_details": {"cached_tokens": cached_tokens}}
+        if not self._stream:
+            body = json.loads(self._words.whole(made, None))
+            self._exchange.respond(200, (_JSON,), json.dumps({**body, "usage": usage}).encode())
+            return
+        rest = b"".join(self._words.token(number) for number in range(2, made + 1))
+        self._exchange.write(rest + self._words.finish() + self._words.usage_frame(usage) + DONE)
+        self._exchange.end()
+
+    def refused(self, status: int, retry_after_s: float | None) -> None:
+        """There is none."""
+        self._exchange.on_left = None
+        headers = (_JSON,) if retry_after_s is None else (_JSON, (b"retry-after", b"%d" % retry_after_s))
+        self._exchange.respond(status, headers, b'{"error":{"message":"no","type":"server_error"}}')
+
+
+class _Live(ABC):
+    """`async with LiveEngine(profile, clock) as engine:` then `engine.url`."""
+
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._engine = Engine(profile, self._clock.now_s())
-        self._answers: dict[Sequence, tuple[Exchange, Words]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._count = 0
-        self._told = deque[Told]()
-        self._telling = False
-        self._server = Server(
-            self._handle, limits=Limits(), clock=self._clock, error_body=lambda _, m: (b"", m.encode())
-        )
+        self._server = Server(self._handle, limits=Limits(), clock=clock, error_body=lambda _, m: (b"", m.encode()))
 
     @property
     def url(self) -> str:
@@ -51,60 +93,48 @@ class LiveEngine:
     def _handle(self, exchange: Exchange) -> None:
         if exchange.method == "GET":
             exchange.respond(200, (_JSON,), b'{"data": []}')
-            return
-        asked: dict[str, Any] = json.loads(exchange.body)
-        text = asked["messages"][0]["content"]
-        self._count += 1
-        bound = asked["max_tokens"]
-        request = make.request(f"live{self._count}", output_tokens_max=bound)
-        job = Job(request=request, prompt_tokens=len(text) // CHARACTERS_PER_TOKEN, output_tokens=bound)
+        else:
+            self._asked(exchange, _Answer(exchange))
+
+    @abstractmethod
+    def _asked(self, exchange: Exchange, answer: _Answer) -> None: ...
+
+
+class LiveEngine(_Live):
+    """An engine."""
+
+    def __init__(self, profile: EngineProfile, clock: Clock) -> None:
+        super().__init__(clock)
+        self._engine = Engine(profile, clock.now_s())
+        self._answers: dict[Sequence, _Answer] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _asked(self, exchange: Exchange, answer: _Answer) -> None:
         now_s = self._clock.now_s()
         self._advance(now_s)
-        sequence = self._engine.submit(job, now_s)
+        sequence = self._engine.submit(answer.job, now_s)
         assert sequence is not None, "there is room for all that is asked"
-        words = Words(model=asked["model"], chat=True, body_bytes=CHARACTERS_PER_TOKEN * job.prompt_tokens)
-        self._answers[sequence] = exchange, words
+        self._answers[sequence] = answer
         exchange.on_left = lambda: self._left(sequence)
-        exchange.start(200, (_EVENTS,))
         self._plan()
 
     def _left(self, sequence: Sequence) -> None:
         if self._answers.pop(sequence, None) is not None:
-            self._engine.cancel(sequence.job.request.id, self._clock.now_s())
+            now_s = self._clock.now_s()
+            self._advance(now_s)
+            self._engine.cancel(sequence.job.request.id, now_s)
             self._plan()
 
     def _advance(self, now_s: float) -> None:
-        self._told += self._engine.advance(now_s)
-        self._tell()
-
-    def _tell(self) -> None:
-        """One by one: who listens has them in the order of the engine."""
-        if self._telling or not self._told:
-            return
-        told = self._told.popleft()
-        if self._told:
-            asyncio.get_running_loop().call_soon(self._tell_next)
-            self._telling = True
-        answer = self._answers.get(told.sequence)
-        if answer is None:
-            return
-        exchange, words = answer
-        if told.kind is Kind.FIRST:
-            exchange.write(words.role() + words.token(1))
-            return
-        del self._answers[told.sequence]
-        exchange.on_left = None
-        made = told.sequence.generated
-        rest = b"".join(words.token(number) for number in range(2, made + 1))
-        # As in a simulated world: it tells of its cache, also that nothing was there.
-        cached = {"cached_tokens": told.sequence.cached_tokens}
-        usage = words.usage_frame({**words.usage(made), "prompt_tokens_details": cached})
-        exchange.write(rest + words.finish() + usage + DONE)
-        exchange.end()
-
-    def _tell_next(self) -> None:
-        self._telling = False
-        self._tell()
+        for told in self._engine.advance(now_s):
+            answer = self._answers.get(told.sequence)
+            if answer is None:
+                continue
+            if told.kind is Kind.FIRST:
+                answer.first()
+            else:
+                del self._answers[told.sequence]
+                answer.last(told.sequence.generated, told.sequence.cached_tokens)
 
     def _plan(self) -> None:
         if self._timer is not None:
@@ -118,3 +148,59 @@ class LiveEngine:
         self._timer = None
         self._advance(self._clock.now_s())
         self._plan()
+
+
+class NumberedApi(Api):
+    """What it draws for a request follows from its number, and not from who gave it an id: `numbers` by these ids."""
+
+    def __init__(self, profile: ApiProfile, numbers: dict[str, str]) -> None:
+        super().__init__(profile, Chance(1), "api")
+        self._numbers = numbers
+
+    def answer(self, job: Job, now_s: float) -> Drawn:
+        return super().answer(self._numbered(job), now_s)
+
+    def ended(self, job: Job, now_s: float) -> None:
+        super().ended(self._numbered(job), now_s)
+
+    def _numbered(self, job: Job) -> Job:
+        number = self._numbers.get(job.request.id, job.request.id)
+        return msgspec.structs.replace(job, request=replace(job.request, id=number))
+
+
+class LiveApi(_Live):
+    """A fleet behind an API."""
+
+    def __init__(self, profile: ApiProfile, clock: Clock) -> None:
+        super().__init__(clock)
+        self._api = NumberedApi(profile, {})
+        self._timers: dict[Exchange, asyncio.TimerHandle] = {}
+
+    def _asked(self, exchange: Exchange, answer: _Answer) -> None:
+        drawn = self._api.answer(answer.job, self._clock.now_s())
+        if drawn.status != OK:
+            exchange.on_left = lambda: self._timers.pop(exchange).cancel()
+            self._later(exchange, drawn.ttft_s, lambda: answer.refused(drawn.status, drawn.retry_after_s))
+            return
+
+        def first() -> None:
+            answer.first()
+            self._later(exchange, drawn.tpot_s * (answer.job.target - 1), last)
+
+        def last() -> None:
+            self._api.ended(answer.job, self._clock.now_s())
+            answer.last(answer.job.target, drawn.cached_tokens)
+
+        def left() -> None:
+            self._timers.pop(exchange).cancel()
+            self._api.ended(answer.job, self._clock.now_s())
+
+        exchange.on_left = left
+        self._later(exchange, drawn.ttft_s, first)
+
+    def _later(self, exchange: Exchange, after_s: float, act: Any) -> None:
+        def due() -> None:
+            del self._timers[exchange]
+            act()
+
+        self._timers[exchange] = asyncio.get_running_loop().call_later(after_s, due)

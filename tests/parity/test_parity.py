@@ -5,22 +5,24 @@ Requests cross real sockets; time is virtual, so that what the machine takes for
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
-from tests.parity.live import CHARACTERS_PER_TOKEN, LiveEngine
+from tests.parity.live import LiveApi, LiveEngine, NumberedApi, prompt
 from tests.virtual import VirtualClock
-from tidegate.core.model import Ended, Probed, Request, replace
+from tidegate.core.model import Decision, Ended, FirstToken, Held, Line, Probed, Released, Request, Started, replace
 from tidegate.core.replay import replay
 from tidegate.core.step import StepTime
+from tidegate.sim.api import ApiProfile, Spread
 from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.job import Job
-from tidegate.sim.outcome import Outcome
-from tidegate.sim.place import Local
+from tidegate.sim.place import Local, Place, Remote
 from tidegate.sim.world import World
 
 # A laptop that is full when three talk to it, and a fleet that is faster and costs money.
@@ -28,108 +30,195 @@ OWN = EngineProfile(
     step=StepTime(base_s=0.012, per_token_s=0.0004, per_sequence_s=0.002), slots=3, batch_tokens=512, kv_tokens=65_536
 )
 AWAY = EngineProfile(step=StepTime(base_s=0.006, per_token_s=0.00005), slots=64, batch_tokens=4_096, kv_tokens=10**6)
+API = ApiProfile(
+    ttft_s=0.05,
+    ttft_s_per_uncached_token=0.00005,
+    ttft_spread=Spread(sigma=0.3, tail=0.05, tail_sigma=1.0),
+    tpot_s=0.006,
+)
 # What is carried on the loopback takes no virtual time: no upload is news.
 NEAR = {"rtt_ms": 0, "upload_mbit_per_s": 1e5}
 PRIORS: dict[str, dict[str, Any]] = {
     "laptop": {"prefill_tokens_per_s": 2400, "decode_tokens_per_s": 70, "overhead_ms": 12, "sigma": 0.3} | NEAR,
     "cloud": {"prefill_tokens_per_s": 20000, "decode_tokens_per_s": 160, "overhead_ms": 6, "sigma": 0.3} | NEAR,
+    "other": {"prefill_tokens_per_s": 20000, "decode_tokens_per_s": 160, "overhead_ms": 20, "sigma": 0.3} | NEAR,
 }
-# Prompts of 800 tokens are late at the laptop, and shorter ones in time. Were it promised in about as long as long ones
-# take there (400 ms), half a millisecond would turn ties, and even simulated days would differ among themselves.
+PRICES = {
+    "cloud": {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 4},
+    "other": {"usd_per_1m_input_tokens": 2, "usd_per_1m_output_tokens": 6},
+}
+# Prompts of 800 tokens are late at the laptop, and shorter ones in time.
 PROMISE = {"x_tidegate_slo_ttft_ms": "300"}
+PROMISES = (PROMISE, {"x_tidegate_slo_e2e_ms": "1500"}, {"x_tidegate_class": "batch"})
 
 
-class Load:
-    """What is asked, and when, in seconds from the start."""
+class Asked(msgspec.Struct, frozen=True):
+    """One request, so many seconds from the start."""
 
-    def __init__(self, seed: int, *, count: int, per_s: float) -> None:
-        draw, at_s = Random(seed), 0.0
-        self.asked: list[tuple[float, int, int]] = []
-        for _ in range(count):
-            at_s += draw.expovariate(per_s)
-            self.asked.append((at_s, draw.choice((60, 200, 800)), draw.choice((8, 30, 80))))
+    at_s: float
+    prompt_tokens: int
+    output_tokens: int
+    stream: bool
+    promise: dict[str, str]
 
 
-async def lived(home: House, load: Load) -> list[tuple[Request, Ended]]:
-    """The load, as it came to a real gateway over real sockets: each request, and how its last attempt ended."""
+def load(case: "Case") -> list[Asked]:
+    """Twelve seconds."""
+    draw, at_s, asked = Random(case.seed), 0.0, list[Asked]()
+    for _ in range(int(case.per_s * 12)):
+        at_s += draw.expovariate(case.per_s)
+        sizes = draw.choice((60, 200, 800)), draw.choice((8, 30, 80))
+        stream, promise = draw.random() >= case.whole, draw.choice(PROMISES if case.mixed else (PROMISE,))
+        asked.append(Asked(at_s, *sizes, stream=stream, promise=promise))
+    return asked
 
-    async def one(at_s: float, prompt_tokens: int, output_tokens: int) -> None:
-        await asyncio.sleep(at_s)
-        text = ("word " * prompt_tokens)[: prompt_tokens * CHARACTERS_PER_TOKEN]
-        answer = await home.ask(chat(text, stream=True, max_tokens=output_tokens), **PROMISE)
-        assert answer.status == 200
 
-    await asyncio.gather(*(one(*asked) for asked in load.asked))
-    facts = [line.fact for line in home.journal()]
-    ended = {fact.request_id: fact for fact in facts if isinstance(fact, Ended)}
-    return [(fact, ended[fact.id]) for fact in facts if isinstance(fact, Request)]
+async def lived(home: House, load: list[Asked]) -> list[Line]:
+    """The journal of the load, as it came to a real gateway over real sockets."""
+
+    async def one(number: int, asked: Asked) -> None:
+        await asyncio.sleep(asked.at_s)
+        body = chat(prompt(number, asked.prompt_tokens), stream=asked.stream, max_tokens=asked.output_tokens)
+        assert (await home.ask(body, **asked.promise)).status in (200, 429, 500, 502, 503, 504)
+
+    await asyncio.gather(*(one(*numbered) for numbered in enumerate(load)))
+    await home.quiet()
+    return home.journal()
 
 
 class Again:
     """The requests that came to the gateway, for the world."""
 
-    def __init__(self, lived: list[tuple[Request, Ended]]) -> None:
-        self._lived = lived
+    def __init__(self, came: list[Request], load: list[Asked]) -> None:
+        self._jobs = [
+            Job(request=request, prompt_tokens=asked.prompt_tokens, output_tokens=asked.output_tokens)
+            for request, asked in zip(came, load, strict=True)
+        ]
 
     def arrivals(self) -> Iterator[Job]:
-        for request, ended in self._lived:
-            assert ended.prompt_tokens is not None
-            assert request.output_tokens_max is not None
-            yield Job(request=request, prompt_tokens=ended.prompt_tokens, output_tokens=request.output_tokens_max)
+        yield from self._jobs
 
     def follows(self, job: Job, ended_s: float, *, served: bool) -> Job | None:
         return None
 
 
-class Seen(Local):
-    """An engine as a gateway sees those that it is lived with: they do not tell how much they have to do, and the first
-    look, at all at once, measures no round trip."""
+class _Seen:
+    """As a gateway sees those that it is lived with: they do not tell how much they have to do, and the first look, at
+    all at once, measures no round trip."""
 
     first = True
 
     def probe(self) -> Probed:
-        seen = replace(super().probe(), running=None, queued=None, rtt_s=None if self.first else 0.0)
-        self.first = False
-        return seen
+        seen: Probed = super().probe()  # type: ignore[misc]
+        rtt_s, self.first = None if self.first else 0.0, False
+        return replace(seen, running=None, queued=None, rtt_s=rtt_s)
 
 
-def simulated(home: House, lived: list[tuple[Request, Ended]]) -> list[Outcome]:
-    built = home.gateway._built
-    start_s = home.journal()[0].at_s
-    lines: list[Any] = []
+class SeenLocal(_Seen, Local):
+    """An engine."""
+
+
+class SeenRemote(_Seen, Remote):
+    """A fleet behind an API."""
+
+
+Away = EngineProfile | ApiProfile
+
+
+class Case(msgspec.Struct, frozen=True):
+    """What is lived: so many requests a second, this share of them with answers in one piece, before a laptop and what
+    is away: `cloud`, and a dearer `other` where there is one. With `mixed` promises."""
+
+    seed: int
+    per_s: float
+    cloud: Away
+    other: Away | None = None
+    whole: float = 0.0
+    mixed: bool = False
+
+    @property
+    def away(self) -> dict[str, Away]:
+        return {"cloud": self.cloud} | ({} if self.other is None else {"other": self.other})
+
+
+def simulated(home: House, journal: list[Line], case: Case) -> list[Line]:
+    """The journal of the same requests in a world of the same endpoints."""
+    built, start_s = home.gateway._built, journal[0].at_s
+    came = [line.fact for line in journal if isinstance(line.fact, Request)]
+    first = list({request.id: request for request in reversed(came)}.values())[::-1]
+    numbers = {request.id: str(number) for number, request in enumerate(first)}
+    lines = list[Line]()
     world = World(built.endpoints, built.policy, start_s=start_s, journal=lines.append)
-    profiles = {"laptop": OWN, "cloud": AWAY}
-    places = {n: Seen(n, Engine(p, start_s), world.loop, world) for n, p in profiles.items()}
-    world.run(places, Again(lived), probe_s=3600.0, until_s=start_s + 1e6)
+    places: dict[str, Place] = {"laptop": SeenLocal("laptop", Engine(OWN, start_s), world.loop, world)}
+    for name, profile in case.away.items():
+        if isinstance(profile, EngineProfile):
+            places[name] = SeenLocal(name, Engine(profile, start_s), world.loop, world)
+        else:
+            places[name] = SeenRemote(name, NumberedApi(profile, numbers), world.loop, world)
+    world.run(places, Again(first, load(case)), probe_s=3600.0, until_s=start_s + 1e6)
     assert replay(lines).difference is None
-    return world.outcomes
+    return lines
 
 
-RATES = [(1, 3.0), (2, 8.0), (3, 14.0), (5, 20.0), (7, 30.0)]
+TOLD = (Request, Decision, Held, Released, Started, FirstToken, Ended)
+
+
+def told(journal: list[Line]) -> dict[str, list[tuple[str, ...]]]:
+    """What became of each request, in its order: what, where, how it ended, and when, to a tenth of a millisecond."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for line in journal:
+        fact = line.fact
+        if not isinstance(fact, TOLD):
+            continue
+        name = fact.id if isinstance(fact, Request) else fact.request.id if isinstance(fact, Held) else fact.request_id
+        where = getattr(fact, "endpoint", "")
+        ending = f"{fact.ending} {fact.cause}" if isinstance(fact, Ended) else ""
+        why = str(fact.why) if isinstance(fact, Decision) else ""
+        found.setdefault(name, []).append((type(fact).__name__, where, ending, why, f"{line.at_s:.4f}"))
+    return found
+
+
+TURNS_AWAY = replace(API, errors=0.3, error_status=503, refusal_s=0.02)
+FAILS = replace(API, errors=0.3, refusal_s=0.02)
+CASES = {
+    "light": Case(1, 3.0, AWAY),
+    "busy": Case(2, 8.0, AWAY),
+    "full": Case(3, 14.0, AWAY),
+    "fuller": Case(5, 20.0, AWAY),
+    "whole": Case(1, 8.0, AWAY, whole=0.4),
+    "api": Case(2, 8.0, API),
+    "api, full": Case(2, 14.0, API),
+    "turns away": Case(1, 8.0, TURNS_AWAY),
+    "fails": Case(1, 8.0, FAILS),
+    "limited": Case(2, 8.0, replace(API, requests_per_minute=30.0, refusal_s=0.02)),
+    "crowded": Case(7, 14.0, replace(API, concurrency=3, retry_after_s=1.0, refusal_s=0.02)),
+    "mixed": Case(1, 8.0, API, whole=0.3, mixed=True),
+    "mixed, full": Case(2, 14.0, API, whole=0.3, mixed=True),
+    "two": Case(1, 14.0, FAILS, API, whole=0.3, mixed=True),
+}
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize(("seed", "per_s"), RATES)
-async def test_a_simulated_day_is_the_day_that_was_lived(tmp_path: Path, seed: int, per_s: float) -> None:
-    load = Load(seed, count=int(per_s * 12), per_s=per_s)
-    real, made = await day_and_its_like(tmp_path, load)
-    assert len(made) == len(real) == len(load.asked)
-    served = {request.id: ended.endpoint for request, ended in real}
-    assert {name: outcome.endpoint for name, outcome in made.items()} == served
-    # Of a request that was sent twice: of the attempt that won, and from its sending.
-    first_s = {request.id: ended.ttft_s for request, ended in real}
-    assert {name: outcome.measured_s for name, outcome in made.items()} == pytest.approx(first_s, abs=1e-5)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+async def test_a_simulated_day_is_the_day_that_was_lived(tmp_path: Path, case: Case) -> None:
+    real, made = await day_and_its_like(tmp_path, case)
+    assert told(made) == told(real)
 
 
-async def day_and_its_like(folder: Path, load: Load) -> tuple[list[tuple[Request, Ended]], dict[str, Outcome]]:
+async def day_and_its_like(folder: Path, case: Case) -> tuple[list[Line], list[Line]]:
     """What became of all requests, really and simulated."""
-    async with LiveEngine(OWN, VirtualClock()) as laptop, LiveEngine(AWAY, VirtualClock()) as cloud:
-        places = {
-            "laptop": local(
-                url=laptop.url, engine="openai", prior=PRIORS["laptop"], concurrency=3, context_tokens=8192
-            ),
-            "cloud": remote(url=cloud.url, engine="openai", prior=PRIORS["cloud"], concurrency=64),
-        }
-        async with house(folder, laptop=places["laptop"], cloud=places["cloud"]) as home:
-            real = await lived(home, load)
-        return real, {o.request.id: o for o in simulated(home, real)}
+    clock, urls = VirtualClock(), dict[str, str]()
+    async with AsyncExitStack() as stack:
+        for name, profile in {"laptop": OWN, **case.away}.items():
+            kind = LiveEngine(profile, clock) if isinstance(profile, EngineProfile) else LiveApi(profile, clock)
+            urls[name] = (await stack.enter_async_context(kind)).url
+        told: dict[str, Any] = {"engine": "openai", "context_tokens": 8192}
+        places: dict[str, Any] = {"laptop": local(url=urls["laptop"], prior=PRIORS["laptop"], concurrency=3, **told)}
+        for name in case.away:
+            priced: dict[str, Any] = {"prior": PRIORS[name], "price": PRICES[name], "concurrency": 64}
+            places[name] = remote(url=urls[name], **priced, **told)
+        home = await stack.enter_async_context(house(folder, **places))
+        # What chance decides, as who is hedged, follows from ids: each time the same.
+        home.gateway._handler._instance = "day"
+        real = await lived(home, load(case))
+        return real, simulated(home, real, case)

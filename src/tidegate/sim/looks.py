@@ -18,13 +18,13 @@ class Looks:
         loop: Loop,
         router: Decider,
         tell: Callable[[Observation], None],
-        found: Callable[[], None],
+        told: Callable[[], None],
         every_s: float,
     ) -> None:
-        """`tell` passes a fact on; `found` is called when somebody who was away is there again. All of them are looked
-        at `every_s`, by whoever calls `all`."""
+        """`tell` passes a fact on; `told` is called after each look, which may change what becomes of who waits. All of
+        them are looked at `every_s`, by whoever calls `all`."""
         self._places, self._loop, self._router = places, loop, router
-        self._tell, self._found = tell, found
+        self._tell, self._told = tell, told
         # As a gateway does, which probes every five seconds; where a long run is probed more rarely, in proportion.
         self._away_look_s = max(LOOK_S, every_s / 5.0)
         # When each place was probed last, and which are to be before their turn.
@@ -55,6 +55,7 @@ class Looks:
         else:
             self._away.add(endpoint)
         self._tell(seen)
+        self._told()
         self._look_at_rate(endpoint)
         self.again(endpoint)
 
@@ -78,7 +79,6 @@ class Looks:
         seen = self._places[endpoint].probe()
         if seen.up:
             self._seen(endpoint, seen)
-            self._found()
         else:
             self._looked_s[endpoint] = self._loop.now_s
             self._soon(endpoint)

@@ -6,7 +6,7 @@ from math import inf
 from typing import Protocol
 
 from tidegate.core.model import Ending, Probed, replace
-from tidegate.sim.api import OK, TOO_MANY, Api
+from tidegate.sim.api import OK, Api
 from tidegate.sim.engine import Engine, Kind, Sequence
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS
@@ -419,7 +419,7 @@ class Remote(_Away):
         if answer.status != OK:
             failure = Failure(
                 Ending.REFUSED if answer.status in REFUSALS else Ending.FAILED,
-                "rate_limited" if answer.status == TOO_MANY else f"status_{answer.status}",
+                f"status_{answer.status}",
                 answer.retry_after_s,
             )
             loop.at(loop.now_s + answer.ttft_s, self._back, self._listener.failed, attempt, failure)

@@ -285,7 +285,6 @@ class World:
     def _probe(self, every_s: float) -> None:
         self._warm_ups.give_up()
         self._looks.all()
-        self._check_soon()
         if not self.loop.over:
             self.loop.at(self.loop.now_s + every_s, self._probe, every_s)
 
