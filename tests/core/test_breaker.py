@@ -48,6 +48,35 @@ def test_a_refusal_is_half_a_strike_and_a_cancellation_none() -> None:
     assert breaker.blocks(0.0)
 
 
+def test_refusals_between_answers_that_begin_are_no_pattern() -> None:
+    breaker = Breaker()
+    for now_s in range(50):
+        breaker.learn("r", Ending.REFUSED, float(now_s))
+        if now_s % 3 == 0:
+            breaker.answers(sent_s=now_s - 0.1)
+    assert not breaker.blocks(50.0)
+
+
+def test_what_was_sent_before_the_first_refusal_may_begin_though_nothing_is_served_any_more() -> None:
+    breaker = Breaker()
+    for now_s in range(1, 6):
+        assert not breaker.blocks(float(now_s))
+        breaker.learn("r", Ending.REFUSED, float(now_s))
+        breaker.answers(sent_s=0.5)
+    assert breaker.blocks(5.0)
+    # Nor does it close what has opened: that does its trial.
+    breaker.answers(sent_s=5.5)
+    assert breaker.blocks(5.5)
+
+
+def test_answers_that_begin_and_break_off_are_a_pattern() -> None:
+    breaker = Breaker()
+    for now_s in range(3):
+        breaker.answers(sent_s=now_s - 0.5)
+        breaker.learn("r", Ending.FAILED, float(now_s))
+    assert breaker.blocks(2.0)
+
+
 def test_a_half_open_breaker_lets_one_attempt_try_at_a_time() -> None:
     breaker = opened()
     assert breaker.blocks(OPEN_S_MIN - 0.1)
@@ -139,7 +168,7 @@ def test_a_straggler_does_not_hold_up_the_trial() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["start", "first", *Ending]), st.integers(0, 4), st.floats(0.0, 60.0)),
+        st.tuples(st.sampled_from(["start", "first", "answers", *Ending]), st.integers(0, 4), st.floats(0.0, 60.0)),
         max_size=80,
     )
 )
@@ -152,6 +181,8 @@ def test_a_later_failure_never_shortens_the_time_it_stays_open(events: list[tupl
             breaker.started(str(who), now_s)
         elif what == "first":
             breaker.first(str(who))
+        elif what == "answers":
+            breaker.answers(now_s - later_s / 2.0)
         else:
             breaker.learn(str(who), Ending(what), now_s)
         if what not in (Ending.OK, "first"):

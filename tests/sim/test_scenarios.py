@@ -46,6 +46,17 @@ def test_a_scenario_keeps_its_bounds_and_its_journal_replays(file: Path) -> None
     assert again.decisions >= found.groups[0].requests
 
 
+@pytest.mark.parametrize("seed", [1, 8])
+def test_a_vendor_that_turns_away_three_in_ten_is_still_sent_what_is_late_at_home(tmp_path: Path, seed: int) -> None:
+    text = (FOLDER / "overloaded-vendor.toml").read_text().replace("errors = 0.1", "errors = 0.3")
+    file = tmp_path / "overloaded.toml"
+    file.write_text(text.replace("[world]", f"[world]\nseed = {seed}"))
+    found, _ = played(file)
+    whole = found.groups[0]
+    assert whole.kept >= 0.93 * whole.requests
+    assert whole.refused <= 0.005 * whole.requests
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_figures_add_up(file: Path) -> None:
     found, _ = played(file)

@@ -23,9 +23,14 @@ class Breaker(msgspec.Struct):
     its success does not close it. It closes when the trial begins to answer, which may go on for minutes. Until that is
     over, `answered` is how often it had opened in a row: should this answer break off, or others fail meanwhile, it
     opens for as long as after a failed trial.
+
+    Of the strikes, `refused` are refusals, from `refusing_s` on. Who begins to answer what was sent since then does
+    serve: these are no pattern, however long it takes until the answer is over. A failure may be one that comes later.
     """
 
     strikes: float = 0.0
+    refused: float = 0.0
+    refusing_s: float = 0.0
     at_s: float = 0.0
     open_until_s: float = 0.0
     openings: int = 0
@@ -45,8 +50,14 @@ class Breaker(msgspec.Struct):
         """First content of an attempt came. Whether that was the trial, so that it is closed."""
         if not self.openings or self.trial != request_id:
             return False
-        self.strikes, self.openings, self.open_until_s, self.answered = 0.0, 0, 0.0, self.openings
+        self.strikes, self.refused = 0.0, 0.0
+        self.openings, self.open_until_s, self.answered = 0, 0.0, self.openings
         return True
+
+    def answers(self, sent_s: float) -> None:
+        """First content came of an attempt that was no trial, and was sent then."""
+        if self.refused and not self.openings and sent_s > self.refusing_s:
+            self.strikes, self.refused = max(0.0, self.strikes - self.refused), 0.0
 
     def learn(self, request_id: str, ending: Ending, now_s: float) -> None:
         """Take in how an attempt ended. A later failure never shortens the time it stays open."""
@@ -56,12 +67,18 @@ class Breaker(msgspec.Struct):
             self.trial, self.answered = "", 0
         if ending is Ending.OK:
             if tried or not self.openings:
-                self.strikes, self.openings, self.open_until_s = 0.0, 0, 0.0
+                self.strikes, self.refused, self.openings, self.open_until_s = 0.0, 0.0, 0, 0.0
             return
         strike = _STRIKES.get(ending)
         if strike is None:
             return
-        self.strikes = self.strikes * 0.5 ** (max(0.0, now_s - self.at_s) / STRIKE_HALF_LIFE_S) + strike
+        left = 0.5 ** (max(0.0, now_s - self.at_s) / STRIKE_HALF_LIFE_S)
+        self.strikes = self.strikes * left + strike
+        self.refused *= left
+        if ending is Ending.REFUSED:
+            if not self.refused:
+                self.refusing_s = now_s
+            self.refused += strike
         self.at_s = now_s
         if tried or not self.openings:
             if not tried and self.strikes < STRIKES_OPEN:
@@ -87,6 +104,8 @@ def revived(breaker: Breaker, now_s: float) -> Breaker:
     """What is left after a restart: no trial, and no time beyond now but the rest of an open one; see `core.revive`."""
     return Breaker(
         strikes=breaker.strikes,
+        refused=breaker.refused,
+        refusing_s=min(breaker.refusing_s, now_s),
         at_s=min(breaker.at_s, now_s),
         open_until_s=min(breaker.open_until_s, now_s + OPEN_S_MAX),
         openings=breaker.openings,

@@ -71,6 +71,7 @@ class Health:
         if state.breaker.first(request_id):
             state.limit.came_back(in_flight, now_s)
         else:
+            state.breaker.answers(now_s - ttft_s)
             self._bears(ttft_s, predicted_s, in_flight, now_s)
 
     def ended(self, fact: Ended, sent: Reservation, in_flight: int, now_s: float, *, hot: bool) -> bool:
