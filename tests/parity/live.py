@@ -74,21 +74,34 @@ class _Live(ABC):
     """`async with LiveEngine(profile, clock) as engine:` then `engine.url`."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._server = Server(self._handle, limits=Limits(), clock=clock, error_body=lambda _, m: (b"", m.encode()))
+        self._clock, self._port = clock, 0
+        self._server = self._made()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.port}"
 
     async def __aenter__(self) -> Self:
-        await self._server.start("127.0.0.1", 0)
+        await self._server.start("127.0.0.1", self._port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._server.close(0.0)
+
+    async def falls(self) -> None:
+        """Its process is gone, and all that it had."""
+        self._port = self._server.port
+        await self._server.close(0.0)
+
+    async def returns(self) -> None:
+        """It is there again, at its address."""
+        self._server = self._made()
+        await self._server.start("127.0.0.1", self._port)
+
+    def _made(self) -> Server:
+        return Server(self._handle, limits=Limits(), clock=self._clock, error_body=lambda _, m: (b"", m.encode()))
 
     def _handle(self, exchange: Exchange) -> None:
         if exchange.method == "GET":
@@ -117,6 +130,23 @@ class LiveEngine(_Live):
         self._answers[sequence] = answer
         exchange.on_left = lambda: self._left(sequence)
         self._plan()
+
+    async def freeze(self, for_s: float) -> None:
+        """It stands still for so many seconds."""
+        now_s = self._clock.now_s()
+        self._advance(now_s)
+        self._engine.freeze(now_s, now_s + for_s)
+        self._plan()
+
+    async def crash(self, back_s: float) -> None:
+        """It dies now, and is back in so many seconds."""
+        now_s = self._clock.now_s()
+        self._advance(now_s)
+        self._answers.clear()
+        self._engine.fail(now_s, now_s + back_s)
+        await self.falls()
+        await asyncio.sleep(back_s)
+        await self.returns()
 
     def _left(self, sequence: Sequence) -> None:
         if self._answers.pop(sequence, None) is not None:

@@ -47,6 +47,7 @@ PRICES = {
     "cloud": {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 4},
     "other": {"usd_per_1m_input_tokens": 2, "usd_per_1m_output_tokens": 6},
 }
+PROBE_S = 5.0
 # Prompts of 800 tokens are late at the laptop, and shorter ones in time.
 PROMISE = {"x_tidegate_slo_ttft_ms": "300"}
 PROMISES = (PROMISE, {"x_tidegate_slo_e2e_ms": "1500"}, {"x_tidegate_class": "batch"})
@@ -127,7 +128,8 @@ Away = EngineProfile | ApiProfile
 
 class Case(msgspec.Struct, frozen=True):
     """What is lived: so many requests a second, this share of them with answers in one piece, before a laptop and what
-    is away: `cloud`, and a dearer `other` where there is one. With `mixed` promises."""
+    is away: `cloud`, and a dearer `other` where there is one. With `mixed` promises. The laptop has
+    `trouble`: it crashes or freezes after so many seconds, for so long."""
 
     seed: int
     per_s: float
@@ -135,6 +137,7 @@ class Case(msgspec.Struct, frozen=True):
     other: Away | None = None
     whole: float = 0.0
     mixed: bool = False
+    trouble: tuple[str, float, float] | None = None
 
     @property
     def away(self) -> dict[str, Away]:
@@ -149,13 +152,17 @@ def simulated(home: House, journal: list[Line], case: Case) -> list[Line]:
     numbers = {request.id: str(number) for number, request in enumerate(first)}
     lines = list[Line]()
     world = World(built.endpoints, built.policy, start_s=start_s, journal=lines.append)
-    places: dict[str, Place] = {"laptop": SeenLocal("laptop", Engine(OWN, start_s), world.loop, world)}
+    own = SeenLocal("laptop", Engine(OWN, start_s), world.loop, world)
+    places: dict[str, Place] = {"laptop": own}
     for name, profile in case.away.items():
         if isinstance(profile, EngineProfile):
             places[name] = SeenLocal(name, Engine(profile, start_s), world.loop, world)
         else:
             places[name] = SeenRemote(name, NumberedApi(profile, numbers), world.loop, world)
-    world.run(places, Again(first, load(case)), probe_s=3600.0, until_s=start_s + 1e6)
+    if case.trouble is not None:
+        what, after_s, for_s = case.trouble
+        world.loop.at(start_s + after_s, getattr(own, what), start_s + after_s + for_s)
+    world.run(places, Again(first, load(case)), probe_s=PROBE_S, until_s=start_s + 1e6)
     assert replay(lines).difference is None
     return lines
 
@@ -188,12 +195,14 @@ CASES = {
     "whole": Case(1, 8.0, AWAY, whole=0.4),
     "api": Case(2, 8.0, API),
     "api, full": Case(2, 14.0, API),
-    "turns away": Case(1, 8.0, TURNS_AWAY),
+    "turns away": Case(2, 8.0, TURNS_AWAY),
     "fails": Case(1, 8.0, FAILS),
     "limited": Case(2, 8.0, replace(API, requests_per_minute=30.0, refusal_s=0.02)),
     "crowded": Case(7, 14.0, replace(API, concurrency=3, retry_after_s=1.0, refusal_s=0.02)),
     "mixed": Case(1, 8.0, API, whole=0.3, mixed=True),
     "mixed, full": Case(2, 14.0, API, whole=0.3, mixed=True),
+    "crashes": Case(1, 8.0, API, trouble=("crash", 4.37, 3.21)),
+    "freezes": Case(1, 8.0, API, trouble=("freeze", 4.37, 3.21)),
     "two": Case(1, 14.0, FAILS, API, whole=0.3, mixed=True),
 }
 
@@ -209,16 +218,24 @@ async def day_and_its_like(folder: Path, case: Case) -> tuple[list[Line], list[L
     """What became of all requests, really and simulated."""
     clock, urls = VirtualClock(), dict[str, str]()
     async with AsyncExitStack() as stack:
-        for name, profile in {"laptop": OWN, **case.away}.items():
+        own = await stack.enter_async_context(LiveEngine(OWN, clock))
+        for name, profile in case.away.items():
             kind = LiveEngine(profile, clock) if isinstance(profile, EngineProfile) else LiveApi(profile, clock)
             urls[name] = (await stack.enter_async_context(kind)).url
-        told: dict[str, Any] = {"engine": "openai", "context_tokens": 8192}
-        places: dict[str, Any] = {"laptop": local(url=urls["laptop"], prior=PRIORS["laptop"], concurrency=3, **told)}
-        for name in case.away:
+        told: dict[str, Any] = {"engine": "openai", "context_tokens": 8192, "probe_s": PROBE_S}
+        places: dict[str, Any] = {"laptop": local(url=own.url, prior=PRIORS["laptop"], concurrency=3, **told)}
+        for name, url in urls.items():
             priced: dict[str, Any] = {"prior": PRIORS[name], "price": PRICES[name], "concurrency": 64}
-            places[name] = remote(url=urls[name], **priced, **told)
+            places[name] = remote(url=url, **priced, **told)
         home = await stack.enter_async_context(house(folder, **places))
         # What chance decides, as who is hedged, follows from ids: each time the same.
         home.gateway._handler._instance = "day"
-        real = await lived(home, load(case))
+        real, _ = await asyncio.gather(lived(home, load(case)), troubled(own, case))
         return real, simulated(home, real, case)
+
+
+async def troubled(own: LiveEngine, case: Case) -> None:
+    if case.trouble is not None:
+        what, after_s, for_s = case.trouble
+        await asyncio.sleep(after_s)
+        await getattr(own, what)(for_s)
