@@ -26,7 +26,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     virtual = pyfuncitem.get_closest_marker("virtual") is not None
     with asyncio.Runner(loop_factory=VirtualLoop if virtual else uvloop.new_event_loop) as runner:
         runner.get_loop().set_exception_handler(lambda loop, context: escaped.append(context))
-        slow = pyfuncitem.get_closest_marker("slow") is not None
+        slow = any(pyfuncitem.get_closest_marker(name) for name in ("slow", "lengthy"))
         most_s = None if virtual else SLOW_S_MAX if slow else TEST_S_MAX
         runner.run(_bounded(pyfuncitem.obj(**arguments), most_s))
     assert escaped == []

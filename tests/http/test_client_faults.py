@@ -1,9 +1,11 @@
 """Every way in which an upstream lets a call down, and the cause that its receiver is given."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trustme
@@ -120,6 +122,40 @@ def test_a_name_that_does_not_resolve_is_a_dns_error(run: Run, host: str) -> Non
             receiver = await ask(to)
             assert receiver.error is not None
             assert receiver.error.cause is Cause.DNS
+
+    run(main())
+
+
+def test_a_name_that_fails_after_its_time_is_a_connect_timeout_and_nobody_complains(
+    run: Run,
+) -> None:
+    async def main() -> None:
+        async with pool(80, host="nobody.invalid", connect_timeout_s=1e-6) as to:
+            receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.CONNECT_TIMEOUT
+        # By then the look-up has failed, too.
+        with pytest.raises(socket.gaierror):
+            await asyncio.get_running_loop().getaddrinfo("nobody.invalid", 80)
+        gc.collect()
+
+    run(main())
+
+
+def test_a_name_with_several_addresses_is_reached_at_the_one_that_answers(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with upstream(answering(OK)) as up, pool(up.port, host="several.test") as to:
+            loop = asyncio.get_running_loop()
+
+            async def found(*_: object, **__: object) -> list[Any]:
+                kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+                return [(*kind, ("127.0.0.2", up.port)), (*kind, (HOST, up.port))]
+
+            monkeypatch.setattr(loop, "getaddrinfo", found, raising=False)
+            receiver = await ask(to)
+        assert receiver.error is None
 
     run(main())
 

@@ -10,6 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from tidegate.clock import Clock
@@ -84,6 +85,7 @@ class Pool:
         self.header_bytes_max = header_bytes_max
         self.origin = origin
         self._host = b"host: %b\r\n" % origin.authority
+        self._is_address = _is_address(origin.host)
         self._clock = clock
         self._now_s = clock.now_s()  # when it was last read: at most one sweep ago while anything is open
         self._connections_max = connections_max
@@ -243,16 +245,9 @@ class Pool:
 
     async def _open(self, call: Call) -> None:
         """Make a connection for `call`; if that has been cancelled meanwhile, for whoever is next."""
-        origin = self.origin
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, link = await asyncio.get_running_loop().create_connection(
-                    lambda: Link(self),
-                    origin.host,
-                    origin.port,
-                    ssl=origin.tls,
-                    server_hostname=None if origin.tls is None else origin.server_name or origin.host,
-                )
+                link = await self._link()
         except (OSError, UnicodeError) as error:
             call.fail(TransportError(_cause_of(error), str(error) or type(error).__name__))
             return
@@ -264,6 +259,30 @@ class Pool:
             self.release(link, usable=True)
         else:
             link.carry(call, self._now_s)
+
+    async def _link(self) -> Link:
+        """A connection to the first of its addresses that takes one."""
+        loop, origin = asyncio.get_running_loop(), self.origin
+        name = None if origin.tls is None else origin.server_name or origin.host
+        hosts, refused = [origin.host], None
+        if not self._is_address:
+            # Not by `create_connection`: a look-up that outlives its time-out fails there with nobody to hear of it,
+            # which uvloop then complains of.
+            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            hosts = [str(address[0]) for *_, address in found]
+        for host in hosts:
+            try:
+                _, link = await loop.create_connection(
+                    lambda: Link(self), host, origin.port, ssl=origin.tls, server_hostname=name
+                )
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                refused = error
+            else:
+                return link
+        assert refused is not None, "a name that is found has addresses"
+        raise refused
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         del self._connecting[task]
@@ -292,6 +311,14 @@ class Pool:
             link = self._idle.pop(0)
             self._links.discard(link)
             link.transport.close()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _cause_of(error: Exception) -> Cause:
