@@ -64,9 +64,7 @@ Told = dict[str, Any]
 
 
 @asynccontextmanager
-async def trying(
-    folder: Path, candidate: str, *, clock: Clock | None = None, **settings: float
-) -> AsyncIterator[House]:
+async def trying(folder: Path, candidate: str, **settings: float) -> AsyncIterator[House]:
     """A house with a quick and a slow engine, in which this is tried."""
     quick, slow = local(QUICK, prior=SURE, concurrency=64), local(SLOW, prior=SURE, concurrency=64)
     async with house(folder, quick=quick, slow=slow, classes=CLASSES) as home:

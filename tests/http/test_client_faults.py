@@ -160,6 +160,28 @@ def test_a_name_with_several_addresses_is_reached_at_the_one_that_answers(
     run(main())
 
 
+def test_a_link_local_address_is_left_to_the_loop_which_keeps_its_interface(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        loop, called = asyncio.get_running_loop(), list[str]()
+
+        async def found(*_: object, **__: object) -> list[Any]:
+            return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 80, 0, 2))]
+
+        async def connect(_: object, host: str, *__: object, **___: object) -> None:
+            called.append(host)
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(loop, "getaddrinfo", found, raising=False)
+        monkeypatch.setattr(loop, "create_connection", connect, raising=False)
+        async with pool(80, host="box.local") as to:
+            await ask(to)
+        assert called == ["box.local"]
+
+    run(main())
+
+
 @pytest.mark.parametrize("host", [HOST, "localhost"])
 def test_where_we_may_open_nothing_more_that_is_said_and_nothing_of_who_is_called(run: Run, host: str) -> None:
     async def main() -> None:

@@ -23,6 +23,7 @@ from tidegate.sim.api import ApiProfile, Spread
 from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.job import Job
 from tidegate.sim.place import Local, Place, Remote
+from tidegate.sim.purse import Purse
 from tidegate.sim.world import World
 
 # A laptop that is full when three talk to it, and a fleet that is faster and costs money.
@@ -80,7 +81,7 @@ async def lived(home: House, load: list[Asked]) -> list[Line]:
     async def one(number: int, asked: Asked) -> None:
         await asyncio.sleep(asked.at_s)
         body = chat(prompt(number, asked.prompt_tokens), stream=asked.stream, max_tokens=asked.output_tokens)
-        assert (await home.ask(body, **asked.promise)).status in (200, 429, 500, 502, 503, 504)
+        assert (await home.ask(body, **asked.promise)).status in (200, 402, 429, 500, 502, 503, 504)
 
     await asyncio.gather(*(one(*numbered) for numbered in enumerate(load)))
     await home.quiet()
@@ -138,6 +139,7 @@ class Case(msgspec.Struct, frozen=True):
     whole: float = 0.0
     mixed: bool = False
     trouble: tuple[str, float, float] | None = None
+    budget: dict[str, Any] = {}
 
     @property
     def away(self) -> dict[str, Away]:
@@ -147,11 +149,15 @@ class Case(msgspec.Struct, frozen=True):
 def simulated(home: House, journal: list[Line], case: Case) -> list[Line]:
     """The journal of the same requests in a world of the same endpoints."""
     built, start_s = home.gateway._built, journal[0].at_s
-    came = [line.fact for line in journal if isinstance(line.fact, Request)]
-    first = list({request.id: request for request in reversed(came)}.values())[::-1]
-    numbers = {request.id: str(number) for number, request in enumerate(first)}
+    # Each as it came: once its answer broke off, or more may be spent, it is asked for anew.
+    came: dict[str, Request] = {}
+    for line in journal:
+        if isinstance(line.fact, Request):
+            came.setdefault(line.fact.id, line.fact)
+    numbers = {name: str(number) for number, name in enumerate(came)}
     lines = list[Line]()
-    world = World(built.endpoints, built.policy, start_s=start_s, journal=lines.append)
+    purse = Purse(built.caps, paced=built.paced)
+    world = World(built.endpoints, built.policy, start_s=start_s, purse=purse, journal=lines.append)
     own = SeenLocal("laptop", Engine(OWN, start_s), world.loop, world)
     places: dict[str, Place] = {"laptop": own}
     for name, profile in case.away.items():
@@ -162,7 +168,7 @@ def simulated(home: House, journal: list[Line], case: Case) -> list[Line]:
     if case.trouble is not None:
         what, after_s, for_s = case.trouble
         world.loop.at(start_s + after_s, getattr(own, what), start_s + after_s + for_s)
-    world.run(places, Again(first, load(case)), probe_s=PROBE_S, until_s=start_s + 1e6)
+    world.run(places, Again(list(came.values()), load(case)), probe_s=PROBE_S, until_s=start_s + 1e6)
     assert replay(lines).difference is None
     return lines
 
@@ -189,6 +195,7 @@ TURNS_AWAY = replace(API, errors=0.3, error_status=503, refusal_s=0.02)
 FAILS = replace(API, errors=0.3, refusal_s=0.02)
 CASES = {
     "light": Case(1, 3.0, AWAY),
+    "lighter": Case(1, 0.8, AWAY),
     "busy": Case(2, 8.0, AWAY),
     "full": Case(3, 14.0, AWAY),
     "fuller": Case(5, 20.0, AWAY),
@@ -203,6 +210,8 @@ CASES = {
     "mixed, full": Case(2, 14.0, API, whole=0.3, mixed=True),
     "crashes": Case(1, 8.0, API, trouble=("crash", 4.37, 3.21)),
     "freezes": Case(1, 8.0, API, trouble=("freeze", 4.37, 3.21)),
+    "capped": Case(13, 8.0, API, mixed=True, budget={"usd_per_day": 0.012, "pace": False}),
+    "paced": Case(1, 8.0, API, mixed=True, budget={"usd_per_day": 0.05}),
     "two": Case(1, 14.0, FAILS, API, whole=0.3, mixed=True),
 }
 
@@ -227,7 +236,7 @@ async def day_and_its_like(folder: Path, case: Case) -> tuple[list[Line], list[L
         for name, url in urls.items():
             priced: dict[str, Any] = {"prior": PRIORS[name], "price": PRICES[name], "concurrency": 64}
             places[name] = remote(url=url, **priced, **told)
-        home = await stack.enter_async_context(house(folder, **places))
+        home = await stack.enter_async_context(house(folder, budget=case.budget, **places))
         # What chance decides, as who is hedged, follows from ids: each time the same.
         home.gateway._handler._instance = "day"
         real, _ = await asyncio.gather(lived(home, load(case)), troubled(own, case))

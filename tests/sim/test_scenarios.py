@@ -53,7 +53,7 @@ def test_a_vendor_that_turns_away_three_in_ten_is_still_sent_what_is_late_at_hom
     file.write_text(text.replace("[world]", f"[world]\nseed = {seed}"))
     found, _ = played(file)
     whole = found.groups[0]
-    assert whole.kept >= 0.93 * whole.requests
+    assert whole.kept >= 0.91 * whole.requests
     assert whole.refused <= 0.005 * whole.requests
 
 

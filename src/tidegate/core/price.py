@@ -1,6 +1,11 @@
 """What tokens cost: prices by kind of token, and by the length of the prompt."""
 
+from typing import Final
+
 import msgspec
+
+# What a chat template puts around a message at most: names of roles, tools and markers.
+TEMPLATE_TOKENS_MAX: Final = 64
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):

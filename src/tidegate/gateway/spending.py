@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from tidegate.core.model import Capability, Drawn, Ending, Endpoint
+from tidegate.core.price import TEMPLATE_TOKENS_MAX
 from tidegate.engines.base import Failure
 from tidegate.state.cap import Cap
 from tidegate.state.ledger import LEASE_USD_MAX, Ledger
@@ -19,8 +20,6 @@ from tidegate.telemetry.tick import Tick, run
 from tidegate.wire.anthropic.request import keeps_long
 from tidegate.wire.openai import EMBEDDING, Call
 
-# What a chat template puts around a message at most: names of roles, tools and markers.
-TEMPLATE_TOKENS_MAX = 64
 # What was spent is written this late, unless with what is held back for another: until then the whole bound counts.
 SETTLE_S = 1.0
 # What could not be written is tried again as late, and then twice as late each time: where another program is in the

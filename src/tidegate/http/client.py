@@ -264,12 +264,13 @@ class Pool:
         """A connection to the first of its addresses that takes one."""
         loop, origin = asyncio.get_running_loop(), self.origin
         name = None if origin.tls is None else origin.server_name or origin.host
-        hosts, refused = [origin.host], None
+        hosts, refused = [origin.host], OSError("a name without addresses")
         if not self._is_address:
             # Not by `create_connection`: a look-up that outlives its time-out fails there with nobody to hear of it,
-            # which uvloop then complains of.
+            # which uvloop then complains of. But it keeps the interface by which a link-local address is reached.
             found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            hosts = [str(address[0]) for *_, address in found]
+            if not any(len(address) == 4 and address[3] for *_, address in found):
+                hosts = [str(address[0]) for *_, address in found]
         for host in hosts:
             try:
                 _, link = await loop.create_connection(
@@ -281,7 +282,6 @@ class Pool:
                 refused = error
             else:
                 return link
-        assert refused is not None, "a name that is found has addresses"
         raise refused
 
     def _connected(self, task: asyncio.Task[None]) -> None:

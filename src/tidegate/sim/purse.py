@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from tidegate.config.cap import Cap
 from tidegate.config.moment import day_number
-from tidegate.core.model import Drawn, Endpoint, Request
+from tidegate.core.model import Capability, Drawn, Endpoint, Request
+from tidegate.core.price import TEMPLATE_TOKENS_MAX
 
 
 class Purse:
@@ -51,9 +52,13 @@ class Purse:
 
 
 def upper_usd(request: Request, endpoint: Endpoint) -> float:
-    """The most that it can cost there: no more tokens than bytes, and no more output than the bound or the window."""
+    """The most that it can cost there: no more tokens than bytes, beside what stands around one message, and no more
+    output than the bound or the window."""
     window = endpoint.context_tokens
+    prompt_tokens = min(request.prompt_bytes + 2 * TEMPLATE_TOKENS_MAX, window)
     output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
-    if request.output_tokens_max is not None:
+    if Capability.EMBEDDING in request.needs:
+        output_tokens = 0
+    elif request.output_tokens_max is not None:
         output_tokens = min(output_tokens, request.output_tokens_max)
-    return endpoint.price.upper_usd(min(request.prompt_bytes, window), output_tokens * request.completions)
+    return endpoint.price.upper_usd(prompt_tokens, output_tokens * request.completions)
