@@ -3,6 +3,7 @@
 import asyncio
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from math import inf
 from types import TracebackType
 from typing import Any, Self
@@ -74,7 +75,7 @@ class _Live(ABC):
     """`async with LiveEngine(profile, clock) as engine:` then `engine.url`."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock, self._port = clock, 0
+        self._clock = clock
         self._server = self._made()
 
     @property
@@ -82,23 +83,13 @@ class _Live(ABC):
         return f"http://127.0.0.1:{self._server.port}"
 
     async def __aenter__(self) -> Self:
-        await self._server.start("127.0.0.1", self._port)
+        await self._server.start("127.0.0.1", 0)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._server.close(0.0)
-
-    async def falls(self) -> None:
-        """Its process is gone, and all that it had."""
-        self._port = self._server.port
-        await self._server.close(0.0)
-
-    async def returns(self) -> None:
-        """It is there again, at its address."""
-        self._server = self._made()
-        await self._server.start("127.0.0.1", self._port)
 
     def _made(self) -> Server:
         return Server(self._handle, limits=Limits(), clock=self._clock, error_body=lambda _, m: (b"", m.encode()))
@@ -144,9 +135,11 @@ class LiveEngine(_Live):
         self._advance(now_s)
         self._answers.clear()
         self._engine.fail(now_s, now_s + back_s)
-        await self.falls()
+        port = self._server.port
+        await self._server.close(0.0)
         await asyncio.sleep(back_s)
-        await self.returns()
+        self._server = self._made()
+        await self._server.start("127.0.0.1", port)
 
     def _left(self, sequence: Sequence) -> None:
         if self._answers.pop(sequence, None) is not None:
@@ -228,7 +221,7 @@ class LiveApi(_Live):
         exchange.on_left = left
         self._later(exchange, drawn.ttft_s, first)
 
-    def _later(self, exchange: Exchange, after_s: float, act: Any) -> None:
+    def _later(self, exchange: Exchange, after_s: float, act: Callable[[], None]) -> None:
         def due() -> None:
             del self._timers[exchange]
             act()

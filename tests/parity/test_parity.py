@@ -104,7 +104,7 @@ class Again:
         return None
 
 
-class _Seen:
+class _Watched:
     """As a gateway sees those that it is lived with: they do not tell how much they have to do, and the first look, at
     all at once, measures no round trip."""
 
@@ -116,11 +116,11 @@ class _Seen:
         return replace(seen, running=None, queued=None, rtt_s=rtt_s)
 
 
-class SeenLocal(_Seen, Local):
+class WatchedLocal(_Watched, Local):
     """An engine."""
 
 
-class SeenRemote(_Seen, Remote):
+class WatchedRemote(_Watched, Remote):
     """A fleet behind an API."""
 
 
@@ -158,13 +158,13 @@ def simulated(home: House, journal: list[Line], case: Case) -> list[Line]:
     lines = list[Line]()
     purse = Purse(built.caps, paced=built.paced)
     world = World(built.endpoints, built.policy, start_s=start_s, purse=purse, journal=lines.append)
-    own = SeenLocal("laptop", Engine(OWN, start_s), world.loop, world)
+    own = WatchedLocal("laptop", Engine(OWN, start_s), world.loop, world)
     places: dict[str, Place] = {"laptop": own}
     for name, profile in case.away.items():
         if isinstance(profile, EngineProfile):
-            places[name] = SeenLocal(name, Engine(profile, start_s), world.loop, world)
+            places[name] = WatchedLocal(name, Engine(profile, start_s), world.loop, world)
         else:
-            places[name] = SeenRemote(name, NumberedApi(profile, numbers), world.loop, world)
+            places[name] = WatchedRemote(name, NumberedApi(profile, numbers), world.loop, world)
     if case.trouble is not None:
         what, after_s, for_s = case.trouble
         world.loop.at(start_s + after_s, getattr(own, what), start_s + after_s + for_s)
@@ -230,11 +230,11 @@ async def day_and_its_like(folder: Path, case: Case) -> tuple[list[Line], list[L
         for name, profile in case.away.items():
             kind = LiveEngine(profile, clock) if isinstance(profile, EngineProfile) else LiveApi(profile, clock)
             urls[name] = (await stack.enter_async_context(kind)).url
-        told: dict[str, Any] = {"engine": "openai", "context_tokens": 8192, "probe_s": PROBE_S}
-        places: dict[str, Any] = {"laptop": local(url=own.url, prior=PRIORS["laptop"], concurrency=3, **told)}
+        common: dict[str, Any] = {"engine": "openai", "context_tokens": 8192, "probe_s": PROBE_S}
+        places: dict[str, Any] = {"laptop": local(url=own.url, prior=PRIORS["laptop"], concurrency=3, **common)}
         for name, url in urls.items():
             priced: dict[str, Any] = {"prior": PRIORS[name], "price": PRICES[name], "concurrency": 64}
-            places[name] = remote(url=url, **priced, **told)
+            places[name] = remote(url=url, **priced, **common)
         home = await stack.enter_async_context(house(folder, budget=case.budget, **places))
         # What chance decides, as who is hedged, follows from ids: each time the same.
         home.gateway._handler._instance = "day"
