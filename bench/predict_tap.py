@@ -163,6 +163,10 @@ class Tap:
         """See `Decider`."""
         return self.router.due(now_s)
 
+    def at_stake_usd(self, request: Request, left_usd: float | None) -> float:
+        """See `Decider`."""
+        return self.router.at_stake_usd(request, left_usd)
+
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """See `Decider`."""
         return self.router.is_news(fact, now_s)

@@ -121,8 +121,19 @@ def test_a_cost_limit_counts_all_that_has_a_place_where_no_most_is_asked_for() -
 def test_a_budget_counts_what_may_be_generated_however_short_an_answer_is_expected() -> None:
     cloud = make.endpoint("cloud", local=False, context_tokens=1_000, price=Price(usd_per_output_token=1e-5))
     unbounded = make.request(prompt_tokens=400, output_tokens_max=None)
-    assert decide(make.router(cloud), replace(unbounded, budget_usd=0.0061)).plan
-    assert decide(make.router(cloud), replace(unbounded, budget_usd=0.0059)).why is Why.OVER_BUDGET
+    assert decide(make.router(cloud), replace(unbounded, budget_usd=0.0101)).plan
+    assert decide(make.router(cloud), replace(unbounded, budget_usd=0.0099)).why is Why.OVER_BUDGET
+
+
+def test_a_budget_counts_all_the_tokens_that_the_bytes_of_a_prompt_can_be() -> None:
+    cloud = make.endpoint("cloud", local=False, context_tokens=1_000, price=Price(usd_per_input_token=1e-5))
+    counted = make.request(prompt_tokens=100, prompt_tokens_most=500)
+    assert decide(make.router(cloud), replace(counted, budget_usd=0.0051)).plan
+    assert decide(make.router(cloud), replace(counted, budget_usd=0.0049)).why is Why.OVER_BUDGET
+    images = replace(counted, prompt_tokens_most=2**31 - 1)
+    assert decide(make.router(cloud), replace(images, budget_usd=0.0101)).plan, "no more than there is room for"
+    several = replace(images, needs=(Capability.COMPLETION,), completions=2)
+    assert decide(make.router(cloud), replace(several, budget_usd=0.0199)).plan == (), "each has a window"
 
 
 @pytest.mark.parametrize(("limit", "why"), [("budget_usd", Why.OVER_BUDGET), ("cost_usd_max", Why.OVER_MAX_COST)])

@@ -21,10 +21,11 @@ from tidegate.config.build import build
 from tidegate.config.discovered import toml
 from tidegate.config.load import parse as parse_config
 from tidegate.config.vendors import VENDORS, remotes
-from tidegate.core.model import Capability, Decision, Drawn, Ended, Ending, Request
+from tidegate.core.model import Capability, Decision, Drawn, Ended, Ending, Request, RequestClass
 from tidegate.core.price import Price
 from tidegate.core.replay import replay
 from tidegate.core.rows import Rows
+from tidegate.core.rules import budget_usd_bound
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.errand import Errands
 from tidegate.gateway.spending import UNRECORDED, Spending, upper_usd
@@ -33,8 +34,11 @@ from tidegate.state.ledger import Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.counts import LABELS_MAX
 from tidegate.wire.anthropic.request import parse as parse_messages
+from tidegate.wire.digest import SALT_BYTES
 from tidegate.wire.embeddings import parse as embeddings
+from tidegate.wire.intake import ClassTable, intake
 from tidegate.wire.openai import parse
+from tidegate.wire.tokens import TokenRatio
 
 NOW_S = 1_795_500_000.0  # in November 2026
 # A request of the tests: its prompt as bytes, and ten tokens. What it costs at most at a dollar and four a million.
@@ -423,7 +427,7 @@ async def test_what_the_gateway_asks_itself_is_billed_as_much_as_was_held_back_w
         dispatch, call = home.gateway.dispatch, parse(json.dumps(chat(max_tokens=10)).encode(), Capability.CHAT)
         upstream = dispatch.upstreams["cloud"]
         await Errands(dispatch, upstream, home.gateway.clock, "test").ask(call, 5.0)
-        most = upper_usd(upstream.endpoint, call, call.prompt_bytes, dispatch.window("cloud"))
+        most = upper_usd(upstream.endpoint, call, dispatch.window("cloud"))
         assert spent(home)[0] == pytest.approx(most)
 
 
@@ -627,7 +631,7 @@ CLOUD = endpoint("cloud", local=False, price=Price(usd_per_input_token=1e-3, usd
 def most_usd(kind: Capability = Capability.CHAT, window: int = 0, **asked: Any) -> float:
     body = {"model": "m", **({"messages": [{"role": "user", "content": "hi"}]} if kind is Capability.CHAT else {})}
     call = parse(json.dumps(body | asked).encode(), kind)
-    return upper_usd(CLOUD, call, call.prompt_bytes, window)
+    return upper_usd(CLOUD, call, window)
 
 
 def test_what_is_held_back_covers_whatever_may_be_generated() -> None:
@@ -645,12 +649,36 @@ def test_what_is_held_back_covers_several_prompts_that_fill_their_windows_togeth
     window = CLOUD.context_tokens
     assert window < 3 * 30_000
     embedded = embeddings(json.dumps({"model": "m", "input": [one] * 3}).encode())
-    assert upper_usd(CLOUD, embedded, embedded.prompt_bytes, 0) >= 3 * 30_000 * 1e-3
+    assert upper_usd(CLOUD, embedded, 0) >= 3 * 30_000 * 1e-3
     assert most_usd(Capability.COMPLETION, prompt=[one] * 3, max_tokens=1) >= 3 * 30_000 * 1e-3
     # And a window each is the most, however many bytes stand for it.
     assert most_usd(Capability.COMPLETION, prompt=["x" * 90_000] * 2, max_tokens=1) <= 2 * (window * 1e-3 + 4e-3)
     alone = embeddings(json.dumps({"model": "m", "input": [1] * 30_000}).encode())
-    assert upper_usd(CLOUD, alone, alone.prompt_bytes, 0) <= window * 1e-3
+    assert upper_usd(CLOUD, alone, 0) <= window * 1e-3
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Capability.CHAT, {"messages": [{"role": "user", "content": "x" * size} for size in (1, 40_000)]}),
+        (Capability.CHAT, chat(max_tokens=100, n=3, tools=[{"type": "function", "function": {"name": "g"}}])),
+        (Capability.CHAT, chat(response_format={"type": "json_schema", "json_schema": {"name": "a" * 9_000}})),
+        (Capability.CHAT, {"messages": [{"role": "user", "content": [IMAGE]}]}),
+        (Capability.COMPLETION, {"prompt": ["x" * 90_000] * 2, "max_tokens": 9}),
+        (Capability.COMPLETION, {"prompt": "Say hi", "n": 2, "best_of": 3, "max_tokens": 9}),
+    ],
+)
+def test_a_decision_counts_what_is_held_back(kind: Capability, body: dict[str, Any]) -> None:
+    call = parse(json.dumps({"model": "m"} | body).encode(), kind)
+    table = ClassTable(classes={"chat": RequestClass(name="chat")}, default="chat")
+    request, _ = intake(
+        call, {}, id="r", now_s=0.0, table=table, ratio=TokenRatio(), salt=bytes(SALT_BYTES), budget_usd=1.0
+    )
+    for window in (0, 2 * CLOUD.context_tokens):
+        assert budget_usd_bound(request, CLOUD, window) == upper_usd(CLOUD, call, window)
 
 
 def test_what_is_held_back_covers_whatever_is_read_beside_the_prompt() -> None:
@@ -676,7 +704,7 @@ def test_a_budget_of_five_dollars_takes_a_request_without_a_bound_to_each_vendor
     call = parse(json.dumps(chat()).encode(), Capability.CHAT)
     assert len(made.endpoints) == sum(len(vendor.models) for vendor in VENDORS)
     for one in made.endpoints:
-        assert spending.hold(one.name, "", one, call, call.prompt_bytes, 0, NOW_S) is None, one.name
+        assert spending.hold(one.name, "", one, call, 0, NOW_S) is None, one.name
         ledger.release(one.name)
     spending.close()
 
@@ -685,7 +713,7 @@ def test_what_is_held_back_covers_what_its_own_dialect_alone_can_say() -> None:
     asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     tool = {"name": "f", "input_schema": {"type": "object"}, "input_examples": [{"a": "x" * 3_000}]}
     plain, call = (parse_messages(json.dumps(asked | more).encode()) for more in ({}, {"tools": [tool]}))
-    plain_usd, usd = (upper_usd(CLOUD, one, one.prompt_bytes, 0) for one in (plain, call))
+    plain_usd, usd = (upper_usd(CLOUD, one, 0) for one in (plain, call))
     assert usd >= plain_usd + 3_000 * 1e-3
 
 

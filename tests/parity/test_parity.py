@@ -210,6 +210,7 @@ CASES = {
     "mixed, full": Case(2, 14.0, API, whole=0.3, mixed=True),
     "crashes": Case(1, 8.0, API, trouble=("crash", 4.37, 3.21)),
     "freezes": Case(1, 8.0, API, trouble=("freeze", 4.37, 3.21)),
+    "capped": Case(13, 8.0, API, mixed=True, budget={"usd_per_day": 0.012, "pace": False}),
     "paced": Case(1, 8.0, API, mixed=True, budget={"usd_per_day": 0.05}),
     "two": Case(1, 14.0, FAILS, API, whole=0.3, mixed=True),
 }

@@ -7,7 +7,7 @@ from tests.sim.test_scenario import FAR, HEAD, OWN
 from tidegate.config.cap import Cap, Period
 from tidegate.core.model import Decision, Drawn, Line, Request
 from tidegate.core.replay import replay
-from tidegate.sim.purse import Purse, upper_usd
+from tidegate.sim.purse import Purse
 from tidegate.sim.scenario import parse
 from tidegate.sim.stage import play
 
@@ -23,7 +23,7 @@ def test_without_a_cap_there_is_no_limit() -> None:
 
 def test_what_is_held_back_is_not_there_and_what_it_did_not_cost_comes_back() -> None:
     purse, request = Purse([Cap(usd=1.0, period=Period.DAY)]), make.request()
-    most = upper_usd(request, CLOUD)
+    most = Purse().most_usd(request, CLOUD)
     assert purse.hold(request, CLOUD, 0.0)
     assert purse.left_usd(0.0) == 1.0 - most
     purse.settle(request, CLOUD, most / 4, 1.0)
@@ -35,9 +35,9 @@ def test_what_is_held_back_is_not_there_and_what_it_did_not_cost_comes_back() ->
 
 def test_what_does_not_fit_is_not_held_and_what_is_free_always_does() -> None:
     request = make.request()
-    purse = Purse([Cap(usd=upper_usd(request, CLOUD) / 2, period=Period.MONTH)])
+    purse = Purse([Cap(usd=Purse().most_usd(request, CLOUD) / 2, period=Period.MONTH)])
     assert not purse.hold(request, CLOUD, 0.0)
-    assert purse.left_usd(0.0) == upper_usd(request, CLOUD) / 2
+    assert purse.left_usd(0.0) == Purse().most_usd(request, CLOUD) / 2
     assert purse.hold(request, make.endpoint("laptop"), 0.0)
 
 
@@ -61,6 +61,9 @@ def test_no_more_is_spent_than_the_budget_has_and_the_journal_replays() -> None:
     assert free.usd["far"] > 0.5
     assert 0.25 < played.usd["far"] <= 0.3
     assert replay(lines).difference is None
+    # Who may not be paid for knows it, and is not decided anew whenever anything ends.
+    asked, decided = (sum(isinstance(line.fact, kind) for line in lines) for kind in (Request, Decision))
+    assert decided < 4 * asked
 
 
 def test_what_a_budget_has_spent_is_told_before_anything_is_decided_unless_who_comes_first_is_served() -> None:

@@ -415,7 +415,11 @@ class Weather:
         for line in self.lines:
             match line.fact:
                 case Request() as request:
-                    if request.shipped:
+                    before = requests.get(request.id)
+                    if before is not None and request == replace(before, budget_usd=request.budget_usd):
+                        assert request.budget_usd != before.budget_usd, "it has something to tell"
+                        assert request.id not in held, "it is held anew"
+                    elif request.shipped:
                         assert request == replace(requests[request.id], shipped=request.shipped), "it is the same"
                         assert not requests[request.id].shipped, "a prompt comes once"
                     elif request.said_tokens:

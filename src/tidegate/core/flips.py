@@ -255,10 +255,12 @@ def longer(request: Request, prompt_tokens: int) -> Request:
     prompt_bytes = max(1, round(request.prompt_bytes * prompt_tokens / max(1, request.prompt_tokens)))
     preamble_bytes = min(request.preamble_bytes, prompt_bytes)
     blocks = (prompt_bytes - preamble_bytes) // BLOCK_BYTES
+    most = request.prompt_tokens_most
     return replace(
         request,
         prompt_tokens=prompt_tokens,
         prompt_bytes=prompt_bytes,
+        prompt_tokens_most=most and max(1, most + prompt_bytes - request.prompt_bytes),
         preamble_bytes=preamble_bytes,
         prefix=request.prefix[:blocks],
     )

@@ -1,6 +1,7 @@
 """What is left of a request whose answer broke off: it is decided like any other, among those with the same model."""
 
 from tidegate.core.model import Request, replace
+from tidegate.core.price import TEMPLATE_TOKENS_MAX
 from tidegate.core.ruling import Ruling
 
 # Where such a request may go, in the words of a rule; no operators' rule has a name with a blank in it.
@@ -16,12 +17,14 @@ def rest_of(
     and the whole as it was.
     """
     slo, tokens_max, usd_max = request.slo, request.output_tokens_max, request.cost_usd_max
+    most = request.prompt_tokens_most
     if slo.ttft_s is not None:
         slo = replace(slo, ttft_s=now_s - request.arrived_s + slo.ttft_s)
     return replace(
         request,
         prompt_tokens=request.prompt_tokens + said_tokens,
         prompt_bytes=request.prompt_bytes + said_bytes,
+        prompt_tokens_most=most and most + said_bytes + TEMPLATE_TOKENS_MAX,
         output_tokens_max=None if tokens_max is None else max(tokens_max - said_tokens, 1),
         slo=slo,
         cost_usd_max=None if usd_max is None else max(usd_max - spent_usd, 0.0),

@@ -31,7 +31,7 @@ from tidegate.core.model import (
 from tidegate.core.network import NetworkModel
 from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import barred_by
-from tidegate.core.rules import cost_usd_bound, excluded_ever, tokens_needed_least
+from tidegate.core.rules import budget_usd_bound, excluded_ever, tokens_needed_least
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, worth_usd
 from tidegate.core.why import Why
@@ -246,7 +246,7 @@ class Router:
         if known_usd != other_usd:
             needed = tokens_needed_least(request)
             for model in self._known.eligible.serving(request.model):
-                usd = cost_usd_bound(request, model)
+                usd = budget_usd_bound(request, model.endpoint, model.context_tokens)
                 if (usd > known_usd) is not (usd > other_usd) and excluded_ever(request, model, needed) is None:
                     most_usd = max(most_usd, usd)
         return most_usd

@@ -7,13 +7,16 @@ from tidegate.core import memory
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.length import Length
-from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Policy, Request
+from tidegate.core.model import ANYWHERE, LOCAL, Capability, Endpoint, Likeness, Policy, Request
+from tidegate.core.price import TEMPLATE_TOKENS_MAX
 from tidegate.core.ruled import barred_by
 from tidegate.core.why import Why
 
 # Looking a member up in its class costs more than the comparison that follows.
 _IDENTICAL: Final = Likeness.IDENTICAL
 _SUBSTITUTE: Final = Likeness.SUBSTITUTE
+_COMPLETION: Final = Capability.COMPLETION
+_EMBEDDING: Final = Capability.EMBEDDING
 # From what is the same to what only stands in for it.
 _RANK_OF: Final = {likeness: rank for rank, likeness in enumerate(Likeness)}
 
@@ -59,6 +62,31 @@ def cost_usd_bound(request: Request, model: EndpointModel) -> float:
     if output_tokens is None:
         output_tokens = max(0, model.context_tokens - request.prompt_tokens)
     return endpoint.price.upper_usd(request.prompt_tokens, _generated(output_tokens, endpoint) * request.completions)
+
+
+def budget_usd_bound(request: Request, endpoint: Endpoint, window: int) -> float:
+    """The most that any tokenizer can make it cost there, in dollars, which is what budgets hold back: see
+    `budget_usd_of`. Whose prompt was not counted has one message. `window` is believed to be there; where there may be
+    several prompts, each answer is counted as one of its own, with a window of its own."""
+    prompt_tokens = request.prompt_tokens_most or request.prompt_bytes + 2 * TEMPLATE_TOKENS_MAX
+    window, output_tokens_max, needs = max(window, endpoint.context_tokens), request.output_tokens_max, request.needs
+    if _EMBEDDING in needs:
+        # Each of the texts has a window of its own, and how many there are is not told.
+        output_tokens_max = 0
+    else:
+        prompt_tokens = min(prompt_tokens, window * (request.completions if _COMPLETION in needs else 1))
+    return budget_usd_of(endpoint, window, prompt_tokens, output_tokens_max, request.completions)
+
+
+def budget_usd_of(
+    endpoint: Endpoint, window: int, prompt_tokens: int, output_tokens_max: int | None, answers: int
+) -> float:
+    """The most that so many tokens and what is answered to them can cost there: nothing is generated beyond the window,
+    the endpoint's own bound and the client's."""
+    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
+    if output_tokens_max is not None and output_tokens_max < output_tokens:
+        output_tokens = output_tokens_max
+    return endpoint.price.upper_usd(prompt_tokens, output_tokens * answers)
 
 
 def _generated(output_tokens: float, endpoint: Endpoint) -> float:
@@ -107,7 +135,9 @@ def excluded(
         return never
     if request.cost_usd_max is not None and cost_usd_bound(request, model) > request.cost_usd_max:
         return Why.OVER_MAX_COST
-    if request.budget_usd is not None and cost_usd_bound(request, model) > request.budget_usd:
+    if request.budget_usd is not None and (
+        budget_usd_bound(request, endpoint, model.context_tokens) > request.budget_usd
+    ):
         return Why.OVER_BUDGET
     if home is not None and not model.is_one_with(home):
         return Why.SESSION_ELSEWHERE

@@ -130,7 +130,7 @@ class Account:
         asked, spending = self._asked, self._dispatch.spending
         endpoint, call = upstream.endpoint, self._as_sent(upstream, target)
         window = self._dispatch.window(endpoint.name)
-        refused = spending.hold(lease_id, asked.key, endpoint, call, asked.prompt_bytes, window, now_s)
+        refused = spending.hold(lease_id, asked.key, endpoint, call, window, now_s)
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
             self._most_usd[upstream.endpoint.name] = most_usd
@@ -142,7 +142,7 @@ class Account:
     def most_usd(self, upstream: Upstream, target: str = "") -> float:
         """The most that an attempt there can cost: what has to be left of every budget. `target` as above."""
         endpoint, call = upstream.endpoint, self._as_sent(upstream, target)
-        return upper_usd(endpoint, call, self._asked.prompt_bytes, self._dispatch.window(endpoint.name))
+        return upper_usd(endpoint, call, self._dispatch.window(endpoint.name))
 
     def _as_sent(self, upstream: Upstream, target: str) -> Call:
         """What it is sent: for one token where it computes the prompt for a `target`, and as it came only where it

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from tidegate.core.model import Capability, Drawn, Ending, Endpoint
-from tidegate.core.price import TEMPLATE_TOKENS_MAX
+from tidegate.core.rules import budget_usd_of
 from tidegate.engines.base import Failure
 from tidegate.state.cap import Cap
 from tidegate.state.ledger import LEASE_USD_MAX, Ledger
@@ -97,7 +97,7 @@ class Spending:
         return self.ledger.drawn(key, now_s)
 
     def hold(
-        self, lease_id: str, key: str, endpoint: Endpoint, call: Call, prompt_bytes: int, window: int, now_s: float
+        self, lease_id: str, key: str, endpoint: Endpoint, call: Call, window: int, now_s: float
     ) -> Failure | None:
         """Hold back the most that `call` can cost at `endpoint`, as `upper_usd` has it; the reason if it may not be
         sent there.
@@ -109,11 +109,11 @@ class Spending:
         if self.problem:
             return UNRECORDED
         if self._capped:
-            for fields in (call.fields, _as_it_came(call)):
+            for fields in (call.fields, call.native_fields):
                 field = _unpriced(fields, endpoint)
                 if field:
                     return _extra(field)
-        most_usd = upper_usd(endpoint, call, prompt_bytes, window)
+        most_usd = upper_usd(endpoint, call, window)
         if most_usd > LEASE_USD_MAX:
             return _beyond(most_usd)
         refused = self.ledger.reserve(lease_id, key, most_usd, now_s)
@@ -187,28 +187,15 @@ class Spending:
         return True
 
 
-def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int, window: int) -> float:
-    """The most that `call` can cost at `endpoint`, whose window is believed to be `window`, with a prompt of so many
-    bytes.
-
-    No tokenizer makes more tokens than there are bytes, no prompt is longer than the window, and nothing is generated
-    beyond that or the bound. What stands beside the prompt is read as well, as schemas are, and so is what an engine of
-    the client's dialect alone is sent.
-    """
+def upper_usd(endpoint: Endpoint, call: Call, window: int) -> float:
+    """The most that `call` can cost at `endpoint`, whose window is believed to be `window`: `budget_usd_bound` of what
+    it is sent."""
     window = max(window, endpoint.context_tokens)
-    read_bytes = max(prompt_bytes, _bytes_of(call.fields), _bytes_of(_as_it_came(call)))
-    prompt_tokens = read_bytes + TEMPLATE_TOKENS_MAX * (call.messages + 1)
-    if call.media:
-        prompt_tokens = window
-    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
-    if call.kind is EMBEDDING:
-        output_tokens = 0
-    elif (asked := asked_most(call)) is not None:
-        output_tokens = min(output_tokens, asked)
     # Each of several prompts has a window of its own; choices of a chat have theirs after one prompt.
     prompts = 1 if call.kind is Capability.CHAT else max(call.inputs, call.completions)
-    prompt_tokens = min(prompt_tokens, window * prompts)
-    return endpoint.price.upper_usd(prompt_tokens, output_tokens * max(call.completions, call.generated))
+    prompt_tokens = min(call.prompt_tokens_most, window * prompts)
+    answers = max(call.completions, call.generated)
+    return budget_usd_of(endpoint, window, prompt_tokens, 0 if call.kind is EMBEDDING else asked_most(call), answers)
 
 
 def asked_most(call: Call) -> int | None:
@@ -219,11 +206,6 @@ def asked_most(call: Call) -> int | None:
     told = call.fields.get("max_tokens")
     older = None if told is None else msgspec.json.decode(told, type=int | None)
     return max(call.output_tokens_max, older or 0)
-
-
-def _as_it_came(call: Call) -> Mapping[str, Raw]:
-    """What an engine is sent that speaks the client's own dialect."""
-    return {} if call.native is None else call.native.fields
 
 
 def _unpriced(fields: Mapping[str, Raw], endpoint: Endpoint) -> str:
@@ -258,10 +240,6 @@ def _says_what_is_priced(modalities: Raw | None, endpoint: Endpoint) -> bool:
         return all(one in priced for one in _MODALITIES.decode(modalities) or ())
     except msgspec.DecodeError:
         return False
-
-
-def _bytes_of(fields: Mapping[str, Raw]) -> int:
-    return sum([len(memoryview(value)) for value in fields.values()])
 
 
 def _exhausted(left_usd: float, period: str, resets_s: float) -> Failure:

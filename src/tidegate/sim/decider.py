@@ -30,6 +30,9 @@ class Decider(Protocol):
     def observe(self, fact: Observation, now_s: float) -> None:
         """Take in a fact."""
 
+    def at_stake_usd(self, request: Request, left_usd: float | None) -> float:
+        """The most that it can cost where only one of what it knows to be left and `left_usd` is enough to pay it."""
+
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether to tell what a budget has spent."""
 
@@ -72,6 +75,10 @@ class Follower:
         if isinstance(fact, Started):
             fact = replace(fact, promised_tpot_s=None)
         self._router.observe(fact, now_s)
+
+    def at_stake_usd(self, request: Request, left_usd: float | None) -> float:
+        """See `Router`."""
+        return self._router.at_stake_usd(request, left_usd)
 
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether the router would be told."""

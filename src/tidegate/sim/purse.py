@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from tidegate.config.cap import Cap
 from tidegate.config.moment import day_number
-from tidegate.core.model import Capability, Drawn, Endpoint, Request
-from tidegate.core.price import TEMPLATE_TOKENS_MAX
+from tidegate.core.model import Drawn, Endpoint, Request
+from tidegate.core.rules import budget_usd_bound
 
 
 class Purse:
@@ -32,11 +32,15 @@ class Purse:
         day = day_number(now_s)
         return [cap.drawn(self._spent.get((cap, cap.period.number(day)), 0.0), day) for cap in self._caps]
 
+    def most_usd(self, request: Request, endpoint: Endpoint) -> float:
+        """The most that this may cost there: what is held back."""
+        return budget_usd_bound(request, endpoint, endpoint.context_tokens)
+
     def hold(self, request: Request, endpoint: Endpoint, now_s: float) -> bool:
         """Hold back the most that this may cost there; False, and nothing held, where there is not so much left."""
         if not self._caps or not endpoint.price.asks_money:
             return True
-        usd, left = upper_usd(request, endpoint), self.left_usd(now_s)
+        usd, left = self.most_usd(request, endpoint), self.left_usd(now_s)
         if left is not None and usd > left:
             return False
         self._held_usd[request.id, endpoint.name] = usd
@@ -49,16 +53,3 @@ class Purse:
         for cap in self._caps:
             key = cap, cap.period.number(day_number(now_s))
             self._spent[key] = self._spent.get(key, 0.0) + usd
-
-
-def upper_usd(request: Request, endpoint: Endpoint) -> float:
-    """The most that it can cost there: no more tokens than bytes, beside what stands around one message, and no more
-    output than the bound or the window."""
-    window = endpoint.context_tokens
-    prompt_tokens = min(request.prompt_bytes + 2 * TEMPLATE_TOKENS_MAX, window)
-    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
-    if Capability.EMBEDDING in request.needs:
-        output_tokens = 0
-    elif request.output_tokens_max is not None:
-        output_tokens = min(output_tokens, request.output_tokens_max)
-    return endpoint.price.upper_usd(prompt_tokens, output_tokens * request.completions)

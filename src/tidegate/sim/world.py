@@ -27,10 +27,12 @@ from tidegate.core.model import (
     Policy,
     Probed,
     Released,
+    Request,
     Segment,
     Shipped,
     Started,
     Uploaded,
+    Wait,
     Warmed,
     replace,
 )
@@ -74,6 +76,7 @@ class _Drive:
         "shipments",
         "timer",
         "unpaid",
+        "unpaid_usd",
         "usd",
     )
 
@@ -95,6 +98,8 @@ class _Drive:
         # Steps for which nothing was sent, and whether that was the last that became of it.
         self.passed_over = 0
         self.unpaid = False
+        # Where it may not be paid for before so many dollars are left.
+        self.unpaid_usd: dict[str, float] = {}
         self.usd = 0.0
 
 
@@ -133,7 +138,7 @@ class World:
         self._held: dict[str, _Drive] = {}
         self._check_pending = False
         # When those that are held were looked at last, and which of the looks by the clock are still to come.
-        self._checked_s = 0.0
+        self._checked_s = self._enriched_s = 0.0
         self._recheck = 0
         # Since when there are sweeps, and when they end, where nothing more comes.
         self._sweeps_s, self._sweeps_end_s = -inf, -inf
@@ -304,14 +309,32 @@ class World:
     # --- a request ------------------------------------------------------------------------------------------------
 
     def _turn(self, drive: _Drive) -> None:
-        now_s, request = self.loop.now_s, drive.job.request
-        decision = drive.decision = self.router.decide(request, now_s)
+        now_s = self.loop.now_s
+        if drive.held_since_s is not None:
+            self._look_at_budget(drive)
+        decision = drive.decision = self.router.decide(drive.job.request, now_s)
         self._write(decision)
-        if decision.plan:
-            self._act(drive, drive.flight.start(decision.plan, now_s))
+        plan = decision.plan
+        if drive.unpaid_usd:
+            # A turn there would come to nothing again, and use up an attempt.
+            plan = tuple([step for step in plan if isinstance(step, Wait) or self._may_pay(drive, step.endpoint)])
+        if plan:
+            self._act(drive, drive.flight.start(plan, now_s))
         else:
             self._unhold(drive, released=True)
             self._over(drive, "refused" if drive.relayed is None else "failed_mid_stream")
+
+    def _look_at_budget(self, drive: _Drive) -> None:
+        """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
+        request, left_usd = drive.job.request, self._purse.left_usd(self.loop.now_s)
+        if self.router.at_stake_usd(request, left_usd):
+            self._unhold(drive, released=True)
+            drive.job = msgspec.structs.replace(drive.job, request=replace(request, budget_usd=left_usd))
+            self._write(drive.job.request)
+
+    def _may_pay(self, drive: _Drive, endpoint: str) -> bool:
+        needed_usd, left_usd = drive.unpaid_usd.get(endpoint), self._purse.left_usd(self.loop.now_s)
+        return needed_usd is None or left_usd is None or left_usd >= needed_usd
 
     def _act(self, drive: _Drive, actions: Iterable[fly.Action]) -> None:
         passed_over = drive.passed_over
@@ -367,6 +390,8 @@ class World:
         assert broken is not None, "nothing breaks off that was not relayed"
         # What has come back had content in it.
         said = drive.job.request.said_tokens + max(broken.came_tokens, 1)
+        # Less is asked for from now on than what could not be paid.
+        drive.unpaid_usd.clear()
         request = rest_of(
             came.request,
             said_tokens=said,
@@ -429,6 +454,7 @@ class World:
             # Decided when there was more left; the next step may be one that costs less.
             drive.passed_over += 1
             drive.unpaid = True
+            drive.unpaid_usd[name] = self._purse.most_usd(request, self.endpoints[name])
             self._unhold(drive, released=True)
             self._act(drive, drive.flight.failed(name, now_s))
             return
@@ -600,10 +626,30 @@ class World:
         if number > 0:
             self._recheck_later()
         assert self.router.held == len(self._held), "the router holds what is held"
-        for request in self.router.due(now_s):
+        turns = self.router.due(now_s)
+        if now_s - self._enriched_s >= SWEEP_S:
+            self._enriched_s, due = now_s, {request.id for request in turns}
+            turns += [request for request in self._enriched() if request.id not in due]
+        for request in turns:
             drive = self._held.get(request.id)
             if drive is not None:
                 self._turn(drive)
+
+    def _enriched(self) -> list[Request]:
+        """Those for whom more is left than they know of, by which somebody may be paid for them: no more of them than
+        there is money for."""
+        found, left_usd = list[Request](), self._purse.left_usd(self.loop.now_s)
+        if left_usd is None:
+            return found
+        for drive in self._held.values():
+            request = drive.job.request
+            if request.budget_usd is None or left_usd <= request.budget_usd:
+                continue
+            usd = self.router.at_stake_usd(request, left_usd)
+            if usd > 0.0:
+                left_usd -= usd
+                found.append(request)
+        return found
 
     def _recheck_later(self) -> None:
         """At the first sweep before which nobody has looked at those that are held for as long as they are left."""

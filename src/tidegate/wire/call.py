@@ -1,10 +1,17 @@
 """A request as a client made it, whatever the dialect: its fields as they came, and what is known of them."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 from msgspec import Raw
 
 from tidegate.core.model import Capability
+from tidegate.core.price import TEMPLATE_TOKENS_MAX
 
+# Of images and sounds nobody here knows the tokens: as many as there is room for.
+_MEDIA_TOKENS_MOST: Final = 2**31 - 1
+_NO_FIELDS: Final[Mapping[str, Raw]] = {}
 _NOTHING = memoryview(b"")
 
 
@@ -53,6 +60,25 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """Of the prompt, and of the tools before it."""
         return len(self.prompt) + len(self.tools)
 
+    @property
+    def prompt_tokens_most(self) -> int:
+        """What no tokenizer makes more of than there are bytes. What stands beside the prompt is read as well, as
+        schemas are, and so is what an engine of the client's dialect alone is sent; what is longer than a window is
+        no prompt."""
+        if self.media:
+            return _MEDIA_TOKENS_MOST
+        read_bytes = max(self.prompt_bytes, _bytes_of(self.fields), _bytes_of(self.native_fields))
+        return read_bytes + TEMPLATE_TOKENS_MAX * (self.messages + 1)
+
+    @property
+    def native_fields(self) -> Mapping[str, Raw]:
+        """What an engine is sent that speaks the client's own dialect; nothing where that is OpenAI's."""
+        return _NO_FIELDS if self.native is None else self.native.fields
+
     def without_text(self) -> "Call":
         """What is known of it, when nothing of it will be sent any more: of its body nothing is kept."""
         return msgspec.structs.replace(self, prompt=_NOTHING, tools=_NOTHING, knobs=None, fields={}, native=None)
+
+
+def _bytes_of(fields: Mapping[str, Raw]) -> int:
+    return sum([len(memoryview(value)) for value in fields.values()])
