@@ -132,7 +132,7 @@ def test_a_budget_counts_all_the_tokens_that_the_bytes_of_a_prompt_can_be() -> N
     assert decide(make.router(cloud), replace(counted, budget_usd=0.0049)).why is Why.OVER_BUDGET
     images = replace(counted, prompt_tokens_most=2**31 - 1)
     assert decide(make.router(cloud), replace(images, budget_usd=0.0101)).plan, "no more than there is room for"
-    several = replace(images, needs=(Capability.COMPLETION,), completions=2)
+    several = replace(images, prompts=2)
     assert decide(make.router(cloud), replace(several, budget_usd=0.0199)).plan == (), "each has a window"
 
 

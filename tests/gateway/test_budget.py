@@ -668,11 +668,14 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
         (Capability.CHAT, chat(response_format={"type": "json_schema", "json_schema": {"name": "a" * 9_000}})),
         (Capability.CHAT, {"messages": [{"role": "user", "content": [IMAGE]}]}),
         (Capability.COMPLETION, {"prompt": ["x" * 90_000] * 2, "max_tokens": 9}),
+        (Capability.COMPLETION, {"prompt": "x" * 90_000, "best_of": 5, "max_tokens": 9}),
+        (Capability.EMBEDDING, {"input": ["x" * 40_000, "x" * 9_000]}),
         (Capability.COMPLETION, {"prompt": "Say hi", "n": 2, "best_of": 3, "max_tokens": 9}),
     ],
 )
 def test_a_decision_counts_what_is_held_back(kind: Capability, body: dict[str, Any]) -> None:
-    call = parse(json.dumps({"model": "m"} | body).encode(), kind)
+    text = json.dumps({"model": "m"} | body).encode()
+    call = embeddings(text) if kind is Capability.EMBEDDING else parse(text, kind)
     table = ClassTable(classes={"chat": RequestClass(name="chat")}, default="chat")
     request, _ = intake(
         call, {}, id="r", now_s=0.0, table=table, ratio=TokenRatio(), salt=bytes(SALT_BYTES), budget_usd=1.0

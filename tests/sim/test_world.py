@@ -226,6 +226,20 @@ def test_whose_last_step_a_budget_forbids_is_refused_and_not_failed(
     assert (outcome.outcome, outcome.attempts, outcome.usd) == (came, attempts, 0.0)
 
 
+def test_without_caps_a_request_has_what_was_left_of_others_when_it_came() -> None:
+    endpoints = (core.endpoint("own", concurrency=1), core.endpoint("cloud", local=False, price=core.REMOTE_PRICE))
+    lines: list[Line] = []
+    world = World(endpoints, core.policy(), journal=lines.append)
+    places = {name: Local(name, Engine(profile(slots=1)), world.loop, world) for name in ("own", "cloud")}
+    poor = [replace(core.request(f"r{number}", arrived_s=1.0), budget_usd=0.0) for number in range(3)]
+    world.loop.at(1.5, places["own"].crash, 20.0)
+    jobs = [Job(request=one, prompt_tokens=20, output_tokens=300) for one in poor]
+    world.run(places, Listed(jobs), probe_s=5.0, until_s=LONG_S)
+    assert any(isinstance(line.fact, Held) for line in lines)
+    assert {line.fact.budget_usd for line in lines if isinstance(line.fact, Request)} == {0.0}
+    assert "cloud" not in {line.fact.endpoint for line in lines if isinstance(line.fact, Started)}
+
+
 def digest(seed: int) -> str:
     """Of the journal of a stage with trouble."""
     lines = Stage(seed, trouble=True, turns=1).lines

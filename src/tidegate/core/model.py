@@ -68,7 +68,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     """What the core may know of one inference request. Never the prompt.
 
     `prompt_tokens` is an estimate made from bytes, and `prompt_tokens_most` what no tokenizer makes more of, counted
-    where a budget is to hold it, 0 where it was not. `output_tokens_max` is the client's own bound, None where it
+    where a budget is to hold it, 0 where it was not; there are several `prompts` where each has a window of its own.
+    `output_tokens_max` is the client's own bound, None where it
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work. Where its
     class has a target for its `attainment`, those are the most, and what is learned says how much of them it is.
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
@@ -93,6 +94,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     prompt_bytes: int
     preamble_bytes: int = 0
     prompt_tokens_most: int = 0
+    prompts: int = 1
     output_tokens_max: int | None = None
     completions: int = 1
     needs: tuple[Capability, ...] = ()

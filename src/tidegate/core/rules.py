@@ -15,7 +15,6 @@ from tidegate.core.why import Why
 # Looking a member up in its class costs more than the comparison that follows.
 _IDENTICAL: Final = Likeness.IDENTICAL
 _SUBSTITUTE: Final = Likeness.SUBSTITUTE
-_COMPLETION: Final = Capability.COMPLETION
 _EMBEDDING: Final = Capability.EMBEDDING
 # From what is the same to what only stands in for it.
 _RANK_OF: Final = {likeness: rank for rank, likeness in enumerate(Likeness)}
@@ -66,15 +65,11 @@ def cost_usd_bound(request: Request, model: EndpointModel) -> float:
 
 def budget_usd_bound(request: Request, endpoint: Endpoint, window: int) -> float:
     """The most that any tokenizer can make it cost there, in dollars, which is what budgets hold back: see
-    `budget_usd_of`. Whose prompt was not counted has one message. `window` is believed to be there; where there may be
-    several prompts, each answer is counted as one of its own, with a window of its own."""
+    `budget_usd_of`. Whose prompt was not counted has one message. `window` is believed to be there."""
+    window = max(window, endpoint.context_tokens)
     prompt_tokens = request.prompt_tokens_most or request.prompt_bytes + 2 * TEMPLATE_TOKENS_MAX
-    window, output_tokens_max, needs = max(window, endpoint.context_tokens), request.output_tokens_max, request.needs
-    if _EMBEDDING in needs:
-        # Each of the texts has a window of its own, and how many there are is not told.
-        output_tokens_max = 0
-    else:
-        prompt_tokens = min(prompt_tokens, window * (request.completions if _COMPLETION in needs else 1))
+    output_tokens_max = 0 if _EMBEDDING in request.needs else request.output_tokens_max
+    prompt_tokens = min(prompt_tokens, window * request.prompts)
     return budget_usd_of(endpoint, window, prompt_tokens, output_tokens_max, request.completions)
 
 

@@ -175,10 +175,13 @@ class Drive:
 
     def _look_at_budget(self, now_s: float) -> None:
         """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
-        left_usd = self._dispatch.spending.headroom_usd(self.request.key, now_s)
-        if self._dispatch.router.at_stake_usd(self.request, left_usd):
+        request, left_usd = self.request, self._dispatch.spending.headroom_usd(self.request.key, now_s)
+        begins = request.budget_usd is None and left_usd is not None
+        if begins or self._dispatch.router.at_stake_usd(request, left_usd):
             self._unhold(now_s, released=True)
-            self.request = replace(self.request, budget_usd=left_usd)
+            # Nothing of what is asked has been let go: who is held has nobody's answer.
+            call = self._call if self._resumption is None else self._resumption.call
+            self.request = replace(request, budget_usd=left_usd, prompt_tokens_most=call.prompt_tokens_most)
             self._account.asks(self.request, now_s)
 
     def timer(self, now_s: float) -> None:

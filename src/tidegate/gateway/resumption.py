@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from tidegate.core.model import Request
+from tidegate.core.model import Request, replace
 from tidegate.core.resume import rest_of
 from tidegate.engines.base import Dialect
 from tidegate.gateway.attempt import Attempt
@@ -103,14 +103,18 @@ class Resumption:
             self._stream = attempt.reader.stream
         self.broken = attempt
         self.call = rest(self._wanted, self._text, self.tokens)
-        self.request = rest_of(
-            self._came,
+        came = self._came
+        request = rest_of(
+            came,
             said_tokens=self.tokens,
             said_bytes=len(self._text.encode()),
             spent_usd=spent_usd,
             to=self._others(attempt.endpoint),
             now_s=now_s,
         )
+        # What its budget is to hold is counted as it is written: what was said stands in JSON.
+        most = came.prompt_tokens_most and self.call.prompt_tokens_most
+        self.request = replace(request, prompt_tokens_most=most)
 
     def _others(self, endpoint: str) -> tuple[str, ...]:
         """Who has the same model and goes on with a text: the one that broke off only where nobody else may serve."""

@@ -191,9 +191,7 @@ def upper_usd(endpoint: Endpoint, call: Call, window: int) -> float:
     """The most that `call` can cost at `endpoint`, whose window is believed to be `window`: `budget_usd_bound` of what
     it is sent."""
     window = max(window, endpoint.context_tokens)
-    # Each of several prompts has a window of its own; choices of a chat have theirs after one prompt.
-    prompts = 1 if call.kind is Capability.CHAT else max(call.inputs, call.completions)
-    prompt_tokens = min(call.prompt_tokens_most, window * prompts)
+    prompt_tokens = min(max(call.prompt_tokens_most, call.native_tokens_most), window * call.prompts)
     answers = max(call.completions, call.generated)
     return budget_usd_of(endpoint, window, prompt_tokens, 0 if call.kind is EMBEDDING else asked_most(call), answers)
 

@@ -25,9 +25,11 @@ from tidegate.core.model import (
     Observation,
     Overrides,
     Policy,
+    Prefill,
     Probed,
     Released,
     Request,
+    Run,
     Segment,
     Shipped,
     Started,
@@ -98,8 +100,8 @@ class _Drive:
         # Steps for which nothing was sent, and whether that was the last that became of it.
         self.passed_over = 0
         self.unpaid = False
-        # Where it may not be paid for before so many dollars are left.
-        self.unpaid_usd: dict[str, float] = {}
+        # Where all of it, or its prompt alone, may not be paid for before so many dollars are left.
+        self.unpaid_usd: dict[tuple[str, bool], float] = {}
         self.usd = 0.0
 
 
@@ -317,23 +319,33 @@ class World:
         plan = decision.plan
         if drive.unpaid_usd:
             # A turn there would come to nothing again, and use up an attempt.
-            plan = tuple([step for step in plan if isinstance(step, Wait) or self._may_pay(drive, step.endpoint)])
+            plan = tuple([step for step in plan if isinstance(step, Wait) or self._may_pay(drive, step)])
         if plan:
             self._act(drive, drive.flight.start(plan, now_s))
+            return
+        self._unhold(drive, released=True)
+        if decision.plan:
+            self._give_up(drive, committed=drive.relayed is not None)
         else:
-            self._unhold(drive, released=True)
             self._over(drive, "refused" if drive.relayed is None else "failed_mid_stream")
+
+    def _give_up(self, drive: _Drive, *, committed: bool) -> None:
+        """Nobody is left who could be asked."""
+        without = "refused" if drive.unpaid else "failed"
+        self._over(drive, "failed_mid_stream" if committed else without)
 
     def _look_at_budget(self, drive: _Drive) -> None:
         """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
         request, left_usd = drive.job.request, self._purse.left_usd(self.loop.now_s)
-        if self.router.at_stake_usd(request, left_usd):
+        # Without caps there is what was left of others' when it came, in the day that is played again.
+        if left_usd is not None and self.router.at_stake_usd(request, left_usd):
             self._unhold(drive, released=True)
             drive.job = msgspec.structs.replace(drive.job, request=replace(request, budget_usd=left_usd))
             self._write(drive.job.request)
 
-    def _may_pay(self, drive: _Drive, endpoint: str) -> bool:
-        needed_usd, left_usd = drive.unpaid_usd.get(endpoint), self._purse.left_usd(self.loop.now_s)
+    def _may_pay(self, drive: _Drive, step: Run | Prefill) -> bool:
+        needed_usd = drive.unpaid_usd.get((step.endpoint, isinstance(step, Prefill)))
+        left_usd = self._purse.left_usd(self.loop.now_s)
         return needed_usd is None or left_usd is None or left_usd >= needed_usd
 
     def _act(self, drive: _Drive, actions: Iterable[fly.Action]) -> None:
@@ -359,8 +371,7 @@ class World:
                 case fly.Hold():
                     self._hold(drive)
                 case fly.GiveUp():
-                    without = "refused" if drive.unpaid else "failed"
-                    self._over(drive, "failed_mid_stream" if action.committed else without)
+                    self._give_up(drive, committed=action.committed)
                 case fly.Relay():
                     # Of an answer in one piece its client has nothing before the end.
                     if drive.came.request.stream:
@@ -450,11 +461,12 @@ class World:
         if self._obeys:
             assert may_go_to(request, self.endpoints[name]), "data stays where it must"
             assert not barred_by(request.rulings, name), "operators' rules are kept"
-        if not self._purse.hold(request, self.endpoints[name], now_s):
+        paid = prefill_of(request) if target else request
+        if not self._purse.hold(paid, self.endpoints[name], now_s):
             # Decided when there was more left; the next step may be one that costs less.
             drive.passed_over += 1
             drive.unpaid = True
-            drive.unpaid_usd[name] = self._purse.most_usd(request, self.endpoints[name])
+            drive.unpaid_usd[name, bool(target)] = self._purse.most_usd(paid, self.endpoints[name])
             self._unhold(drive, released=True)
             self._act(drive, drive.flight.failed(name, now_s))
             return
@@ -462,7 +474,7 @@ class World:
         timed = request.prompt_bytes >= self.router.endpoint(name).late.telling_bytes
         job = drive.job
         if target:
-            job = msgspec.structs.replace(job, request=prefill_of(request))
+            job = msgspec.structs.replace(job, request=paid)
         elif has_come(request.shipped, name):
             job = msgspec.structs.replace(job, computed_tokens=job.prompt_tokens - 1)
         streamed = self.router.endpoint(name).endpoint.streams_to(request)

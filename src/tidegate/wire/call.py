@@ -61,14 +61,24 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.prompt) + len(self.tools)
 
     @property
+    def prompts(self) -> int:
+        """How many of them have a window of their own: choices of a chat have theirs after one prompt."""
+        return 1 if self.kind is Capability.CHAT else max(self.inputs, self.completions)
+
+    @property
     def prompt_tokens_most(self) -> int:
         """What no tokenizer makes more of than there are bytes. What stands beside the prompt is read as well, as
-        schemas are, and so is what an engine of the client's dialect alone is sent; what is longer than a window is
-        no prompt."""
+        schemas are; what is longer than a window is no prompt."""
         if self.media:
             return _MEDIA_TOKENS_MOST
-        read_bytes = max(self.prompt_bytes, _bytes_of(self.fields), _bytes_of(self.native_fields))
-        return read_bytes + TEMPLATE_TOKENS_MAX * (self.messages + 1)
+        return max(self.prompt_bytes, _bytes_of(self.fields)) + TEMPLATE_TOKENS_MAX * (self.messages + 1)
+
+    @property
+    def native_tokens_most(self) -> int:
+        """The same of what an engine of the client's own dialect is sent; 0 where that is OpenAI's."""
+        if self.native is None:
+            return 0
+        return _bytes_of(self.native.fields) + TEMPLATE_TOKENS_MAX * (self.messages + 1)
 
     @property
     def native_fields(self) -> Mapping[str, Raw]:

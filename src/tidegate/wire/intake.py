@@ -75,6 +75,7 @@ def intake(
         prompt_bytes=call.prompt_bytes,
         preamble_bytes=len(call.tools),
         prompt_tokens_most=0 if budget_usd is None else call.prompt_tokens_most,
+        prompts=call.prompts,
         output_tokens_max=call.output_tokens_max,
         completions=max(call.completions, call.generated),
         needs=call.needs,
