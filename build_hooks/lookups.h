@@ -12,7 +12,7 @@
  * And whether something is of a class whose metaclass has no opinion of its own, as msgspec's has none, is asked of the
  * class itself: a no is 500 instructions the usual way.
  *
- * lookups.py has it included before all else. Elsewhere than on GIL builds of CPython 3.11 to 3.14 nothing changes.
+ * compiled.py has it included before all else. Elsewhere than on GIL builds of CPython 3.11 to 3.14 nothing changes.
  */
 #ifndef TIDEGATE_LOOKUPS_H
 #define TIDEGATE_LOOKUPS_H

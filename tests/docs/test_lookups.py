@@ -73,7 +73,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("reader")
     (folder / "reader.py").write_text(READER)
     (folder / "setup.py").write_text(SETUP)
-    flags = loaded(ROOT / "build_hooks" / "lookups.py", "lookups").flags(os.environ.get("CFLAGS"))
+    flags = loaded(ROOT / "build_hooks" / "compiled.py", "compiled").flags(os.environ.get("CFLAGS"))
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, env=os.environ | {"CFLAGS": flags}, check=True, capture_output=True)
     (found,) = folder.glob("reader.*.so")

@@ -17,6 +17,7 @@ from tidegate.gateway.probe import Prober
 from tidegate.gateway.upstream import Upstream
 from tidegate.gateway.warmer import Warmer
 from tidegate.http.client import Origin, Pool
+from tidegate.http.lanes import lanes
 
 # Fail-over may fill an endpoint beyond its concurrency, and probes come on top.
 PROBE_CONNECTIONS = 64
@@ -46,6 +47,7 @@ class Fleet:
         self._dispatch = dispatch
         self._clock = clock
         self._members: dict[str, Member] = {}
+        self._lanes = lanes()
         self._retiring: set[asyncio.Task[None]] = set()
 
     def canaries(self) -> dict[str, Canary]:
@@ -138,6 +140,8 @@ class Fleet:
         await asyncio.gather(*tasks, return_exceptions=True)
         for member in self._members.values():
             await member.upstream.pool.close()
+        if self._lanes is not None:
+            self._lanes.close()
 
     def _forgiven(self, member: Member, seen: Probed) -> Probed:
         """One lost probe is bad luck: an engine that was up stays so, as it was known, and the next probe decides."""
@@ -163,6 +167,7 @@ class Fleet:
                 clock=self._clock,
                 connections_max=endpoint.concurrency + PROBE_CONNECTIONS,
                 connect_timeout_s=settings.connect_timeout_s,
+                lanes=self._lanes,
             )
         dialect = dialect_of(settings.engine.value, settings.url.host, settings.url.path, settings.model or None)
         upstream = Upstream(

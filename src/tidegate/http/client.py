@@ -17,6 +17,7 @@ from tidegate.clock import Clock
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
 from tidegate.http.head import Headers, fields, request_line
+from tidegate.http.lanes import Lanes
 from tidegate.http.link import Link
 from tidegate.http.upload import Told, Upload
 
@@ -81,9 +82,11 @@ class Pool:
         waiting_max: int = 1024,  # as many again as can run: beyond that waiting has no end
         header_bytes_max: int = 64 * 1024,  # vendors send 4 KiB
         sweep_s: float = 0.25,  # how late a time-out may fire; a pass over 500 streams costs 50 us
+        lanes: Lanes | None = None,  # those of the loop
     ) -> None:
         self.header_bytes_max = header_bytes_max
         self.origin = origin
+        self.lanes = lanes
         self._host = b"host: %b\r\n" % origin.authority
         self._is_address = _is_address(origin.host)
         self._clock = clock

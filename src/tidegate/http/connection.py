@@ -38,7 +38,6 @@ class Connection(asyncio.Protocol):
         "_held",
         "_held_bytes",
         "_limits",
-        "_over_tls",
         "_reader",
         "_reading_paused",
         "_server",
@@ -46,6 +45,7 @@ class Connection(asyncio.Protocol):
         "_stalled_bytes",
         "_timed",
         "_write_paused",
+        "over_tls",
         "peer",
         "transport",
     )
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._reading_paused = False
         self._write_paused = False
-        self._over_tls = False
+        self.over_tls = False
         self._delivering = False  # what is written is all that is still to be done
         self._stall_s = 0.0
         self._stalled_bytes = 0
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport, or refuse if there are too many connections."""
         self.transport = cast("asyncio.Transport", transport)
-        self._over_tls = transport.get_extra_info("sslcontext") is not None
+        self.over_tls = transport.get_extra_info("sslcontext") is not None
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         self.transport.set_write_buffer_limits(high=self._limits.write_high_water)
@@ -376,7 +376,7 @@ class Connection(asyncio.Protocol):
     def _untaken_bytes(self) -> int:
         """What becomes less as what is written is taken: the bytes that wait here. TLS hands on at once what it is
         given, and says that it holds nothing: of that it is what was acknowledged, counted down."""
-        if self._over_tls:
+        if self.over_tls:
             done = acknowledged_bytes(self.transport, closing=True)
             if done is not None:
                 return -done

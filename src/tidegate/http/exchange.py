@@ -1,5 +1,6 @@
 """One request and its response, as the layer above sees them."""
 
+import asyncio
 import socket
 import struct
 from collections.abc import Callable
@@ -203,6 +204,13 @@ class Exchange:
         framed = self._framed(data)
         if framed:
             self._transport.write(framed)
+
+    @property
+    def sink(self) -> asyncio.Transport | None:
+        """By what an answer in chunks goes out as it is; None for any other, and over TLS."""
+        if self._phase is not _CHUNKED or self._connection.over_tls:
+            return None
+        return self._transport
 
     def pass_on(self, chunk: bytes) -> bool:
         """Send a piece that is framed as a chunk already; False where this answer is not sent in chunks, or not now."""

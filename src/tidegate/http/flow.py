@@ -3,7 +3,7 @@
 from typing import Final
 
 from tidegate.http.exchange import Exchange
-from tidegate.wire.repeat import TEXT_BYTES_MAX, Repeat, is_text
+from tidegate.wire.repeat import TEXT_BYTES_MAX, Counted, Repeat, is_text
 
 # A chunk of a stream is one token, or a few: its size as servers write it. What is larger, or written otherwise (with
 # zeros, with extensions), is the parser's.
@@ -16,14 +16,20 @@ for _size in range(1, CHUNK_BYTES_MAX + 1):
 
 
 class Flow:
-    """Hands chunks that repeat the one before on to the client as they came: framed as they are to go out."""
+    """Hands chunks that repeat the one before on to the client as they came: framed as they are to go out.
 
-    __slots__ = ("_behind", "_exchange", "_repeat")
+    `before` and `behind` are what stands around the text of each. The `sink` is the transport by which they go, None
+    where nothing is to be sent beside it.
+    """
+
+    __slots__ = ("_behind", "_exchange", "_repeat", "before", "behind", "sink")
 
     def __init__(self, repeat: Repeat, exchange: Exchange) -> None:
         self._repeat = repeat
         self._exchange = exchange
         self._behind = repeat.behind + b"\r\n"
+        self.before, self.behind = repeat.before, repeat.behind
+        self.sink = exchange.sink
 
     def passes(self, data: bytes) -> bool:
         """Whether that was all of one such chunk, and is on its way. What is not has to be read."""
@@ -44,3 +50,11 @@ class Flow:
             return False
         repeat.count(end - begin)
         return True
+
+    def send(self, chunks: bytes) -> None:
+        """What has passed elsewhere goes the usual way after all."""
+        self._exchange.pass_on(chunks)
+
+    def count_in(self, other: Counted) -> None:
+        """What passes there counts as what passes here."""
+        self._repeat.count_in(other)

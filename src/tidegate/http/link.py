@@ -12,6 +12,7 @@ from tidegate.http.flow import CHUNK_BYTES_MAX, Flow
 from tidegate.http.upload import acknowledged_bytes
 
 if TYPE_CHECKING:
+    from tidegate.http._lanes import Lane
     from tidegate.http.client import Pool
 
 _REPEATS_MAX = 200  # vendors send about 40 fields in all
@@ -45,7 +46,7 @@ class Link(asyncio.Protocol):
 
     Of a body that comes in small chunks, the parser is shown the first and whatever is none: between two chunks it
     stands as it stood before them, so that whole ones need not go through it. Nor does the receiver see those that its
-    `flow` passes.
+    `flow` passes. Where there are lanes, such a stream is read in one, and here whatever it does not pass.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Link(asyncio.Protocol):
         "_headers",
         "_heard",
         "_keep_alive",
+        "_lane",
         "_over_tls",
         "_parser",
         "_paused",
@@ -112,6 +114,7 @@ class Link(asyncio.Protocol):
         self._fault: tuple[Cause, str] | None = None
         self._heard = False  # a head or a piece of the body came since the last sweep
         self._silent_at_s = inf
+        self._lane: Lane | None = None  # it reads in the transport's place
 
     # ------------------------------------------------------------------ the pool and the call call
 
@@ -138,11 +141,13 @@ class Link(asyncio.Protocol):
 
     def drop(self) -> None:
         """Close at once; nobody is told."""
+        self._leave()
         self._call = self._receiver = self.flow = None
         self.transport.abort()
 
     def fail(self, cause: Cause, message: str) -> None:
         """Give the connection up and tell the receiver why."""
+        self._leave()
         call, self._call, self._receiver, self.flow = self._call, None, None, None
         if call is not None and call.upload is not None:
             call.uploaded()
@@ -156,6 +161,9 @@ class Link(asyncio.Protocol):
         """Stop reading."""
         if not self._paused and not self.transport.is_closing():
             self._paused = True
+            if self._lane is not None:
+                self._leave()
+                return
             if self._over_tls:
                 # It would read on below, up to what it may hold, and lose that where the upstream closes meanwhile.
                 _limit_held(self.transport, 0)
@@ -172,6 +180,8 @@ class Link(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Enforce the time-outs of the call, if there is one."""
+        if self._lane is not None and self._lane.heard():
+            self._heard = True
         if self._rest and not self._heard:
             self._show_rest()
         call = self._call
@@ -206,6 +216,8 @@ class Link(asyncio.Protocol):
             flow = self.flow
             if flow is not None and not self._rest and flow.passes(data):
                 self._heard = True
+                if self._lane is None:
+                    self._join(flow)
                 return
             data = self._chunks(data, receiver)
             if not data:
@@ -241,6 +253,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The upstream is gone."""
         self.lost = True
+        self._leave()
         if self._rest:
             self._show_rest()
         self._parser = None  # it knows this: without the cycle both are gone at once
@@ -260,6 +273,30 @@ class Link(asyncio.Protocol):
             self.fail(Cause.RESET, str(exc) if exc else "closed before the response was complete")
         else:
             self._pool.discard(self)
+
+    # ------------------------------------------------------------------ the lane calls
+
+    def take(self, data: bytes, unsent: int) -> None:
+        """This has come to the lane, nothing where the stream ends or breaks off. Of its first bytes so many are what
+        flows, and could not be sent; the rest is to be read."""
+        lane, flow = self._lane, self.flow
+        if self._call is None:
+            # It was given up meanwhile, on account of another.
+            return
+        if not data:
+            # The transport finds the same, and what it means.
+            self._read_on()
+            return
+        if unsent:
+            assert flow is not None, "nothing else has passed"
+            # That it is in the way of the client may take the link out of its lane.
+            flow.send(data[:unsent])
+            data = data[unsent:]
+        if data:
+            self.data_received(data)
+        flow = self.flow
+        if flow is not None and lane is not None and self._lane is lane and self._flows and not self._rest:
+            lane.arm(flow.before, flow.behind)
 
     # ------------------------------------------------------------------ the parser calls
 
@@ -349,6 +386,30 @@ class Link(asyncio.Protocol):
 
     # ------------------------------------------------------------------ inside
 
+    def _join(self, flow: Flow) -> None:
+        lanes, sink = self._pool.lanes, flow.sink
+        # Where writing the last chunk has filled the client's buffer, nothing is read.
+        if lanes is None or sink is None or self._over_tls or self._paused:
+            return
+        self._lane = lane = lanes.join(self, self.transport, sink)
+        if lane is not None:
+            self.transport.pause_reading()
+            flow.count_in(lane)
+            lane.arm(flow.before, flow.behind)
+
+    def _leave(self) -> None:
+        """Nobody reads until the transport does."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.leave()
+
+    def _read_on(self) -> None:
+        """By the transport again, where it was a lane."""
+        if self._lane is not None:
+            self._leave()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
     def _chunks(self, data: bytes, receiver: Receiver) -> bytes:
         """Hand over the chunks that are whole now, and keep one that is not; what the parser has to see is returned."""
         if self._rest:
@@ -423,6 +484,7 @@ class Link(asyncio.Protocol):
 
     def _finish(self, call: Call, receiver: Receiver) -> None:
         self._call = self._receiver = self.flow = call.link = call.receiver = None
+        self._read_on()
         if self._paused:
             self.resume()
         # An upstream that answers before it has read the request may never read the rest of it.

@@ -1,7 +1,7 @@
 """Frames of a stream that are as the one before but for their text, as nearly all of an answer are: known by what
 stands around it, and not decoded."""
 
-from typing import Final
+from typing import Final, Protocol
 
 # What stands in a frame as it is meant: letters of which each is a byte, none with a meaning of its own in JSON. By how
 # often English has them: each letter of a text is looked for from the first of these on.
@@ -16,14 +16,43 @@ _TEXTS: Final = (b"content", b"reasoning_content", b"reasoning", b"text")
 _KEYS: Final = [b'"%b":%b' % (key, space) for key in _TEXTS for space in (b"", b" ")]
 
 
+class Counted(Protocol):
+    """What somebody else has counted so far."""
+
+    @property
+    def chunks(self) -> int: ...  # noqa: D102 - as below
+    @property
+    def letters(self) -> int: ...  # noqa: D102
+
+
 class Tally:
     """What of an answer has come: how many chunks brought content, and the letters in it."""
 
-    __slots__ = ("chunks", "letters")
+    __slots__ = ("_chunks", "_letters", "_others")
 
     def __init__(self) -> None:
-        self.chunks = 0
-        self.letters = 0
+        self._chunks = self._letters = 0
+        self._others: list[Counted] = []
+
+    @property
+    def chunks(self) -> int:
+        """Those that brought content."""
+        return self._chunks + sum([other.chunks for other in self._others])
+
+    @property
+    def letters(self) -> int:
+        """Those in them."""
+        return self._letters + sum([other.letters for other in self._others])
+
+    def count(self, letters: int) -> None:
+        """One more has come, with so many letters."""
+        self._chunks += 1
+        self._letters += letters
+
+    def count_in(self, other: Counted) -> None:
+        """What that counts, it counts for this."""
+        # One whose client pauses it often has had many.
+        self._chunks, self._letters, self._others = self.chunks, self.letters, [other]
 
 
 class Repeat:
@@ -43,10 +72,12 @@ class Repeat:
 
     def count(self, text_bytes: int) -> None:
         """One more has come, with a text of so many letters."""
-        tally = self._tally
-        tally.chunks += 1
-        tally.letters += text_bytes
+        self._tally.count(text_bytes)
         self.again = True
+
+    def count_in(self, other: Counted) -> None:
+        """The same, told by who counts them."""
+        self._tally.count_in(other)
 
     def text_bytes(self, frame: bytes) -> int:
         """How long the text of a frame is that is this one again; 0 for all else."""

@@ -218,8 +218,7 @@ class StreamReader:
         choices = chunk.choices
         if brings_content(chunk):
             self.content = True
-            self._tally.chunks += 1
-            self._tally.letters += letters(chunk)
+            self._tally.count(letters(chunk))
             self.reasoned = self.reasoned or brings_reasoning(chunk)
             if self._said is not None:
                 self._said.take(data, chunk)

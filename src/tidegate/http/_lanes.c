@@ -1,0 +1,375 @@
+/* Streams on their way between two sockets, whose chunks repeat each other but for their text: read, compared, counted
+   and sent on without the interpreter. lanes.py beside this has who calls it, flow.py the same in Python, and
+   wire/repeat.py what a repeat is.
+
+   Nothing is known of HTTP here but how a chunk is framed, and nothing is lost: what does not pass is handed over as it
+   was read, and nothing more is passed before its owner has read that and says so (`arm`). */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define READ_BYTES (64 * 1024)
+/* So many of those that are ready have their turn; then others of the loop have theirs. */
+#define EVENTS_MAX 64
+/* As flow.py and wire/repeat.py have them. */
+#define SIZE_DIGITS_MAX 3
+#define TEXT_BYTES_MAX 512
+
+typedef struct {
+    PyObject_HEAD
+    int epoll;
+    char buffer[READ_BYTES];
+} Poll;
+
+typedef struct {
+    PyObject_HEAD
+    Poll *poll; /* NULL once it has left, and owner and transport with it */
+    int source, sink;
+    PyObject *owner, *transport; /* the transport is the sink's */
+    PyObject *before, *behind;   /* bytes; NULL where nothing passes */
+    bool unsure;                 /* whether the transport may still hold back something that was written to it */
+    bool heard;                  /* whether anything has passed since somebody asked */
+    bool broken;                 /* something of it was lost: there was no memory to hand it over */
+    unsigned long long chunks, letters;
+} Lane;
+
+static PyTypeObject LaneType, PollType;
+static PyObject *name_is_closing, *name_buffered;
+static bool plain[256];
+
+/* --- a lane ------------------------------------------------------------------------------------------------------ */
+
+static void disarm(Lane *lane)
+{
+    Py_CLEAR(lane->before);
+    Py_CLEAR(lane->behind);
+}
+
+/* Has nothing read for it any more; the reference that the poll has goes. */
+static void take_out(Lane *lane)
+{
+    Poll *poll = lane->poll;
+    if (poll == NULL)
+        return;
+    lane->poll = NULL;
+    if (poll->epoll >= 0)
+        epoll_ctl(poll->epoll, EPOLL_CTL_DEL, lane->source, NULL);
+    disarm(lane);
+    Py_CLEAR(lane->owner);
+    Py_CLEAR(lane->transport);
+    Py_DECREF(poll);
+    Py_DECREF(lane);
+}
+
+static PyObject *lane_arm(Lane *lane, PyObject *args)
+{
+    PyObject *before, *behind;
+    if (!PyArg_ParseTuple(args, "SS", &before, &behind))
+        return NULL;
+    if (lane->poll != NULL) {
+        Py_INCREF(before);
+        Py_XSETREF(lane->before, before);
+        Py_INCREF(behind);
+        Py_XSETREF(lane->behind, behind);
+        lane->unsure = true;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_leave(Lane *lane, PyObject *unused)
+{
+    (void)unused;
+    take_out(lane);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_heard(Lane *lane, PyObject *unused)
+{
+    (void)unused;
+    bool heard = lane->heard;
+    lane->heard = false;
+    return PyBool_FromLong(heard);
+}
+
+static PyObject *lane_chunks(Lane *lane, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(lane->chunks);
+}
+
+static PyObject *lane_letters(Lane *lane, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(lane->letters);
+}
+
+static void lane_dealloc(Lane *lane)
+{
+    disarm(lane);
+    Py_XDECREF(lane->owner);
+    Py_XDECREF(lane->transport);
+    Py_TYPE(lane)->tp_free((PyObject *)lane);
+}
+
+static PyMethodDef lane_methods[] = {
+    {"arm", (PyCFunction)lane_arm, METH_VARARGS, NULL},
+    {"leave", (PyCFunction)lane_leave, METH_NOARGS, NULL},
+    {"heard", (PyCFunction)lane_heard, METH_NOARGS, NULL},
+    {0},
+};
+
+static PyGetSetDef lane_getset[] = {
+    {"chunks", (getter)lane_chunks, NULL, NULL, NULL},
+    {"letters", (getter)lane_letters, NULL, NULL, NULL},
+    {0},
+};
+
+static PyTypeObject LaneType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tidegate.http._lanes.Lane",
+    .tp_basicsize = sizeof(Lane),
+    .tp_dealloc = (destructor)lane_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_methods = lane_methods,
+    .tp_getset = lane_getset,
+};
+
+/* --- what passes ------------------------------------------------------------------------------------------------- */
+
+/* The bytes of the chunk that these begin with, where all of it is here and it is a repeat; else 0. */
+static size_t passes(const Lane *lane, const char *at, size_t size, size_t *letters)
+{
+    size_t before = PyBytes_GET_SIZE(lane->before), behind = PyBytes_GET_SIZE(lane->behind);
+    size_t told = 0, digits = 0;
+    while (digits < SIZE_DIGITS_MAX && digits < size) {
+        char c = at[digits];
+        if (c >= '0' && c <= '9')
+            told = told * 16 + (c - '0');
+        else if (c >= 'a' && c <= 'f')
+            told = told * 16 + (c - 'a' + 10);
+        else
+            break;
+        digits++;
+    }
+    if (digits == 0 || at[0] == '0' || told <= before + behind || size < digits + 2 + told + 2)
+        return 0;
+    size_t text = told - before - behind;
+    if (text > TEXT_BYTES_MAX || at[digits] != '\r' || at[digits + 1] != '\n')
+        return 0;
+    const char *frame = at + digits + 2, *end = frame + before + text;
+    if (memcmp(frame, PyBytes_AS_STRING(lane->before), before) != 0)
+        return 0;
+    if (memcmp(end, PyBytes_AS_STRING(lane->behind), behind) != 0 || end[behind] != '\r' || end[behind + 1] != '\n')
+        return 0;
+    for (const char *letter = frame + before; letter < end; letter++)
+        if (!plain[(unsigned char)*letter])
+            return 0;
+    *letters += text;
+    return digits + 2 + told + 2;
+}
+
+/* Whether the transport says so; what it cannot say is told as true. */
+static bool says(Lane *lane, PyObject *name)
+{
+    PyObject *said = PyObject_CallMethodNoArgs(lane->transport, name);
+    int is = said == NULL ? -1 : PyObject_IsTrue(said);
+    Py_XDECREF(said);
+    if (is < 0)
+        PyErr_Clear();
+    return is != 0;
+}
+
+/* Whether what is sent now comes behind all that the transport was given. One that closes may have closed the socket,
+   whose number is then another's. */
+static bool is_clear(Lane *lane)
+{
+    if (says(lane, name_is_closing))
+        return false;
+    if (lane->unsure)
+        lane->unsure = says(lane, name_buffered);
+    return !lane->unsure;
+}
+
+/* Hands over what did not pass, nothing at the end of the stream: of its first bytes so many have passed, and could not
+   be sent. */
+static int hand_over(Lane *lane, PyObject *found, const char *data, size_t size, size_t unsent)
+{
+    disarm(lane);
+    PyObject *told = Py_BuildValue("(Oy#n)", lane->owner, data, (Py_ssize_t)size, (Py_ssize_t)unsent);
+    if (told == NULL)
+        return -1;
+    int wrong = PyList_Append(found, told);
+    Py_DECREF(told);
+    return wrong;
+}
+
+/* Reads once, and sends on what passes; -1 with an exception where there is no memory. */
+static int forward(Poll *poll, Lane *lane, PyObject *found)
+{
+    char *buffer = poll->buffer;
+    ssize_t got = recv(lane->source, buffer, READ_BYTES, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return 0;
+    if (got <= 0)
+        return hand_over(lane, found, "", 0, 0);
+    if (lane->broken)
+        return 0;
+    size_t size = got, passed = 0, step;
+    if (lane->before != NULL && is_clear(lane)) {
+        size_t letters = 0;
+        while (passed < size && (step = passes(lane, buffer + passed, size - passed, &letters)) > 0) {
+            passed += step;
+            lane->chunks++;
+        }
+        lane->letters += letters;
+    }
+    size_t sent = 0;
+    if (passed > 0) {
+        lane->heard = true;
+        ssize_t taken = send(lane->sink, buffer, passed, MSG_DONTWAIT | MSG_NOSIGNAL);
+        /* Whatever is wrong with the socket, its transport will find. */
+        sent = taken < 0 ? 0 : taken;
+    }
+    if (sent == size)
+        return 0;
+    return hand_over(lane, found, buffer + sent, size - sent, passed - sent);
+}
+
+/* --- all of them ------------------------------------------------------------------------------------------------- */
+
+static PyObject *poll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if (!PyArg_ParseTuple(args, "") || (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0))
+        return NULL;
+    Poll *poll = (Poll *)type->tp_alloc(type, 0);
+    if (poll == NULL)
+        return NULL;
+    poll->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (poll->epoll < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(poll);
+        return NULL;
+    }
+    return (PyObject *)poll;
+}
+
+static PyObject *poll_fileno(Poll *poll, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(poll->epoll);
+}
+
+static PyObject *poll_join(Poll *poll, PyObject *args)
+{
+    PyObject *owner, *transport;
+    int source, sink;
+    if (!PyArg_ParseTuple(args, "OiOi", &owner, &source, &transport, &sink))
+        return NULL;
+    Lane *lane = PyObject_New(Lane, &LaneType);
+    if (lane == NULL)
+        return NULL;
+    Py_INCREF(owner);
+    Py_INCREF(transport);
+    lane->poll = NULL;
+    lane->source = source;
+    lane->sink = sink;
+    lane->owner = owner;
+    lane->transport = transport;
+    lane->before = lane->behind = NULL;
+    lane->unsure = true;
+    lane->heard = lane->broken = false;
+    lane->chunks = lane->letters = 0;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = lane};
+    if (epoll_ctl(poll->epoll, EPOLL_CTL_ADD, source, &event) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(lane);
+        return NULL;
+    }
+    Py_INCREF(poll);
+    lane->poll = poll;
+    Py_INCREF(lane); /* the poll's own */
+    return (PyObject *)lane;
+}
+
+static PyObject *poll_run(Poll *poll, PyObject *unused)
+{
+    (void)unused;
+    struct epoll_event events[EVENTS_MAX];
+    int count = epoll_wait(poll->epoll, events, EVENTS_MAX, 0);
+    PyObject *found = PyList_New(0);
+    if (found == NULL)
+        return NULL;
+    for (int at = 0; at < count; at++) {
+        Lane *lane = events[at].data.ptr;
+        if (forward(poll, lane, found) < 0) {
+            /* Others are not to lose what was read of theirs; this stream breaks off here, with what is behind it. */
+            PyErr_WriteUnraisable(lane->owner);
+            lane->broken = true;
+            shutdown(lane->source, SHUT_RDWR);
+        }
+    }
+    return found;
+}
+
+static PyObject *poll_close(Poll *poll, PyObject *unused)
+{
+    (void)unused;
+    if (poll->epoll >= 0)
+        close(poll->epoll);
+    poll->epoll = -1;
+    Py_RETURN_NONE;
+}
+
+static void poll_dealloc(Poll *poll)
+{
+    if (poll->epoll >= 0)
+        close(poll->epoll);
+    Py_TYPE(poll)->tp_free((PyObject *)poll);
+}
+
+static PyMethodDef poll_methods[] = {
+    {"fileno", (PyCFunction)poll_fileno, METH_NOARGS, NULL},
+    {"join", (PyCFunction)poll_join, METH_VARARGS, NULL},
+    {"run", (PyCFunction)poll_run, METH_NOARGS, NULL},
+    {"close", (PyCFunction)poll_close, METH_NOARGS, NULL},
+    {0},
+};
+
+static PyTypeObject PollType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tidegate.http._lanes.Poll",
+    .tp_basicsize = sizeof(Poll),
+    .tp_dealloc = (destructor)poll_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_methods = poll_methods,
+    .tp_new = poll_new,
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "tidegate.http._lanes",
+    .m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__lanes(void)
+{
+    name_is_closing = PyUnicode_InternFromString("is_closing");
+    name_buffered = PyUnicode_InternFromString("get_write_buffer_size");
+    if (name_is_closing == NULL || name_buffered == NULL || PyType_Ready(&LaneType) < 0 || PyType_Ready(&PollType) < 0)
+        return NULL;
+    for (int letter = 0x20; letter < 0x7F; letter++)
+        plain[letter] = letter != '"' && letter != '\\';
+    PyObject *made = PyModule_Create(&module);
+    if (made == NULL)
+        return NULL;
+    if (PyModule_AddObjectRef(made, "Lane", (PyObject *)&LaneType) < 0 ||
+        PyModule_AddObjectRef(made, "Poll", (PyObject *)&PollType) < 0) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return made;
+}
