@@ -4,7 +4,7 @@ from math import exp, log
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import make
@@ -87,6 +87,7 @@ def test_a_load_is_responsible_for_what_is_longer_than_it_explains_as_for_what_i
 
 
 @given(st.lists(st.tuples(seconds, st.integers(1, 9), sigmas), min_size=1, max_size=6), st.floats(0.1, 4.0))
+@example([(1.0, 1, 1.0), (5.0, 1, 1.0), (5.0, 1, 2.0), (18.0, 4, 0.125), (19.0, 4, 1.0)], 0.375)
 def test_a_quantile_of_many_causes_has_their_shares_below_it(
     drawn: list[tuple[float, int, float]], deviations: float
 ) -> None:

@@ -20,6 +20,8 @@ _NEWS_SHARE: Final = 0.1
 # By how much the share below a quantile may be off, and how soon that is found.
 _CLOSE: Final = 1e-9
 _ROUNDS_MAX: Final = 40
+# Where one cause takes the place of another the curve has a corner, about which Newton's method may go to and fro.
+_NEWTON_ROUNDS_MAX: Final = 10
 
 
 def share_below(deviations: float) -> float:
@@ -111,7 +113,8 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
     They are medians in seconds, each with its probability and the deviation of its logarithm, from the quickest to the
     slowest; none is quicker than the one before it, whatever their spreads say.
 
-    It lies between those of the causes, where Newton's method finds it, and bisection where that would leave.
+    It lies between those of the causes, where Newton's method finds it, and bisection where that would leave, or does
+    not come to an end.
     """
     low = high = log(causes[0][0]) + deviations * causes[0][2]
     places = []
@@ -122,7 +125,7 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
             high = place + deviations * sigma
     wanted = share_below(deviations)
     x = low + (1.0 - causes[0][1]) * (high - low)
-    for _ in range(_ROUNDS_MAX):
+    for count in range(_ROUNDS_MAX):
         excess, slope, least, steep = -wanted, 0.0, 1.0, 0.0
         for place, p, sigma in places:
             share = share_below((x - place) / sigma)
@@ -136,7 +139,7 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
             low = x
         else:
             high = x
-        step = excess / (1.702 * slope) if slope > 0.0 else high - low
+        step = excess / (1.702 * slope) if slope > 0.0 and count < _NEWTON_ROUNDS_MAX else high - low
         x = x - step if low < x - step < high else (low + high) / 2.0
     return exp(x)
 
