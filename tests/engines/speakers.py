@@ -178,11 +178,11 @@ class Speaker:
 
     def seen(self) -> list[bytes]:
         """The bodies of the requests as they arrived."""
-        raise NotImplementedError
+        raise NotImplementedError("this server does not tell what it was asked")
 
     async def running(self) -> int:
         """Requests it works on."""
-        raise NotImplementedError
+        raise NotImplementedError("this server does not tell what it works on")
 
     async def busy(self) -> None:
         """Return when it works on something."""

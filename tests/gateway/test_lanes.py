@@ -1,12 +1,10 @@
 """What passes in a lane, unread by Python, is what would have passed: over real sockets, whatever becomes of either."""
 
 import asyncio
-import importlib.util
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.docs.test_lookups import ROOT, loaded
 from tests.gateway.test_flow import ENDPOINT, HEAD, OTHERS, TEXTS, framed
 from tests.http.harness import GET, HOST, client, descriptors_used_up, error_body, eventually, read_request, upstream
 from tests.wire.streams import DONE, ROLE, STOP, chunk, facts, flowing
@@ -32,8 +31,6 @@ from tidegate.http.server import Server
 from tidegate.wire.repeat import Repeat, Tally
 from tidegate.wire.stream import StreamReader
 
-ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("compiled", ROOT / "build_hooks" / "compiled.py")
 IDLE_TIMEOUT_S = 0.2
 
 pytestmark = pytest.mark.skipif(
@@ -47,14 +44,8 @@ def polls(tmp_path_factory: pytest.TempPathFactory) -> Any:
     if lanes.COMPILED:
         yield vars(lanes)["Poll"]
         return
-    assert SPEC is not None
-    assert SPEC.loader is not None
-    hook = importlib.util.module_from_spec(SPEC)
-    SPEC.loader.exec_module(hook)
-    made = hook.lanes(ROOT, tmp_path_factory.mktemp("lanes"))
-    spec = importlib.util.spec_from_file_location(hook.LANES, made)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    hook = loaded(ROOT / "build_hooks" / "compiled.py", "compiled")
+    module = loaded(hook.lanes(ROOT, tmp_path_factory.mktemp("lanes")), hook.LANES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes, "Poll", module.Poll, raising=False)
         patch.setattr(lanes, "COMPILED", True)
@@ -305,30 +296,11 @@ async def test_what_drips_without_end_is_silence_in_a_lane_too(drip: bytes) -> N
         assert way.said == ["idle_timeout"]
 
 
-def test_where_the_loop_cannot_watch_them_a_stream_flows_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*given: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    async def main() -> None:
-        async with stage() as (way, engine, server), client(server.port) as (reader, writer):
-            await asked(writer, engine)
-            with monkeypatch.context() as patch:
-                patch.setattr(asyncio.get_running_loop(), "add_reader", full)
-                await engine.say(*BEGUN)
-                await eventually(lambda: way.readers[0].output_chunks == len(TEXTS))
-                assert way.lane is None
-            await engine.say(*[framed(TEXTS[0])] * 3)
-            await eventually(lambda: way.lane is not None)
-            await engine.say(*END)
-            assert (await reader.readuntil(b"0\r\n\r\n")).count(framed(TEXTS[0])) == 3
-
-    asyncio.run(main())
-
-
-async def test_without_a_descriptor_a_stream_flows_all_the_same() -> None:
+async def _flows_all_the_same(nothing_left: AbstractContextManager[None]) -> None:
+    """While there is nothing left to make lanes of, and in one afterwards."""
     async with stage() as (way, engine, server), client(server.port) as (reader, writer):
         await asked(writer, engine)
-        with descriptors_used_up():
+        with nothing_left:
             await engine.say(*BEGUN)
             await eventually(lambda: way.readers[0].output_chunks == len(TEXTS))
             assert way.lane is None
@@ -336,6 +308,24 @@ async def test_without_a_descriptor_a_stream_flows_all_the_same() -> None:
         await eventually(lambda: way.lane is not None)
         await engine.say(*END)
         assert (await reader.readuntil(b"0\r\n\r\n")).count(framed(TEXTS[0])) == 3
+
+
+async def test_without_a_descriptor_a_stream_flows_all_the_same() -> None:
+    await _flows_all_the_same(descriptors_used_up())
+
+
+def test_where_the_loop_cannot_watch_them_a_stream_flows_all_the_same() -> None:
+    @contextmanager
+    def full() -> Iterator[None]:
+        def refuses(*given: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "add_reader", refuses)
+            yield
+
+    # uvloop's own cannot be put in the place of.
+    asyncio.run(_flows_all_the_same(full()))
 
 
 async def test_who_fails_to_read_what_a_lane_hands_over_loses_its_connection_and_no_other(
