@@ -370,7 +370,9 @@ def test_where_openais_own_models_are_the_bound_has_its_newer_name_and_elsewhere
     }
 
 
-def test_a_bound_that_has_both_names_keeps_them() -> None:
-    both = parse(json.dumps(chat(max_tokens=5, max_completion_tokens=4)).encode(), Capability.CHAT)
+@pytest.mark.parametrize(("older", "newer"), [(5, 4), (4, 5)])
+def test_a_bound_that_has_both_names_keeps_them_and_is_one_bound(older: int, newer: int) -> None:
+    both = parse(json.dumps(chat(max_tokens=older, max_completion_tokens=newer)).encode(), Capability.CHAT)
     sent = json.loads(dialect_of("openai", "api.openai.com", "", "m").outgoing(both, "m", ()).body)
-    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (5, 4)
+    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (newer, newer)
+    assert both.output_tokens_max == newer

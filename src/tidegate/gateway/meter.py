@@ -3,7 +3,6 @@
 from math import inf
 
 from tidegate.core.model import Endpoint
-from tidegate.gateway.spending import asked_most
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.stream import Reader
 
@@ -47,7 +46,7 @@ def meter_of(endpoint: Endpoint, call: Call, window: int, *, assumed: bool) -> M
     `assumed` window bounds it once the engine has told another one."""
     if call.kind is EMBEDDING or _echoes(call):
         return None
-    of_endpoint, of_client = endpoint.output_tokens_max, asked_most(call)
+    of_endpoint, of_client = endpoint.output_tokens_max, call.output_tokens_max
     if of_endpoint is None and not (assumed and window == endpoint.context_tokens):
         of_endpoint = max(window, endpoint.context_tokens)
     bounds = [bound for bound in (of_endpoint, of_client) if bound is not None]

@@ -193,17 +193,8 @@ def upper_usd(endpoint: Endpoint, call: Call, window: int) -> float:
     window = max(window, endpoint.context_tokens)
     prompt_tokens = min(max(call.prompt_tokens_most, call.native_tokens_most), window * call.prompts)
     answers = max(call.completions, call.generated)
-    return budget_usd_of(endpoint, window, prompt_tokens, 0 if call.kind is EMBEDDING else asked_most(call), answers)
-
-
-def asked_most(call: Call) -> int | None:
-    """The most tokens that each of its answers is asked to have; None where the client gives no bound."""
-    if call.output_tokens_max is None:
-        return None
-    # Not every server knows the newer name of the bound.
-    told = call.fields.get("max_tokens")
-    older = None if told is None else msgspec.json.decode(told, type=int | None)
-    return max(call.output_tokens_max, older or 0)
+    output_tokens_max = 0 if call.kind is EMBEDDING else call.output_tokens_max
+    return budget_usd_of(endpoint, window, prompt_tokens, output_tokens_max, answers)
 
 
 def _unpriced(fields: Mapping[str, Raw], endpoint: Endpoint) -> str:

@@ -74,6 +74,9 @@ def parse(body: bytes, kind: Capability) -> Call:
     else:
         found.read_prompt(asked.prompt)
     output_tokens_max = asked.max_completion_tokens or asked.max_tokens
+    if asked.max_completion_tokens is not None and asked.max_tokens is not None:
+        # Not every engine knows the newer name: whichever it goes by, the answer has one bound.
+        fields["max_tokens"] = fields["max_completion_tokens"]
     best_of = asked.best_of if isinstance(asked, Completion) else None
     return Call(
         kind=kind,
