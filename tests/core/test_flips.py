@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from tests import make
+from tidegate.core.classify import SHORT_TOKENS_MAX
 from tidegate.core.flips import Axis, Copy, First, Flip, first, flips, longer, scaled
-from tidegate.core.model import Endpoint, Held, Price, Request, Slo, replace
+from tidegate.core.model import Endpoint, FirstToken, Held, Price, Request, Slo, replace
 from tidegate.core.price import Tier
 from tidegate.core.router import Router
 
@@ -115,6 +116,34 @@ def test_another_length_keeps_the_beginning_of_the_prompt(tokens: int) -> None:
     assert made.prompt_tokens == tokens
     assert made.prompt_bytes == pytest.approx(4.1 * tokens, abs=1)
     assert made.prefix == asked.prefix[: (made.prompt_bytes - made.preamble_bytes) // 1024]
+
+
+def test_the_kind_of_request_follows_the_length_where_it_is_that_of_its_length() -> None:
+    long, rest = (longer(make.request(klass=klass, prompt_tokens=400), 513) for klass in ("chat/short", "chat/long"))
+    assert (long.klass, rest.klass) == ("chat/medium", "chat/long")
+
+
+def test_a_length_at_which_answers_are_longer_is_found_at_its_first_token() -> None:
+    laptop = make.endpoint("laptop", prior=replace(make.LOCAL_PRIOR, decode_s_per_token=0.02))
+    cloud = make.endpoint("cloud", local=False, prior=replace(make.REMOTE_PRIOR, decode_s_per_token=0.002))
+    router, now_s, end = make.router(laptop, cloud), 0.0, Slo(e2e_s=15.0)
+    for number in range(80):
+        now_s += 20.0
+        klass, tokens, answered = ("chat/short", 400, 20) if number % 2 else ("chat/medium", 700, 1_500)
+        asked = make.request(
+            str(number), arrived_s=now_s, klass=klass, prompt_tokens=tokens, output_tokens_max=None, slo=end
+        )
+        e2e_s = 0.4 + answered * 0.002
+        router.observe(make.started(asked, "cloud"), now_s)
+        router.observe(FirstToken(request_id=asked.id, endpoint="cloud", ttft_s=0.4), now_s + 0.4)
+        told = make.ended(asked.id, "cloud", ttft_s=0.4, e2e_s=e2e_s, output_tokens=answered, prompt_tokens=tokens)
+        router.observe(told, now_s + e2e_s)
+    request = make.request(
+        arrived_s=now_s + 20.0, klass="chat/short", prompt_tokens=400, output_tokens_max=None, slo=end, worth_usd=0.05
+    )
+    assert first(router.decide(request, now_s + 20.0)).endpoint == "laptop"
+    found = {flip.axis: flip for flip in flips(Copy(router), request, now_s + 20.0)}[Axis.PROMPT_TOKENS]
+    assert (found.at, found.goes_to) == (SHORT_TOKENS_MAX + 1, "cloud")
 
 
 def test_where_any_price_breaks_a_tie_the_search_ends_at_what_is_something() -> None:

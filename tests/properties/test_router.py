@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.properties.storm import Storm
 from tidegate.core.model import Decision, Policy, Prefill, Request, Run, Wait
 from tidegate.core.places import below_share
+from tidegate.core.plan import EXPECTED
 from tidegate.core.promise import ends_s
 from tidegate.core.router import Router
 from tidegate.core.state import State
@@ -51,6 +52,28 @@ def test_a_plan_never_contains_an_excluded_endpoint_nor_one_twice(seed: int) -> 
         assert excluded.isdisjoint(steps)
         assert excluded.isdisjoint(step.target for step in decision.plan if isinstance(step, Prefill))
         assert len(set(steps)) == len(steps)
+
+    Storm(seed, check).run(150)
+
+
+@pytest.mark.lengthy
+@given(seeds)
+def test_what_is_said_to_be_the_only_one_is_and_what_is_said_to_be_late_everywhere_is(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        if not decision.plan or waits(decision):
+            return
+        candidates = router.candidates(request, now_s)
+        others = [c for c in candidates if c.excluded is None and c.endpoint != decision.plan[0].endpoint]
+        if decision.why is Why.ONLY_ENDPOINT:
+            assert len(candidates) == 1
+        elif decision.why.startswith("only_") and others:
+            # Ours that have no place for it now.
+            assert decision.why is Why.ONLY_AVAILABLE
+            assert all(router.endpoint(other.endpoint).owned for other in others)
+        elif decision.why is Why.LEAST_LOSS:
+            for other in others:
+                assert other.estimate is not None
+                assert other.estimate.attainment < EXPECTED or router.endpoint(other.endpoint).owned
 
     Storm(seed, check).run(150)
 

@@ -53,9 +53,10 @@ class Decider:
                 options += self._handed_over(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
+        unseen = [] if len(options) == len(models) else _others(models, options)
         options += self._handed_over(request, models, length, worth, now_s)
         self.decided = Decided(request, now_s, options)
-        found = self._run(request, options, reasons, worth, now_s)
+        found = self._run(request, options, reasons, worth, now_s, unseen=unseen)
         due = not held and explore.is_due(own, now_s)
         if held or not (due or self._known.policy.explore_share):
             return found
@@ -81,16 +82,26 @@ class Decider:
         now_s: float,
         last: list[Option] | None = None,
         passed: list[Option] | None = None,
+        full: bool = False,
+        unseen: list[EndpointModel] | None = None,
     ) -> Decision:
         """Send it now, to the option worth most; the others follow as the plan's next steps, and then `last`.
 
-        It could have waited for those that are `passed`.
+        It could have waited for those that are `passed`. `full`: others of ours would take it later. For those `unseen`
+        nothing was predicted, since they cannot be worth as much.
         """
-        ranked = sorted(options, key=plan.by_value)
-        why = plan.why_first(ranked) if len(ranked) > 1 else rules.why_only(reasons.values())
+        ranked = sorted(options, key=plan.by_value) + sorted(last or [], key=plan.by_value)
+        if len(ranked) > 1 or unseen:
+            why = plan.why_first(ranked)
+            if why is Why.LEAST_LOSS and unseen:
+                # They may be in time all the same: then they are not worth what they cost.
+                length = ranked[0].base.length
+                why = plan.why_first(ranked + plan.weigh(request, unseen, length, worth, now_s))
+        else:
+            why = Why.ONLY_AVAILABLE if full else rules.why_only(reasons.values())
         if request.rulings and plan.rules_decide(ranked[0], options + (passed or [])):
             why = Why.RULE_DECIDES
-        return self._go(request, ranked + sorted(last or [], key=plan.by_value), reasons, why, worth, now_s)
+        return self._go(request, ranked, reasons, why, worth, now_s)
 
     def _handed_over(
         self, request: Request, models: list[EndpointModel], length: Length, worth: float, now_s: float
@@ -179,11 +190,12 @@ class Decider:
         if place.start_s <= now_s:
             length = own[place.endpoint].base.length
             free = [o for n, o in own.items() if n != place.endpoint and _takes(o.model, request, length, now_s)]
-            found = self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
+            options, full = [own[place.endpoint], *others], len(own) > 1
+            found = self._run(request, options, reasons, worth, now_s, last=free, full=full)
             return replace(found, why=Why.KEPT_SHARE) if place.owed and _first(found) == place.endpoint else found
         stays = fits = self._known.waiting.may_wait(request, now_s)
         if not fits and (beyond := self._beyond(request, own, now_s)):
-            return self._run(request, beyond + others, reasons, worth, now_s)
+            return self._run(request, beyond + others, reasons, worth, now_s, full=len(own) > len(beyond))
         reasons = reasons | _full(request, own, now_s)
         if request.id not in self._known.waiting.requests:
             wait_usd = value_usd(request, own[place.endpoint].base, worth, place.feared_s - request.arrived_s)
@@ -202,7 +214,7 @@ class Decider:
             return self._wait(request, place.endpoint, place.start_s, now_s, why)
         if others and (fits or plan.is_worth_paying(request, others, worth)):
             passed = list(own.values()) if fits else []
-            return self._run(request, others, reasons, worth, now_s, passed=passed)
+            return self._run(request, others, reasons, worth, now_s, passed=passed, full=True)
         return refuse(request, reasons, self._known.models, now_s)
 
     def _beyond(self, request: Request, own: dict[str, Option], now_s: float) -> list[Option]:
@@ -269,6 +281,12 @@ class Decider:
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
     """Whether it has a slot for this now, and memory."""
     return model.room > 0 and model.memory.fits(memory.kv_tokens_needed(request, length), now_s)
+
+
+def _others(models: list[EndpointModel], options: list[Option]) -> list[EndpointModel]:
+    """Those that are none of these options."""
+    names = {option.name for option in options}
+    return [model for model in models if model.name not in names]
 
 
 def _full(request: Request, own: dict[str, Option], now_s: float) -> dict[str, Why]:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from tidegate.core.base import TO
+from tidegate.core.classify import base_of, classify
 from tidegate.core.model import (
     Decision,
     Ended,
@@ -251,13 +252,18 @@ def _of_request(copy: Copy, request: Request, now_s: float) -> Iterator[Walk]:
 
 
 def longer(request: Request, prompt_tokens: int) -> Request:
-    """The same with a longer or shorter prompt: its beginning is what it was, and what is added nobody has seen."""
+    """The same with a longer or shorter prompt: its beginning is what it was, and what is added nobody has seen. Where
+    its class is that of its length, it follows, as it does when requests come."""
+    base, klass = base_of(request.klass), request.klass
+    if klass == classify(base, request.prompt_tokens):
+        klass = classify(base, prompt_tokens)
     prompt_bytes = max(1, round(request.prompt_bytes * prompt_tokens / max(1, request.prompt_tokens)))
     preamble_bytes = min(request.preamble_bytes, prompt_bytes)
     blocks = (prompt_bytes - preamble_bytes) // BLOCK_BYTES
     most = request.prompt_tokens_most
     return replace(
         request,
+        klass=klass,
         prompt_tokens=prompt_tokens,
         prompt_bytes=prompt_bytes,
         prompt_tokens_most=most and max(1, most + prompt_bytes - request.prompt_bytes),

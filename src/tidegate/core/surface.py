@@ -67,13 +67,14 @@ def surface(
     asked = _anybody(copy.router, request, now_s)
     # Of no conversation, and nothing of its prompt is known: it is one of many.
     one = replace(request, id="surface", arrived_s=now_s, session="", prefix=(), retry=0, said_tokens=0, shipped="")
+    one = replace(one, klass=classify(base_of(one.klass), one.prompt_tokens))
     streamed = router.endpoint(endpoint).endpoint.streams_to(one)
     found, there = [], 0
     for count in crowds:
         for number in range(there, count):
             asked.observe(started(replace(one, id=f"surface {number}"), endpoint, streamed=streamed), now_s)
         there = max(there, count)
-        found.append([_cell(copy, asked, _long(one, tokens), now_s) for tokens in prompts])
+        found.append([_cell(copy, asked, longer(one, tokens), now_s) for tokens in prompts])
     return found
 
 
@@ -89,10 +90,6 @@ def _anybody(router: Router, request: Request, now_s: float) -> Router:
             ended = Ended(request_id=name, endpoint=model.name, ending=Ending.CANCELLED, e2e_s=e2e_s)
             router.observe(ended, now_s)
     return router
-
-
-def _long(request: Request, tokens: int) -> Request:
-    return replace(longer(request, tokens), klass=classify(base_of(request.klass), tokens))
 
 
 def _cell(copy: Copy, router: Router, request: Request, now_s: float) -> Cell:
