@@ -12,7 +12,8 @@ import msgspec
 
 from tests import make
 from tidegate.clock import Clock
-from tidegate.core.model import replace
+from tidegate.core.model import Request, replace
+from tidegate.core.warmup import WARM_UP_TOKENS
 from tidegate.engines.words import DONE, Words
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
@@ -25,25 +26,49 @@ from tidegate.sim.job import Job
 _JSON = (b"content-type", b"application/json")
 _EVENTS = (b"content-type", b"text/event-stream")
 CHARACTERS_PER_TOKEN = 4
+TALK_TOKENS_MAX = 6_400
+_BLOCK_TOKENS = 64
+_BLOCKS_MAX = TALK_TOKENS_MAX // _BLOCK_TOKENS
 
 
-def prompt(number: int, tokens: int) -> str:
-    """That of the request of this number, by which it is known whoever sends it."""
+def prompt(talk: int, tokens: int) -> str:
+    """That of a request of this conversation: as it has become longer, it begins as it did."""
     size = tokens * CHARACTERS_PER_TOKEN
-    return f"{number} {'word ' * tokens}"[:size]
+    return f"{talk} {'word ' * tokens}"[:size]
+
+
+def blocks(talk: int, tokens: int) -> tuple[int, ...]:
+    """What an engine may find of it again."""
+    return tuple(range(talk * _BLOCKS_MAX, talk * _BLOCKS_MAX + tokens // _BLOCK_TOKENS))
+
+
+def job(request: Request, talk: int, tokens: int, output_tokens: int) -> Job:
+    """A request as an engine has it."""
+    return Job(
+        request=request,
+        prompt_tokens=tokens,
+        output_tokens=output_tokens,
+        blocks=blocks(talk, tokens),
+        block_tokens=_BLOCK_TOKENS,
+    )
 
 
 class _Answer:
-    """What is to be answered: `job` has the number of the request for its id."""
+    """What is to be answered: `job` has the number of the request, which is its seed, for its id. One without is the
+    gateway's own, which loads a model."""
 
     def __init__(self, exchange: Exchange) -> None:
         asked: dict[str, Any] = json.loads(exchange.body)
-        text = asked["messages"][0]["content"]
-        number, _, _ = text.partition(" ")
-        bound, tokens = asked["max_tokens"], len(text) // CHARACTERS_PER_TOKEN
-        self.job = Job(request=make.request(number, output_tokens_max=bound), prompt_tokens=tokens, output_tokens=bound)
+        text, bound = asked["messages"][0]["content"], asked["max_tokens"]
+        if "seed" in asked:
+            talk, _, _ = text.partition(" ")
+            request = make.request(str(asked["seed"]), output_tokens_max=bound)
+            self.job = job(request, int(talk), len(text) // CHARACTERS_PER_TOKEN, bound)
+        else:
+            self.job = Job(request=make.request("warm-up"), prompt_tokens=WARM_UP_TOKENS, output_tokens=bound)
         self._exchange, self._stream = exchange, bool(asked.get("stream"))
-        self._words = Words(model=asked["model"], chat=True, body_bytes=CHARACTERS_PER_TOKEN * tokens)
+        body_bytes = CHARACTERS_PER_TOKEN * self.job.prompt_tokens
+        self._words = Words(model=asked["model"], chat=True, body_bytes=body_bytes)
 
     def first(self) -> None:
         """The first token is made."""

@@ -14,12 +14,12 @@ import msgspec
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
-from tests.parity.live import LiveApi, LiveEngine, NumberedApi, prompt
+from tests.parity.live import TALK_TOKENS_MAX, LiveApi, LiveEngine, NumberedApi, job, prompt
 from tests.virtual import VirtualClock
 from tidegate.core.model import Decision, Ended, FirstToken, Held, Line, Probed, Released, Request, Started, replace
 from tidegate.core.replay import replay
 from tidegate.core.step import StepTime
-from tidegate.sim.api import ApiProfile, Spread
+from tidegate.sim.api import ApiProfile, CacheProfile, Spread
 from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.job import Job
 from tidegate.sim.place import Local, Place, Remote
@@ -55,9 +55,10 @@ PROMISES = (PROMISE, {"x_tidegate_slo_e2e_ms": "1500"}, {"x_tidegate_class": "ba
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """One request, so many seconds from the start."""
+    """One request, so many seconds from the start, of a conversation, which most have to themselves."""
 
     at_s: float
+    talk: int
     prompt_tokens: int
     output_tokens: int
     stream: bool
@@ -67,11 +68,17 @@ class Asked(msgspec.Struct, frozen=True):
 def load(case: "Case") -> list[Asked]:
     """Twelve seconds."""
     draw, at_s, asked = Random(case.seed), 0.0, list[Asked]()
-    for _ in range(int(case.per_s * 12)):
+    said = dict[int, int]()
+    for number in range(int(case.per_s * 12)):
         at_s += draw.expovariate(case.per_s)
-        sizes = draw.choice((60, 200, 800)), draw.choice((8, 30, 80))
+        tokens, output_tokens = draw.choice((60, 200, 800)), draw.choice((8, 30, 80))
         stream, promise = draw.random() >= case.whole, draw.choice(PROMISES if case.mixed else (PROMISE,))
-        asked.append(Asked(at_s, *sizes, stream=stream, promise=promise))
+        talk = number
+        if case.talks:
+            talk = draw.randrange(case.talks)
+            tokens = said[talk] = min(said.get(talk, 0) + tokens, TALK_TOKENS_MAX)
+            promise = promise | ({"x_tidegate_session": f"talk-{talk}"} if case.sessions else {})
+        asked.append(Asked(at_s, talk, tokens, output_tokens, stream=stream, promise=promise))
     return asked
 
 
@@ -80,7 +87,8 @@ async def lived(home: House, load: list[Asked]) -> list[Line]:
 
     async def one(number: int, asked: Asked) -> None:
         await asyncio.sleep(asked.at_s)
-        body = chat(prompt(number, asked.prompt_tokens), stream=asked.stream, max_tokens=asked.output_tokens)
+        text, said = prompt(asked.talk, asked.prompt_tokens), {"seed": number, "max_tokens": asked.output_tokens}
+        body = chat(text, stream=asked.stream, **said)
         assert (await home.ask(body, **asked.promise)).status in (200, 402, 429, 500, 502, 503, 504)
 
     await asyncio.gather(*(one(*numbered) for numbered in enumerate(load)))
@@ -93,7 +101,7 @@ class Again:
 
     def __init__(self, came: list[Request], load: list[Asked]) -> None:
         self._jobs = [
-            Job(request=request, prompt_tokens=asked.prompt_tokens, output_tokens=asked.output_tokens)
+            job(request, asked.talk, asked.prompt_tokens, asked.output_tokens)
             for request, asked in zip(came, load, strict=True)
         ]
 
@@ -130,7 +138,8 @@ Away = EngineProfile | ApiProfile
 class Case(msgspec.Struct, frozen=True):
     """What is lived: so many requests a second, this share of them with answers in one piece, before a laptop and what
     is away: `cloud`, and a dearer `other` where there is one. With `mixed` promises. The laptop has
-    `trouble`: it crashes or freezes after so many seconds, for so long."""
+    `trouble`: it crashes or freezes after so many seconds, for so long. There are so many `talks`, whose prompts grow,
+    and which are named where they are `sessions`; 0 is one for each request."""
 
     seed: int
     per_s: float
@@ -140,6 +149,9 @@ class Case(msgspec.Struct, frozen=True):
     mixed: bool = False
     trouble: tuple[str, float, float] | None = None
     budget: dict[str, Any] = {}
+    own: EngineProfile = OWN
+    talks: int = 0
+    sessions: bool = False
 
     @property
     def away(self) -> dict[str, Away]:
@@ -158,7 +170,7 @@ def simulated(home: House, journal: list[Line], case: Case) -> list[Line]:
     lines = list[Line]()
     purse = Purse(built.caps, paced=built.paced)
     world = World(built.endpoints, built.policy, start_s=start_s, purse=purse, journal=lines.append)
-    own = WatchedLocal("laptop", Engine(OWN, start_s), world.loop, world)
+    own = WatchedLocal("laptop", Engine(case.own, start_s), world.loop, world)
     places: dict[str, Place] = {"laptop": own}
     for name, profile in case.away.items():
         if isinstance(profile, EngineProfile):
@@ -193,6 +205,8 @@ def told(journal: list[Line]) -> dict[str, list[tuple[str, ...]]]:
 
 TURNS_AWAY = replace(API, errors=0.3, error_status=503, refusal_s=0.02)
 FAILS = replace(API, errors=0.3, refusal_s=0.02)
+CACHES = replace(API, cache=CacheProfile(tokens_min=256, block_tokens=64, met=0.8), ttft_s_per_cached_token=0.000005)
+LOADS = replace(OWN, load_s=1.2, unload_after_s=1.0)
 CASES = {
     "light": Case(1, 3.0, AWAY),
     "lighter": Case(1, 0.8, AWAY),
@@ -212,6 +226,11 @@ CASES = {
     "freezes": Case(1, 8.0, API, trouble=("freeze", 4.37, 3.21)),
     "capped": Case(13, 8.0, API, mixed=True, budget={"usd_per_day": 0.012, "pace": False}),
     "paced": Case(1, 8.0, API, mixed=True, budget={"usd_per_day": 0.05}),
+    "talks": Case(1, 5.0, AWAY, talks=6),
+    "talks, api": Case(1, 8.0, CACHES, talks=12, mixed=True),
+    "sessions": Case(1, 8.0, CACHES, talks=12, mixed=True, sessions=True, whole=0.2),
+    "cold": Case(1, 0.8, AWAY, own=LOADS),
+    "cold, busy": Case(1, 3.0, API, own=LOADS, mixed=True),
     "two": Case(1, 14.0, FAILS, API, whole=0.3, mixed=True),
 }
 
@@ -227,7 +246,7 @@ async def day_and_its_like(folder: Path, case: Case) -> tuple[list[Line], list[L
     """What became of all requests, really and simulated."""
     clock, urls = VirtualClock(), dict[str, str]()
     async with AsyncExitStack() as stack:
-        own = await stack.enter_async_context(LiveEngine(OWN, clock))
+        own = await stack.enter_async_context(LiveEngine(case.own, clock))
         for name, profile in case.away.items():
             kind = LiveEngine(profile, clock) if isinstance(profile, EngineProfile) else LiveApi(profile, clock)
             urls[name] = (await stack.enter_async_context(kind)).url

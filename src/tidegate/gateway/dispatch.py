@@ -56,6 +56,8 @@ DESCRIPTORS_S = 60.0
 _ANSWERS: Final = (FirstToken, Ended)
 _TELLS: Final = (Probed, Warmed)
 _ROOM: Final = (Ended, FirstToken, Warmed)
+# Times in seconds since the epoch are that exact.
+LOST_S = 5e-7
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
 
@@ -407,8 +409,9 @@ class Dispatch:
         """Call its `timer` at this time, instead of any earlier order."""
         request_id = drive.request.id
         self._unset_timer(request_id)
-        # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again.
-        wait_s = to_ms(max(0.0, at_s - self.clock.now_s()))
+        # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again. What
+        # is lost of a difference of two times since the epoch is no reason for one more.
+        wait_s = to_ms(max(0.0, at_s - self.clock.now_s() - LOST_S))
         handle = asyncio.get_running_loop().call_later(wait_s, self._time_has_come, drive)
         self._timers[request_id] = at_s, handle
 

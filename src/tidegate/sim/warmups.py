@@ -11,7 +11,10 @@ from tidegate.sim.place import Attempt, Place
 
 
 class WarmUps:
-    """Begins those that the router wants. `under_way` has when each is given up; all of them have cost `spent_usd`."""
+    """Begins those that the router wants. `under_way` has when each is given up; all of them have cost `spent_usd`.
+
+    wanted    whether there may ever be any
+    """
 
     def __init__(
         self,
@@ -25,6 +28,7 @@ class WarmUps:
         """`tell` passes a fact on; to `usd`, by endpoint, what they cost is added."""
         self._places, self._endpoints, self._loop, self._router, self._tell = places, endpoints, loop, router, tell
         self.under_way: dict[Attempt, float] = {}
+        self.wanted = any(endpoint.warms_up for endpoint in endpoints.values())
         self.spent_usd = 0.0
         self._usd = usd
         self._begun = 0

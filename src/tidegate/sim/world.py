@@ -281,6 +281,8 @@ class World:
             job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd, budgets=budgets))
         if not self._drives and self.loop.now_s >= self._sweeps_end_s:
             self._sweeps_s = self.loop.now_s
+            if self._warm_ups.wanted:
+                self.loop.at(self._sweep_s(self.loop.now_s), self._sweep)
         drive = self._drives[job.request.id] = _Drive(job, self._policy.stall_s)
         self._write(job.request)
         for told in drawn:
@@ -673,12 +675,18 @@ class World:
         so long. Its clock is never so exact that it would miss one by a rounding."""
         return self._sweeps_s + max(1, ceil((from_s - self._sweeps_s) / SWEEP_S - 1e-5)) * SWEEP_S
 
+    def _sweep(self) -> None:
+        """What requests have made of it, whether a model is to be loaded, is asked with each sweep."""
+        self._warm_ups.begin()
+        if self._drives:
+            self.loop.at(self._sweep_s(self.loop.now_s + SWEEP_S / 2.0), self._sweep)
+
     # --- facts ----------------------------------------------------------------------------------------------------
 
     def _tell(self, fact: Observation) -> None:
         self.router.observe(fact, self.loop.now_s)
         self._write(fact)
-        if isinstance(fact, Started | Ended | Probed | Warmed):
+        if isinstance(fact, Probed | Warmed):
             self._warm_ups.begin()
         if self._held and isinstance(fact, Ended | FirstToken | Warmed):
             self._check_soon()
