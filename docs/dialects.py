@@ -46,10 +46,11 @@ _ANSWERS = """## Answers
 | tool_calls, function_call | tool_use | completed | stop |
 | content_filter | refusal | incomplete: content_filter | stop |
 | `reasoning_content`, `reasoning` | thinking, its signature where the engine gave one | a reasoning item | thinking |
+| thinking among the parts of `content` | thinking | a reasoning item | thinking |
 | `refusal` | text | a refusal part | text |
 | usage, where the engine tells none | 0 | 0 | 0 |
 | cached tokens | cache_read_input_tokens, no part of input_tokens | input_tokens_details | not told |
-| `logprobs`, `annotations`, `audio` | not carried | not carried | not carried |
+| `logprobs`, `annotations`, `audio`, `extra_content` | not carried | not carried | not carried |
 | choices beyond the first | not carried, and cannot be asked for | likewise | likewise |
 | a comment between events | ping | the same | nothing |
 | an error in mid-stream | an `error` event | `response.failed` | a line with `error` |
@@ -65,6 +66,10 @@ The header `anthropic-beta` of a Messages client goes on to an `anthropic` endpo
 no other header is passed on. The field `thread` is refused with `error.details.error_code`
 `thread_unsupported_request`, at which the tool runner of the vendor's SDK sends the whole conversation without it; its
 `thread()` does where `unsupported_request_behavior` is `"continue_unthreaded"`, and else raises an error.
+
+Gemini signs the calls of tools that it makes (`extra_content`), from its third generation on, and wants that back. Only
+OpenAI's dialect has a place for it. At Google's addresses a call without a signature, of such a client or of another
+model, gets the one that Google names for it, with which it may answer less well.
 
 An engine's Messages answer reaches the hub with `pause_turn` as stop and `model_context_window_exceeded` as length;
 citations are left out, and a block of a tool that the vendor runs is a broken answer.

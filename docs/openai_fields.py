@@ -38,8 +38,8 @@ _REQUEST_NOTES: dict[str, str] = {
     **{path: f"goes to endpoints with the capability `{need}`" for path, need in _NEEDS.items()},
     "max_tokens": "a whole number from 1; also what the plan expects at most; `max_completion_tokens` at OpenAI's own "
     "addresses, regional ones too, and at Azure, but for Mistral's models there",
-    "max_completion_tokens": "likewise, and goes before `max_tokens`, which is then sent with the same value; "
-    "`ollama` gets it by that name",
+    "max_completion_tokens": "likewise, and goes before `max_tokens`, which is then sent with the same value, or "
+    "not at all where it would get the newer name; `ollama` gets it by that name",
     "n": "a whole number from 1 to 128; another is a 400",
     "messages": "at least one; also what the size of the prompt is estimated from",
 }

@@ -56,6 +56,15 @@ def test_a_chat_becomes_a_request_that_the_sdk_would_send(stream: bool) -> None:
     assert (body["tool_choice"], body["stop_sequences"]) == ({"type": "any"}, ["END"])
 
 
+def test_what_another_vendor_has_signed_is_set_aside() -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "a", "tool_calls": [call]}
+    conversation = [{"role": "user", "content": "hi"}, said, {"role": "tool", "tool_call_id": "c1", "content": "4"}]
+    there = [conversation[0], said | signed | {"tool_calls": [call | signed]}, conversation[2]]
+    assert outgoing(chat() | {"messages": there}).body == outgoing(chat() | {"messages": conversation}).body
+
+
 def test_what_a_client_says_in_the_same_dialect_goes_on_as_it_came() -> None:
     asked = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}], "speed": "fast"}
     beta = (b"anthropic-beta", b"fast-mode")

@@ -207,10 +207,11 @@ CREDIT = (
     b'{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to go on."}}'
 )
 GOOGLE = b'[{"error":{"code":400,"message":"API key not valid. Please pass one.","status":"INVALID_ARGUMENT"}}]'
+XAI = b'{"code":"Client specified an invalid argument","error":"Incorrect API key provided: na***ys. You can get one."}'
 
 
 @dialects
-@pytest.mark.parametrize("body", [CREDIT, GOOGLE])
+@pytest.mark.parametrize("body", [CREDIT, GOOGLE, XAI])
 def test_what_is_wrong_with_our_account_is_no_clients_fault_whatever_status_it_has(
     dialect: Dialect, body: bytes
 ) -> None:

@@ -34,6 +34,20 @@ def test_its_overflow_is_one(name: str) -> None:
     assert "exceeds the available context size (1024 tokens)" in said.message
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
+        "input (608 tokens) is larger than the max context size (512 tokens). skipping",
+    ],
+)
+def test_an_input_for_embeddings_that_does_not_fit_its_batch_is_no_failure_of_its_own(words: str) -> None:
+    """As its source (server-context.cpp) has the words."""
+    body = json.dumps({"error": {"code": 500, "message": words, "type": "server_error"}}).encode()
+    said = LLAMA.failure(500, {b"content-type": b"application/json"}, body, 0.0)
+    assert (said.ending, said.cause, said.status, said.final) == (Ending.REFUSED, CONTEXT_EXCEEDED, 400, False)
+
+
 def test_its_bad_request_is_the_clients() -> None:
     said = failure("bad_request")
     assert (said.status, said.final, said.message) == (400, True, "'messages' is required")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.engines.speakers import chat
 from tidegate.config.address import parse_url
+from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
 from tidegate.engines.kinds import KINDS, dialect_of
@@ -134,6 +135,17 @@ def test_a_vllm_that_sleeps_is_down_as_a_request_would_kill_it() -> None:
 def test_vllms_older_name_of_its_cache_is_known() -> None:
     text = VLLM_METRICS.replace(b"kv_cache_usage", b"gpu_cache_usage")
     assert VLLM("", "m").signals([UP, None, answer(text), None]).kv_share == 0.5
+
+
+def test_vllms_window_that_is_too_small_leaves_the_request_to_a_larger_one() -> None:
+    words = (
+        "You passed 31745 input tokens and requested 1024 output tokens. However, the model's context length is only "
+        "32768 tokens, resulting in a maximum input length of 31744 tokens. Please reduce the length of the input "
+        "prompt. (parameter=input_tokens, value=31745)"
+    )
+    said = {"error": {"message": words, "type": "BadRequestError", "param": "input_tokens", "code": 400}}
+    failure = VLLM("", "m").failure(400, {}, json.dumps(said).encode(), 0.0)
+    assert (failure.ending, failure.cause, failure.final) == (Ending.REFUSED, CONTEXT_EXCEEDED, False)
 
 
 # --- SGLang ---------------------------------------------------------------------------------------------------------
@@ -370,9 +382,97 @@ def test_where_openais_own_models_are_the_bound_has_its_newer_name_and_elsewhere
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "bound"),
+    [
+        ({"max_tokens": 5, "max_completion_tokens": 4}, 4),
+        ({"max_tokens": 4, "max_completion_tokens": 5}, 5),
+        ({"max_tokens": 5, "max_completion_tokens": None}, 5),
+        ({"max_tokens": None, "max_completion_tokens": 4}, 4),
+        ({"max_tokens": None, "max_completion_tokens": None}, None),
+    ],
+)
+def test_a_bound_that_has_both_names_goes_by_the_newer_where_both_are_refused(
+    given: dict[str, int | None], bound: int | None
+) -> None:
+    asked = parse(json.dumps(chat() | given).encode(), Capability.CHAT)
+    sent = json.loads(dialect_of("openai", "api.openai.com", "", "m").outgoing(asked, "m", ()).body)
+    assert {name: value for name, value in sent.items() if name.startswith("max_")} == {"max_completion_tokens": bound}
+    assert asked.output_tokens_max == bound
+
+
 @pytest.mark.parametrize(("older", "newer"), [(5, 4), (4, 5)])
-def test_a_bound_that_has_both_names_keeps_them_and_is_one_bound(older: int, newer: int) -> None:
+def test_a_bound_that_has_both_names_keeps_them_elsewhere_and_is_one_bound(older: int, newer: int) -> None:
     both = parse(json.dumps(chat(max_tokens=older, max_completion_tokens=newer)).encode(), Capability.CHAT)
-    sent = json.loads(dialect_of("openai", "api.openai.com", "", "m").outgoing(both, "m", ()).body)
+    sent = json.loads(dialect_of("openai", "api.example.com", "", "m").outgoing(both, "m", ()).body)
     assert (sent["max_tokens"], sent["max_completion_tokens"]) == (newer, newer)
     assert both.output_tokens_max == newer
+
+
+def called(id: str, **more: Any) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}, **more}
+
+
+SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+STANDS_FOR_IT = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
+GEMINI = "generativelanguage.googleapis.com"
+
+
+def sent_to(host: str, model: str, *messages: object) -> Any:
+    body = json.dumps(chat() | {"messages": list(messages)}).encode()
+    dialect = dialect_of("openai", host, "/v1beta/openai", model)
+    return json.loads(dialect.outgoing(parse(body, Capability.CHAT), model, ()).body)["messages"]
+
+
+@pytest.mark.parametrize(
+    ("host", "model"),
+    [
+        (GEMINI, "gemini-3.5-flash"),
+        (GEMINI, "gemini-flash-latest"),
+        ("us-central1-aiplatform.googleapis.com", "google/gemini-3-pro-preview"),
+    ],
+)
+def test_calls_that_gemini_has_not_signed_say_so_at_the_first_of_each_message(host: str, model: str) -> None:
+    """The word is Google's own (ai.google.dev/gemini-api/docs/thought-signatures, FAQs)."""
+    said = {"role": "assistant", "content": None, "tool_calls": [called("a"), called("b")]}
+    result = {"role": "tool", "tool_call_id": "a", "content": "4"}
+    null = {"role": "assistant", "tool_calls": [called("c", extra_content=None)]}
+    user = {"role": "user", "content": "hi"}
+    assert sent_to(host, model, user, said, result, null) == [
+        user,
+        said | {"tool_calls": [called("a", **STANDS_FOR_IT), called("b")]},
+        result,
+        null | {"tool_calls": [called("c", **STANDS_FOR_IT)]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "model", "calls"),
+    [
+        (GEMINI, "gemini-3.5-flash", [called("a", **SIGNED), called("b")]),
+        (GEMINI, "gemini-3.5-flash", []),
+        (GEMINI, "gemini-3.5-flash", None),
+        (GEMINI, "gemini-3.5-flash", "none of them"),
+        (GEMINI, "gemini-2.5-pro", [called("a")]),
+        ("us-central1-aiplatform.googleapis.com", "meta/llama-4", [called("a")]),
+        ("api.example.com", "gemini-3.5-flash", [called("a")]),
+        ("notgoogleapis.com", "gemini-3.5-flash", [called("a")]),
+    ],
+)
+def test_calls_that_are_signed_or_need_no_signature_go_as_they_came(host: str, model: str, calls: object) -> None:
+    said = {"role": "assistant", "content": "a", "tool_calls": calls}
+    assert sent_to(host, model, said) == [said]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Function call is missing a thought_signature in functionCall parts. This is required for tools to work "
+        "correctly, and missing thought_signature may lead to degraded model performance.",
+        "Thought signature is not valid.",
+    ],
+)
+def test_a_signature_that_gemini_misses_leaves_the_request_to_others(words: str) -> None:
+    said = [{"error": {"code": 400, "message": words, "status": "INVALID_ARGUMENT"}}]
+    failure = dialect_of("openai", GEMINI, "", "m").failure(400, {}, json.dumps(said).encode(), 0.0)
+    assert (failure.ending, failure.cause, failure.status, failure.final) == (Ending.REFUSED, UNFIT, 400, False)

@@ -9,6 +9,7 @@ from openai.types import CreateEmbeddingResponse
 
 from tests.gateway.harness import house, local, remote
 from tidegate.core.model import Ended
+from tidegate.engines.fake import Script
 
 EMBEDDINGS = "/v1/embeddings"
 
@@ -64,3 +65,13 @@ async def test_embeddings_that_cannot_be_made_are_refused(
         answer = await home.ask({"model": "m", "input": "Say hi"} | fields, path=EMBEDDINGS)
         assert [engine.seen for engine in home.engines.values()] == [[], []]
     assert (answer.status, answer.error["code"]) == (404 if code == "model_not_found" else 400, code)
+
+
+async def test_inputs_that_do_not_fit_the_engines_batch_are_refused_and_take_it_from_nobody(tmp_path: Path) -> None:
+    words = "input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
+    error = json.dumps({"error": {"code": 500, "message": words, "type": "server_error"}}).encode()
+    place = local(Script(status=500, error=error), engine="llamacpp", capabilities=["embedding"])
+    async with house(tmp_path, laptop=place) as home:
+        answers = [await home.ask({"model": "m", "input": "long"}, path=EMBEDDINGS) for _ in range(5)]
+        assert len(home.engines["laptop"].seen) == 5  # beyond three failures, a breaker is open
+    assert {(answer.status, answer.error["code"]) for answer in answers} == {(400, "context_length_exceeded")}

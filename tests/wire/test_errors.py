@@ -106,13 +106,43 @@ def test_html_is_known_by_its_content_type_too() -> None:
         b'{"error":{"message":"input length and `max_tokens` exceed context limit: 188059 + 20000 > 200000"}}',
         b'{"error":"`inputs` tokens + `max_new_tokens` must be <= 4096"}',
         b'{"error":"`inputs` must have less than 1024 tokens"}',
+        # vLLM counts tokens, or letters where these alone are too many; and the output, before it looks at the prompt.
+        b'{"error":{"message":"You passed 31745 input tokens and requested 1024 output tokens. However, the model\'s '
+        b"context length is only 32768 tokens, resulting in a maximum input length of 31744 tokens. Please reduce the "
+        b'length of the input prompt. (parameter=input_tokens, value=31745)","type":"BadRequestError",'
+        b'"param":"input_tokens","code":400}}',
+        b'{"error":{"message":"You passed 900000 input characters and requested 16 output tokens. However, the '
+        b"model's context length is only 32768 tokens, resulting in a maximum input length of 32752 tokens (at most "
+        b'524032 characters). Please reduce the length of the input prompt.","type":"BadRequestError","code":400}}',
+        b'{"error":{"message":"max_tokens=40000cannot be greater than max_model_len=max_total_tokens=32768. Please '
+        b'request fewer output tokens.","type":"BadRequestError","code":400}}',
+        b'[{"error":{"code":400,"message":"The input token count (1196265) exceeds the maximum number of tokens '
+        b'allowed (1048575).","status":"INVALID_ARGUMENT"}}]',
+        b'[{"error":{"code":400,"message":"The input token count exceeds the maximum number of tokens allowed '
+        b'1048576.","status":"INVALID_ARGUMENT"}}]',
+        b'{"code":"Client specified an invalid argument","error":"This model\'s maximum prompt length is 131072 but '
+        b'the request contains 537812 tokens."}',
+        b'{"error":{"code":500,"message":"input is too large to process. increase the physical batch size",'
+        b'"type":"server_error"}}',
+        b'{"error":{"code":500,"message":"input (600 tokens) is too large to process. increase the physical batch size '
+        b'(current batch size: 512)","type":"server_error"}}',
+        b'{"error":{"code":500,"message":"input (608 tokens) is larger than the max context size (512 tokens). '
+        b'skipping","type":"server_error"}}',
     ],
 )
 def test_a_prompt_that_is_too_long_is_recognised(body: bytes) -> None:
     assert read_error(400, body).context_exceeded
 
 
-@pytest.mark.parametrize("body", [recorded("bad_request"), recorded("not_found"), b'{"detail":"bad temperature"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        recorded("bad_request"),
+        recorded("not_found"),
+        b'{"detail":"bad temperature"}',
+        b'{"error":{"message":"max_tokens must be at least 1, got -186.","type":"BadRequestError","code":400}}',
+    ],
+)
 def test_another_complaint_is_not_about_length(body: bytes) -> None:
     assert not read_error(400, body).context_exceeded
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.wire.streams import STOP, chunk
+from tests.wire.streams import DONE, STOP, chunk
+from tidegate.wire.clients import CLIENTS
 from tidegate.wire.hub import Answer, Counts, Slots, ToolCall, arguments_of, read_answer
 from tidegate.wire.ollama.client import OLLAMA_CHAT
 from tidegate.wire.responses.answer import usage_of as told
 from tidegate.wire.stream import StreamReader
+from tidegate.wire.translate import Client, Translated, reader
 
 
 def call(index: int | None, id: str | None = None, name: str | None = None, arguments: str = "") -> dict[str, Any]:
@@ -67,6 +69,8 @@ def test_arguments_stand_in_one_line_whatever_lines_a_model_has_written() -> Non
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 30}},
         {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 8},
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_cache_hit_tokens": 8},
+        {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": []},
+        {"prompt_tokens": 10.0, "completion_tokens": 5, "completion_tokens_details": "none"},
     ],
 )
 def test_clients_are_told_the_tokens_that_are_counted(usage: dict[str, Any]) -> None:
@@ -79,3 +83,80 @@ def test_clients_are_told_the_tokens_that_are_counted(usage: dict[str, Any]) -> 
     assert (found["input_tokens"], found["output_tokens"]) == (counted.prompt_tokens, counted.output_tokens)
     assert found["input_tokens_details"]["cached_tokens"] == (counted.cached_tokens or 0)
     assert found["output_tokens_details"]["reasoning_tokens"] == (counted.reasoning_tokens or 0)
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/messages": {"max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]},
+    "/v1/responses": {"input": "hi"},
+    "/api/chat": {"messages": [{"role": "user", "content": "hi"}]},
+    "/api/generate": {"prompt": "hi"},
+}
+clients = pytest.mark.parametrize(("asked", "client"), [(ASKED[path], one) for path, one in CLIENTS.items()], ids=ASKED)
+
+
+def answered(asked: dict[str, Any], client: Client, answer: bytes, *, streamed: bool) -> list[dict[str, Any]]:
+    """What a client is told of an answer: its events, or the whole of it."""
+    parsed = client.parse(json.dumps({"model": "m", "stream": streamed, **asked}).encode(), {})
+    made = reader(parsed, streamed=streamed, client=client, now_s=lambda: 1.0)
+    told = made.feed(answer) + made.end()
+    assert made.failure is None
+    if not streamed:
+        assert isinstance(made, Translated)
+        return [json.loads(made.result())]
+    lines = [line.removeprefix(b"data: ") for line in (told + made.done_frame).splitlines()]
+    return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+
+def thinking(*pieces: str) -> dict[str, Any]:
+    """Mistral's, as its SDK has it (ThinkChunk)."""
+    return {"type": "thinking", "thinking": [{"type": "text", "text": piece} for piece in pieces]}
+
+
+def texts_in(value: Any, *names: str) -> list[str]:
+    """Every text below one of these names, wherever it stands."""
+    if isinstance(value, list):
+        return [text for one in value for text in texts_in(one, *names)]
+    if not isinstance(value, dict):
+        return []
+    found = [text for name in names if isinstance(text := value.get(name), str) and text]
+    return found + [text for one in value.values() for text in texts_in(one, *names)]
+
+
+@clients
+def test_thinking_among_the_parts_of_a_content_reaches_every_client(asked: dict[str, Any], client: Client) -> None:
+    told = {"type": "text", "text": "Hello"}
+    reference = {"type": "reference", "reference_ids": [1]}
+    stream = [
+        chunk(role="assistant", content=""),
+        chunk(content=[thinking("Let me", " see")]),
+        chunk(content=[thinking("."), told]),
+        chunk(content=" you"),
+        STOP,
+        DONE,
+    ]
+    pieces = ("thinking", "delta", "text", "content", "response")
+    said = texts_in(answered(asked, client, b"".join(stream), streamed=True), *pieces)
+    places = [said.index(text) for text in ("Let me see", ".", "Hello", " you")]
+    assert places == sorted(places)
+    message = {"role": "assistant", "content": [thinking("Let me", " see."), reference, told]}
+    whole = json.dumps({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+    (answer,) = answered(asked, client, whole, streamed=False)
+    assert sorted(texts_in(answer, *pieces)) == ["Hello", "Let me see."]
+
+
+@clients
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": "12", "completion_tokens": 2},
+        {"prompt_tokens": True, "completion_tokens": []},
+        {"prompt_tokens": 12, "completion_tokens": 2, "prompt_tokens_details": []},
+        {"prompt_tokens": 12, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": "few"}},
+    ],
+)
+def test_counts_that_are_none_lose_no_answer(asked: dict[str, Any], client: Client, usage: dict[str, Any]) -> None:
+    whole = {"id": "1", "choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
+    (answer,) = answered(asked, client, json.dumps({**whole, "usage": usage}).encode(), streamed=False)
+    assert "Hello" in texts_in(answer, "text", "content", "response")
+    stream = chunk(content="Hello") + STOP + chunk(usage=usage) + DONE
+    assert "Hello" in texts_in(answered(asked, client, stream, streamed=True), "text", "delta", "content", "response")

@@ -248,6 +248,17 @@ def test_a_chunk_that_cannot_be_read_does_not_pass_nor_does_anything_behind_it()
     assert read.failure.cause is Cause.MALFORMED
 
 
+@pytest.mark.parametrize("at", [b'"finish_reason"', b'"object"', b'"index"'])
+def test_a_chunk_that_is_no_text_does_not_pass_also_where_nobody_looks(at: bytes) -> None:
+    read = reader()
+    good = chunk(content="two")
+    damaged = good.replace(at, at[:3] + b"\xf2" + at[4:], 1)
+    assert damaged != good
+    assert relayed(read, [good, damaged]) == good
+    assert read.failure is not None
+    assert read.failure.cause is Cause.MALFORMED
+
+
 @pytest.mark.parametrize(
     ("event", "told"),
     [
@@ -411,6 +422,9 @@ def test_an_error_is_told_in_the_endpoints_words_also_with_half_a_surrogate_pair
         ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 2}, Usage(prompt_tokens=5, cached_tokens=2)),
         ({"prompt_tokens": 5, "cached_tokens": 2}, Usage(prompt_tokens=5, cached_tokens=2)),
         ({"prompt_tokens": 10**30}, Usage()),
+        ({"prompt_tokens": "5", "completion_tokens": True}, Usage()),
+        ({"prompt_tokens": 5, "prompt_tokens_details": []}, Usage(prompt_tokens=5)),
+        ({"prompt_tokens": 5, "completion_tokens_details": "none"}, Usage(prompt_tokens=5)),
     ],
 )
 def test_what_usage_does_not_say_is_unknown(usage: object, read_as: Usage) -> None:

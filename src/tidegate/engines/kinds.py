@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from tidegate.engines.anthropic import Anthropic
 from tidegate.engines.base import Dialect
+from tidegate.engines.google import Google
 from tidegate.engines.llamacpp import LlamaCpp
 from tidegate.engines.ollama import Ollama
 from tidegate.engines.openai import OpenAI, OpenAIOwn
@@ -12,6 +13,7 @@ from tidegate.engines.sglang import SGLang
 from tidegate.engines.vllm import VLLM
 
 _OPENAI = "api.openai.com"
+_GOOGLE = ".googleapis.com"
 _AZURE = re.compile(r"\.(?:openai|cognitiveservices|services\.ai)\.azure\.(?:com|us|cn)$")
 # Mistral's models, by the names that Azure gives their deployments unless told another.
 _MISTRALS = ("mistral", "ministral", "codestral")
@@ -29,6 +31,8 @@ KINDS: dict[str, Callable[[str, str | None], Dialect]] = {
 
 def dialect_of(kind: str, host: str, path: str, model: str | None) -> Dialect:
     """The dialect of an engine of this kind at an address; `path` and `model` as above."""
+    if kind == "openai" and host.endswith(_GOOGLE):
+        return Google(path, model)
     makes = OpenAIOwn if kind == "openai" and _takes_newer(host, path, model or "") else KINDS[kind]
     return makes(path, model)
 

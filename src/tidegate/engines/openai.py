@@ -34,6 +34,7 @@ _PATHS = {
 _LACKS = re.compile(rb"scope|permission", re.IGNORECASE)
 # The bound of what is generated: every engine knows the older name.
 _OLDER, _NEWER = "max_tokens", "max_completion_tokens"
+_NULL = msgspec.Raw(b"null")
 
 
 class OpenAI:
@@ -41,7 +42,7 @@ class OpenAI:
 
     name = "openai"
     fetches = False
-    newer_bound = False  # it knows the bound of a chat's output by its newer name alone
+    newer_bound = False  # it takes the bound of a chat's output by its newer name, and not by both
     continuing = None  # a last message of the assistant is the beginning of its next one, or one before it: nobody says
 
     def __init__(self, base_path: str, model: str | None) -> None:
@@ -66,8 +67,11 @@ class OpenAI:
 
     def made(self, call: Call, model: str, headers: Sequence[Header], *, streamed: bool) -> Outgoing:
         """The request, streamed or not whatever the client wants: for dialects that build on this one."""
-        if self.newer_bound and call.kind is Capability.CHAT and _NEWER not in call.fields and _OLDER in call.fields:
-            fields = {_NEWER if name == _OLDER else name: value for name, value in call.fields.items()}
+        if self.newer_bound and call.kind is Capability.CHAT and _OLDER in call.fields:
+            fields = dict(call.fields)
+            older = fields.pop(_OLDER)
+            if fields.get(_NEWER, _NULL) == _NULL:
+                fields[_NEWER] = older
             call = msgspec.structs.replace(call, fields=fields)
         return Outgoing(
             target=self._base + _PATHS[call.kind],
@@ -109,11 +113,13 @@ class OpenAI:
                 retry_after_s=retry_after_s(headers, now_s),
             )
         # 401 and 403 concern the key that we hold, as some 400 do, 404 a model that we configured: nobody else's fault.
+        # What is said of a key may quote it, and is of no use to clients.
+        of_the_key = status in (401, 403) or said.of_the_account
         return Failure(
             ending=Ending.FAILED,
             cause=f"status_{status}",
             status=502,
-            message=f"the endpoint answered {status}: {said.message}",
+            message=f"the endpoint answered {status}" + ("" if of_the_key else f": {said.message}"),
             code="upstream_error",
             retry_after_s=retry_after_s(headers, now_s),
         )
@@ -158,7 +164,7 @@ def is_down(models: ProbeAnswer | None) -> bool:
 
 class OpenAIOwn(OpenAI):
     """Where OpenAI's own models are, of which those that think refuse the older name of the bound; the newer one all
-    know."""
+    know, and all refuse both at once."""
 
     newer_bound = True
 

@@ -56,27 +56,14 @@ class Choice(msgspec.Struct, gc=False):
     finish_reason: object = None
 
 
-class PromptDetails(msgspec.Struct, gc=False):
-    """What is told of the prompt's tokens."""
-
-    cached_tokens: object = None
-    cache_write_tokens: object = None
-
-
-class OutputDetails(msgspec.Struct, gc=False):
-    """What is told of the output's tokens."""
-
-    reasoning_tokens: object = None
-
-
 class Told(msgspec.Struct, gc=False):
-    """Usage as engines tell it: counts, or whatever they take for one."""
+    """Usage as engines tell it: counts and their details, or whatever they take for one."""
 
     prompt_tokens: object = None
     completion_tokens: object = None
     total_tokens: object = None
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: OutputDetails | None = None
+    prompt_tokens_details: object = None
+    completion_tokens_details: object = None
     prompt_cache_hit_tokens: object = None  # DeepSeek
     cached_tokens: object = None  # Moonshot
 

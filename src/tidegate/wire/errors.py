@@ -129,23 +129,30 @@ def find_error(value: object) -> ErrorInfo | None:
     return None
 
 
-# How servers say that a prompt is too long: llama.cpp, OpenAI and vLLM, SGLang, Ollama, Anthropic, TGI, vLLM.
+# How servers say that a prompt is too long: llama.cpp (an input for embeddings has to fit its batch, which it takes for
+# a fault of its own), OpenAI and vLLM, vLLM, SGLang, Ollama, Anthropic, TGI, vLLM, Google, xAI.
 _TOO_LONG = re.compile(
     r"exceeds? the available context size"
+    r"|too large to process"
+    r"|larger than the max context size"
     r"|maximum context length"
+    r"|model'?s context length is only"
+    r"|cannot be greater than max_model_len"
     r"|longer than the model'?s context length"
     r"|exceeds? (?:the )?(?:maximum )?context (?:length|window|size|limit)"
     r"|prompt is too long"
     r"|`?inputs`? (?:tokens \+ `?max_new_tokens`? )?must (?:be <=|have less than)"
     r"|longer than the maximum model length"
+    r"|exceeds the maximum number of tokens allowed"
+    r"|maximum prompt length is"
     r"|context[ _](?:length|window)[ _]exceeded",
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-# What a model does not take that others do: OpenAI's codes, and how llama.cpp says that its chat template has no place
-# for a message, which it takes for a fault of its own.
+# What a model does not take that others do: OpenAI's codes, how llama.cpp says that its chat template has no place for
+# a message, which it takes for a fault of its own, and how Gemini misses its signature at a call, or finds another's.
 UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter", "model_not_found"})
-_UNFIT = re.compile(r"jinja exception|raise_exception|roles must alternate", re.IGNORECASE)
+_UNFIT = re.compile(r"jinja exception|raise_exception|roles must alternate|thought[_ ]signature", re.IGNORECASE)
 # How OpenAI, Google, Groq and Anthropic say that they do not know a field.
 _UNKNOWN_FIELD = re.compile(
     r"unrecognized request argument"
@@ -154,11 +161,11 @@ _UNKNOWN_FIELD = re.compile(
     r"|extra inputs are not permitted",
     re.IGNORECASE,
 )
-# Some vendors take what is wrong with an account for a bad request: Anthropic, Google, OpenAI.
+# Some vendors take what is wrong with an account for a bad request: Anthropic, Google, OpenAI, xAI.
 _ACCOUNT_CODES = frozenset(
     {"invalid_api_key", "insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "account_deactivated"}
 )
-_ACCOUNT = re.compile(r"credit balance is too low|api key not valid|api key expired", re.IGNORECASE)
+_ACCOUNT = re.compile(r"credit balance is too low|incorrect api key|api key not valid|api key expired", re.IGNORECASE)
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _MARKUP = re.compile(r"<[/!]?[a-zA-Z][^<>]*>")

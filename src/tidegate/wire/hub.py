@@ -3,7 +3,7 @@
 Between all dialects stands OpenAI's chat completion. Requests become its body, answers its chunks. Three words are not
 OpenAI's own: `reasoning_content` is what llama.cpp,
 vLLM and DeepSeek call a model's thinking, `reasoning_details` carries its signatures as OpenRouter does, and a choice's
-`stop_reason` is the stop sequence that was met, as vLLM tells it.
+`stop_reason` is the stop sequence that was met, as vLLM tells it. Mistral's content may be parts, thinking among them.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from msgspec import Raw, structs
 from tidegate.core.model import Capability
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call, Native, parse
+from tidegate.wire.reading import count, count_in
 from tidegate.wire.sse import DONE, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded, replace_lone_surrogates
 
@@ -46,10 +47,17 @@ class Detail(msgspec.Struct, gc=False):
     data: str | None = None
 
 
+class Part(msgspec.Struct, gc=False):
+    """A part of a content: its text, or the parts that it thought. Others, such as references, say nothing here."""
+
+    text: str | None = None
+    thinking: list["Part"] | None = None
+
+
 class Said(msgspec.Struct, gc=False):
     """A message, or what a chunk adds to one."""
 
-    content: str | None = None
+    content: str | list[Part] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     reasoning_details: list[Detail] | None = None
@@ -57,9 +65,22 @@ class Said(msgspec.Struct, gc=False):
     tool_calls: list[ToolCall] | None = None
 
     @property
+    def text(self) -> str:
+        """What was said, without the thinking."""
+        content = self.content
+        return _joined(content) if isinstance(content, list) else content or ""
+
+    @property
     def thought(self) -> str:
-        """The thinking, under either of its names."""
-        return self.reasoning_content or self.reasoning or ""
+        """The thinking, under either of its names or from the parts of the content."""
+        told = self.reasoning_content or self.reasoning or ""
+        if told or not isinstance(self.content, list):
+            return told
+        return "".join([_joined(part.thinking or []) for part in self.content])
+
+
+def _joined(parts: list[Part]) -> str:
+    return "".join([part.text or "" for part in parts])
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -72,76 +93,58 @@ class Choice(msgspec.Struct, gc=False):
     stop_reason: object = None
 
 
-class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: float | None = None
-    cache_write_tokens: float | None = None
-
-
-class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: float | None = None
-
-
 class Counts(msgspec.Struct, gc=False):
     """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's; as in
     `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that, and so has xAI.
 
-    Some engines count in floats, and a bad count is no reason to lose an answer.
+    A count is whatever an engine takes for one, since a bad one is no reason to lose an answer; that is as none.
     """
 
-    prompt_tokens: float | None = None
-    completion_tokens: float | None = None
+    prompt_tokens: object = None
+    completion_tokens: object = None
     total_tokens: object = None
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
+    prompt_tokens_details: object = None
+    completion_tokens_details: object = None
     # DeepSeek's, and Moonshot's.
-    prompt_cache_hit_tokens: float | None = None
-    cached_tokens: float | None = None
+    prompt_cache_hit_tokens: object = None
+    cached_tokens: object = None
 
     @property
     def input(self) -> int:
         """Prompt tokens; 0 where the engine did not say, since the dialects have no word for that."""
-        return _with_parts(_whole(self.prompt_tokens), self.cached + self.written)
+        return _with_parts(count(self.prompt_tokens) or 0, self.cached + self.written)
 
     @property
     def output(self) -> int:
         """Output tokens; 0 where the engine did not say."""
-        made, thought = _whole(self.completion_tokens), self.reasoning
-        if self.total_tokens == _whole(self.prompt_tokens) + made + thought:
+        made, thought = count(self.completion_tokens) or 0, self.reasoning
+        if count(self.total_tokens) == (count(self.prompt_tokens) or 0) + made + thought:
             return made + thought
         return _with_parts(made, thought)
 
     @property
     def cached(self) -> int:
         """Prompt tokens that came from a cache."""
-        details = self.prompt_tokens_details
-        for told in (details.cached_tokens if details else None, self.prompt_cache_hit_tokens, self.cached_tokens):
-            if told is not None:
-                return _whole(told)
-        return 0
+        told = count_in(self.prompt_tokens_details, "cached_tokens")
+        if told is None:
+            told = count(self.prompt_cache_hit_tokens)
+        if told is None:
+            told = count(self.cached_tokens)
+        return told or 0
 
     @property
     def written(self) -> int:
         """Prompt tokens that were written to a cache."""
-        details = self.prompt_tokens_details
-        return _whole(details.cache_write_tokens) if details else 0
+        return count_in(self.prompt_tokens_details, "cache_write_tokens") or 0
 
     @property
     def reasoning(self) -> int:
         """Output tokens of thinking."""
-        details = self.completion_tokens_details
-        return _whole(details.reasoning_tokens) if details else 0
+        return count_in(self.completion_tokens_details, "reasoning_tokens") or 0
 
 
-# More is a slip of the engine, and beyond the integers that clients can read.
-_COUNT_MAX = 1 << 40
-
-
-def _whole(count: float | None) -> int:
-    return 0 if count is None else int(min(max(0.0, count), _COUNT_MAX))
-
-
-def _with_parts(count: int, parts: int) -> int:
-    return count + parts if parts > count else count
+def _with_parts(whole: int, parts: int) -> int:
+    return whole + parts if parts > whole else whole
 
 
 NO_COUNTS = Counts()

@@ -63,18 +63,17 @@ def usage_of(chunk: Chunk) -> Usage | None:
     told = chunk.told
     if told is None:
         return None
-    details, output = told.prompt_tokens_details, told.completion_tokens_details
-    cached = _count(details.cached_tokens) if details else None
+    cached = count_in(told.prompt_tokens_details, "cached_tokens")
     if cached is None:
-        cached = _count(told.prompt_cache_hit_tokens)
+        cached = count(told.prompt_cache_hit_tokens)
     if cached is None:
-        cached = _count(told.cached_tokens)
-    written = _count(details.cache_write_tokens) if details else None
-    thought = _count(output.reasoning_tokens) if output else None
-    prompt, made = _count(told.prompt_tokens), _count(told.completion_tokens)
+        cached = count(told.cached_tokens)
+    written = count_in(told.prompt_tokens_details, "cache_write_tokens")
+    thought = count_in(told.completion_tokens_details, "reasoning_tokens")
+    prompt, made = count(told.prompt_tokens), count(told.completion_tokens)
     # Who tells of a part that is more than the whole has counted it beside that; and so has xAI, whose total tells.
     if made is not None and thought is not None:
-        beside_made = _count(told.total_tokens) == (prompt or 0) + made + thought
+        beside_made = count(told.total_tokens) == (prompt or 0) + made + thought
         if beside_made or thought > made:
             made += thought
     beside = (cached or 0) + (written or 0)
@@ -87,6 +86,18 @@ def usage_of(chunk: Chunk) -> Usage | None:
         cache_write_tokens=written,
         reasoning_tokens=thought,
     )
+
+
+def count(value: object) -> int | None:
+    """A count of tokens, None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _COUNT_MAX:
+        return None
+    return int(value)
+
+
+def count_in(details: object, name: str) -> int | None:
+    """The count of that name among the details of a usage, None where there is none."""
+    return count(details.get(name)) if isinstance(details, dict) else None
 
 
 def _has_content(choice: Choice) -> bool:
@@ -124,13 +135,6 @@ def _letters(value: object, depth: int = _LETTERS_DEPTH) -> int:
     return sum([_letters(part, depth - 1) for part in value]) if isinstance(value, list) else 0
 
 
-def _count(value: object) -> int | None:
-    """A count of tokens, None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _COUNT_MAX:
-        return None
-    return int(value)
-
-
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
@@ -146,6 +150,9 @@ def read_chunk(data: bytes) -> Chunk:
     """Decode one chunk. Raises `BadStream` for what is no chunk, and for an error event."""
     try:
         chunk = decoded(_decode, data)
+        if not data.isascii():
+            # What nobody looks at is not decoded, and passes as it is.
+            data.decode()
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, "sent a chunk that cannot be read") from None
     if chunk.failed or (not chunk.choices and chunk.told is None):

@@ -28,7 +28,7 @@ def whole(body: bytes) -> bytes:
     ending = _Ending()
     ending.note(choice, said)
     content = _thoughts(said)
-    if text := (said.content or "") + (said.refusal or ""):
+    if text := said.text + (said.refusal or ""):
         content.append({"type": "text", "text": text})
     name = message_id(answer)
     for at, call in enumerate(said.tool_calls or ()):
@@ -206,7 +206,7 @@ class MessageStream:
             elif detail.signature:
                 self._delta("thinking", "signature_delta", signature=detail.signature)
                 self._close()
-        if text := (said.content or "") + (said.refusal or ""):
+        if text := said.text + (said.refusal or ""):
             self._delta("text", "text_delta", text=text)
         for call in said.tool_calls or ():
             self._call(call)

@@ -87,6 +87,8 @@ class HubCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     function: HubFunction
     type: Literal["function"] = "function"
     index: int | None = None
+    # Google's, with the signatures of Gemini.
+    extra_content: _Ignored = UNSET
 
 
 class HubAssistant(_HubMessage, tag="assistant"):
@@ -100,6 +102,7 @@ class HubAssistant(_HubMessage, tag="assistant"):
     reasoning_details: list[Detail] | None = None
     annotations: _Ignored = UNSET
     parsed: _Ignored = UNSET
+    extra_content: _Ignored = UNSET
     # vLLM says so of each answer, and clients send it back as it came.
     audio: None = None
     function_call: None = None

@@ -66,6 +66,7 @@ OUTWARD: tuple[Field, ...] = (
     set_aside("messages[].name", "speakers have no names"),
     set_aside("messages[].content[].image_url.detail", "a hint about price"),
     set_aside("messages[].reasoning_content", "thoughts without a signature are not taken back"),
+    set_aside("messages[].extra_content", "and that of calls: signatures of another vendor"),
     set_aside("messages[].annotations", "what an earlier answer had quoted"),
     set_aside("messages[].parsed", "and parsed_arguments of calls: what an SDK has read in an earlier answer"),
     set_aside(

@@ -91,7 +91,7 @@ def whole(body: bytes, call: Call, form: Form, started_s: float, now_s: float) -
 
 
 def _text(said: Said) -> str:
-    return (said.content or "") + (said.refusal or "")
+    return said.text + (said.refusal or "")
 
 
 def _call(call: ToolCall, at: int, finish: str | None) -> dict[str, Any] | None:

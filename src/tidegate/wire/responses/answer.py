@@ -126,7 +126,7 @@ def reasoning_part(text: str) -> dict[str, Any]:
 
 
 def _parts(said: Said) -> list[dict[str, Any]]:
-    parts = [text_part(said.content)] if said.content else []
+    parts = [text_part(said.text)] if said.text else []
     return parts + ([refusal_part(said.refusal)] if said.refusal else [])
 
 

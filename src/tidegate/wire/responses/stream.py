@@ -139,8 +139,8 @@ class ResponseStream:
     def _add(self, said: Said) -> None:
         if said.thought:
             self._say("reasoning", "reasoning_text", said.thought)
-        if said.content:
-            self._say("message", "output_text", said.content)
+        if said.text:
+            self._say("message", "output_text", said.text)
         if said.refusal:
             self._say("message", "refusal", said.refusal)
         for call in said.tool_calls or ():
