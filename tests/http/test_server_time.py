@@ -51,7 +51,7 @@ def test_a_head_that_trickles_is_not_given_more_time_by_each_byte(run: Run) -> N
     run(main())
 
 
-def test_a_body_that_keeps_coming_is_given_time(run: Run) -> None:
+def test_a_body_of_somebody_known_that_keeps_coming_is_given_time(run: Run) -> None:
     async def main() -> None:
         async with serving(body_timeout_s=0.2) as server, client(server.port) as (reader, writer):
             writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\n\r\n")
@@ -59,6 +59,67 @@ def test_a_body_that_keeps_coming_is_given_time(run: Run) -> None:
                 await asyncio.sleep(0.02)  # the pace of the client is what is tested
                 writer.write(b"a")
             assert (await read_response(reader)).body == b"a" * 20
+
+    run(main())
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 60000", b"transfer-encoding: chunked"])
+def test_a_stranger_s_body_that_trickles_is_not_given_more_time_by_each_byte(run: Run, framing: bytes) -> None:
+    async def main() -> None:
+        clock = SetClock()
+        async with (
+            serving(clock=clock, knows=lambda _: False, body_timeout_s=10.0) as server,
+            client(server.port) as (reader, writer),
+        ):
+            begun_s = clock.at_s
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\n%b\r\n\r\n" % framing)
+            answer = asyncio.ensure_future(reader.read())
+            while not answer.done():
+                writer.write(b"a" if framing.startswith(b"content") else b"1\r\na\r\n")
+                clock.at_s += 1.0
+                await asyncio.wait([answer], timeout=0.02)
+            assert answer.result().startswith(b"HTTP/1.1 408 ")
+            assert 9.0 <= clock.at_s - begun_s <= 13.0
+
+    run(main())
+
+
+def test_each_of_a_stranger_s_bodies_has_its_own_time(run: Run) -> None:
+    async def main() -> None:
+        clock = SetClock()
+        async with (
+            serving(clock=clock, knows=lambda _: False, body_timeout_s=10.0) as server,
+            client(server.port) as (reader, writer),
+        ):
+            for _ in range(3):
+                writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n")
+                await eventually(lambda: not server.idle)
+                clock.at_s += 8.0
+                await eventually(lambda: server.coarse_s >= clock.at_s)
+                writer.write(b"aa")
+                assert (await read_response(reader)).body == b"aa"
+
+    run(main())
+
+
+def test_nobody_is_looked_up_for_a_body_that_comes_within_a_sweep_of_its_head(run: Run) -> None:
+    async def main() -> None:
+        asked = []
+
+        def knows(headers: object) -> bool:
+            asked.append(headers)
+            return True
+
+        async with serving(clock=SetClock(), knows=knows) as server, client(server.port) as (reader, writer):
+            head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n"
+            writer.write(head + b"aa")
+            assert (await read_response(reader)).body == b"aa"
+            writer.write(head)
+            await eventually(lambda: not server.idle)
+            for _ in range(2):
+                writer.write(b"a")
+            assert (await read_response(reader)).body == b"aa"
+            assert not asked
 
     run(main())
 

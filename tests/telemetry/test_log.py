@@ -183,6 +183,30 @@ def test_a_pipe_that_nobody_reads_in_the_place_of_the_file_stops_nothing(
     asyncio.run(run())
 
 
+def test_a_pipe_that_nobody_reads_is_no_log_to_begin_with_and_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    os.mkfifo(file)
+    with pytest.raises(OSError, match="nobody reads this pipe") as refused:
+        Log.to(file, Clock())
+    assert str(file) in str(refused.value)
+
+
+def test_a_pipe_that_somebody_reads_takes_lines_and_again_when_its_reader_is_back(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    os.mkfifo(file)
+    reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    log = Log.to(file, Clock())
+    log.event("info", "one")
+    assert [line["event"] for line in parsed(os.read(reader, 65536))] == ["one"]
+    os.close(reader)
+    log.event("info", "two")
+    reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    log.event("info", "three")
+    assert [line["event"] for line in parsed(os.read(reader, 65536))] == ["two", "three"]
+    os.close(reader)
+    log.close()
+
+
 def test_a_disk_that_hangs_where_it_is_asked_for_the_file_does_not_stop_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from tidegate.core.model import Ending, Headroom
+from tidegate.core.model import Ending, Headroom, replace
 from tidegate.engines.base import Failure, Outgoing, overflow
 from tidegate.gateway.failures import BROKEN, NO_DESCRIPTOR
 from tidegate.gateway.slots import Slot
@@ -325,8 +325,12 @@ class Attempt:
 
     def _failure(self, body: bytearray) -> Failure:
         if self.status == 200:
-            return _told_whole(bytes(body))
-        return self.upstream.dialect.failure(self.status, self._headers, bytes(body), self._now_s())
+            return self._without_key(_told_whole(bytes(body)))
+        failure = self.upstream.dialect.failure(self.status, self._headers, bytes(body), self._now_s())
+        return self._without_key(failure)
+
+    def _without_key(self, failure: Failure) -> Failure:
+        return replace(failure, message=self.upstream.without_key(failure.message))
 
     def _end(self) -> None:
         try:
@@ -354,7 +358,7 @@ class Attempt:
         self._listener.completed(self, rest)
 
     def _broke(self, stream: BadStream) -> None:
-        self.give_up(_broken(stream))
+        self.give_up(self._without_key(_broken(stream)))
 
 
 def _told_whole(body: bytes) -> Failure:
@@ -374,9 +378,12 @@ def _unexpected(kind: bytes, *, streamed: bool) -> Failure:
 
 
 def _broken(stream: BadStream) -> Failure:
-    if stream.error is None or not stream.error.context_exceeded:
-        return _fault(stream.cause, stream.message)
-    return overflow(stream.error.message)
+    error = stream.error
+    if error is not None and error.context_exceeded:
+        return overflow(error.message)
+    if error is not None and error.of_the_account:
+        return _fault(stream.cause, "reported an error of the gateway's account")
+    return _fault(stream.cause, stream.message)
 
 
 def _fault(cause: str, message: str) -> Failure:

@@ -409,8 +409,8 @@ class Dispatch:
         """Call its `timer` at this time, instead of any earlier order."""
         request_id = drive.request.id
         self._unset_timer(request_id)
-        # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again. What
-        # is lost of a difference of two times since the epoch is no reason for one more.
+        # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again. For
+        # what is lost of a difference of times it is not asked for one more.
         wait_s = to_ms(max(0.0, at_s - self.clock.now_s() - LOST_S))
         handle = asyncio.get_running_loop().call_later(wait_s, self._time_has_come, drive)
         self._timers[request_id] = at_s, handle

@@ -1,14 +1,20 @@
 """One endpoint as the gateway reaches it: its dialect, its connections, its key."""
 
+import re
+
 from tidegate.core.model import Endpoint
 from tidegate.engines.base import Dialect
 from tidegate.http.client import Pool
+
+# As much of a key tells little of it, but where one is quoted; what has less is a word, as "EMPTY" or "none".
+_TELLING_CHARS = 8
+_KEY_HEADERS = (b"authorization", b"x-api-key")
 
 
 class Upstream:
     """What it takes to call an endpoint."""
 
-    __slots__ = ("asks_money", "assumes_window", "dialect", "endpoint", "headers", "model", "pool")
+    __slots__ = ("_quoted", "asks_money", "assumes_window", "dialect", "endpoint", "headers", "model", "pool")
 
     def __init__(
         self,
@@ -32,3 +38,17 @@ class Upstream:
         self.model = model
         self.headers = headers
         self.assumes_window = assumes_window
+        self._quoted = _quoted(headers)
+
+    def without_key(self, said: str) -> str:
+        """What its engine or vendor has said, with `***` for our key there: some quote all of it, or the beginning."""
+        return said if self._quoted is None else self._quoted.sub("***", said)
+
+
+def _quoted(headers: tuple[tuple[bytes, bytes], ...]) -> re.Pattern[str] | None:
+    """The key among these headers where it is quoted, masked or cut off maybe; None where there is none."""
+    for name, value in headers:
+        key = value.removeprefix(b"Bearer ").decode()
+        if name in _KEY_HEADERS and len(key) >= _TELLING_CHARS:
+            return re.compile(re.escape(key[:_TELLING_CHARS]) + r"\S*")
+    return None

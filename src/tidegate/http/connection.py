@@ -338,7 +338,10 @@ class Connection(asyncio.Protocol):
         """Set the clock for what the client has to send next."""
         limits, coarse_s = self._limits, self._server.coarse_s
         if awaits is _BODY:
-            self._deadline_s = coarse_s + limits.body_timeout_s
+            deadline_s = coarse_s + limits.body_timeout_s
+            # Asked only where there is time to be had, which most bodies do not need. A stranger has no more of it.
+            if self._timed is not _BODY or (deadline_s > self._deadline_s and self._reader.knows_sender()):
+                self._deadline_s = deadline_s
             if self._reader.take_expectation():
                 self.transport.write(_CONTINUE)
         elif awaits is not self._timed:

@@ -15,7 +15,9 @@ class Limits:
         64 * 1024
     )  # from whom the server does not know: 10,000 of them take 640 MB, not 320 GB
     head_timeout_s: float = 10.0  # a head is one packet or two, even from a phone
-    body_timeout_s: float = 30.0  # silence between two pieces of a body: a lossy link that recovers, not one that died
+    # Silence between two pieces of a body: a lossy link that recovers, not one that died. From whom the server does not
+    # know, the whole body: 2 KiB a second.
+    body_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0  # keep-alive: longer than the 60 s of common load balancers, so that they close first
     write_stall_s: float = 60.0  # a reader that takes nothing for a minute keeps an engine busy for nobody
     linger_s: float = 2.0  # after a refusal, time for the client to stop sending and read why

@@ -151,6 +151,10 @@ class Reader:
         expects, self._expects = self._expects, False
         return expects and not self._body
 
+    def knows_sender(self) -> bool:
+        """Whether the server knows who sends the body that is to come."""
+        return self._knows(self._headers)
+
     # ------------------------------------------------------------------ the parser calls
 
     def on_url(self, url: bytes) -> None:

@@ -39,8 +39,8 @@ class Server:
 
     handler     called with each request, on the event loop; it answers now or later
     error_body  (status, message) -> (content-type, body) of the server's own refusals
-    knows       whether the client with these header fields may send a body of more than `stranger_body_bytes_max`;
-                asked before such a body is read
+    knows       whether the client with these header fields may send a body of more than `stranger_body_bytes_max`, or
+                for longer than `body_timeout_s`; asked before such a body is read, and while one comes slowly
     streams     whether the body of a request with this method and target is handed over as it comes, whatever its size:
                 the handler is called with the head, and takes the body by `Exchange.receive` or answers without
     on_error    told of an exception that escaped the handler, instead of the event loop's exception handler

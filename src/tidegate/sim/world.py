@@ -32,7 +32,6 @@ from tidegate.core.model import (
     Run,
     Segment,
     Shipped,
-    Started,
     Uploaded,
     Wait,
     Warmed,

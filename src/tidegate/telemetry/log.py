@@ -1,6 +1,7 @@
 """One wide line of JSON for each request, and a line for each event in the gateway's life. Never a prompt."""
 
 import asyncio
+import errno
 import os
 import select
 import stat
@@ -38,10 +39,15 @@ class Log:
 
     @classmethod
     def to(cls, file: Path | None, clock: Clock) -> "Log":
-        """Append to a file, or write to stderr where none is given. Raises `OSError`."""
+        """Append to a file, or write to stderr where there is none. Raises `OSError`, as where nobody reads a pipe."""
         if file is None:
             return cls(sys.stderr.fileno(), clock)
-        return cls(_opened(file), clock, file)
+        try:
+            return cls(_opened(file), clock, file)
+        except OSError as error:
+            if error.errno == errno.ENXIO and file.is_fifo():
+                raise OSError(errno.ENXIO, "nobody reads this pipe", str(file)) from None
+            raise
 
     async def watch(self) -> None:
         """Look now and then whether the file is still the one of that name, for as long as it runs."""
@@ -121,8 +127,9 @@ class Log:
         self._flush()
 
 
-def _opened(file: Path, flags: int = 0) -> int:
-    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+def _opened(file: Path) -> int:
+    # A pipe that nobody reads would be waited for. To a file the flag means nothing.
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
 
 def _next(file: Path, fd: int) -> int | None:
@@ -134,8 +141,7 @@ def _next(file: Path, fd: int) -> int | None:
             return None
     except FileNotFoundError:
         made = True
-    # A pipe that nobody reads would keep the thread.
-    opened = _opened(file, os.O_NONBLOCK)
+    opened = _opened(file)
     if made:
         with suppress(OSError):  # some file systems have no modes
             os.fchmod(opened, stat.S_IMODE(ours.st_mode))
