@@ -49,7 +49,11 @@ def test_what_is_no_journal_and_what_is_missing_is_said_so(
 ) -> None:
     assert main(["audit", "--journal", str(tmp_path / "none")]) == 2
     assert "there is no such file or folder" in capsys.readouterr().err
-    (tmp_path / str(SegmentName.first(0.0))).write_bytes(msgspec.json.encode(Week(count=1).lines[0]) + b"\n")
+    segment = tmp_path / str(SegmentName.first(0.0))
+    segment.touch()
+    assert main(["audit", "--journal", str(tmp_path)]) == 2
+    assert f"{tmp_path}: nothing is written in this journal; see that" in capsys.readouterr().err
+    segment.write_bytes(msgspec.json.encode(Week(count=1).lines[0]) + b"\n")
     assert main(["audit", "--journal", str(tmp_path)]) == 1
     assert "nobody asked" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)

@@ -73,6 +73,8 @@ def test_what_cannot_be_told_is_status_two_and_says_why(
 ) -> None:
     assert main(["backtest", str(tmp_path / "none")]) == 2
     assert "no such file or folder" in capsys.readouterr().err
+    assert main(["backtest", str(empty := written(tmp_path / "empty", []))]) == 2
+    assert f"{empty}: nothing is written in this journal; see that" in capsys.readouterr().err
     assert main(["backtest", str(written(tmp_path / "few", Week(count=50).lines))]) == 2
     assert "too few" in capsys.readouterr().err
     link = tmp_path / "a.prom"

@@ -1,6 +1,7 @@
 """`tidegate check`: what it says of a configuration, for people, and `serve` when it begins."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -27,6 +28,15 @@ def test_what_is_in_brackets_is_part_of_a_name(
     assert f"journal {file.parent}/j[/b]," in said
     assert " n[awq], m[/x] " in said
     assert 'model in ["n[awq]", "m[/x]"]' in said
+
+
+def test_a_name_that_is_not_text_is_escaped_in_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    name, shown = os.fsdecode(b"\xff"), "\\udcff"
+    assert main(["check", "--json", f"{name}.toml"]) == 2
+    (problem,) = json.loads(capfdbinary.readouterr().out)["problems"]
+    assert (problem["file"], problem["message"]) == (f"{shown}.toml", "there is no such file")
+    assert main(["status", "--json", "--admin", f"{name}:1"]) == 2
+    assert shown in json.loads(capfdbinary.readouterr().out)["unreachable"]
 
 
 def test_files_are_named_as_they_are_found_from_here(

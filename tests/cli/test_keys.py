@@ -127,6 +127,12 @@ def test_the_audit_tells_who_did_what(capsys: pytest.CaptureFixture[str], monkey
     assert keys(capsys, "audit", "--last", "1") == rows[-1:]
 
 
+def test_the_name_of_the_file_need_not_be_text(capsys: pytest.CaptureFixture[str]) -> None:
+    file = os.fsdecode(b"k\xff.db")
+    made = keys(capsys, "create", "alice", "--file", file)
+    assert [one["id"] for one in keys(capsys, "list", "--file", file)] == [made["key"]["id"]]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -168,6 +174,9 @@ def test_a_name_that_is_taken_or_unknown_is_refused(capsys: pytest.CaptureFixtur
         "create Alice",
         "create " + "a" * 65,
         "create a --classes ,",
+        "create a --class-default ,",
+        "create a --class-default b,c",
+        "create a --class-default \udcff",
         "create a --residency anywhere,local",
         "create a --residency sömewhere",
         "create a --requests-per-minute 0",

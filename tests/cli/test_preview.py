@@ -50,6 +50,9 @@ def test_what_is_no_journal_and_what_is_no_policy_are_said_so(
 ) -> None:
     assert main(["preview", policy(tmp_path), "--journal", str(tmp_path / "none")]) == 2
     assert "there is no such file or folder" in capsys.readouterr().err
+    (empty := tmp_path / "journal.jsonl").touch()
+    assert main(["preview", policy(tmp_path), "--journal", str(empty)]) == 2
+    assert f"{empty}: nothing is written in this journal; see that" in capsys.readouterr().err
     assert main(["preview", policy(tmp_path, "[policy]\nheld = 1\n"), "--journal", str(journal)]) == 2
     assert "policy.held" in capsys.readouterr().err
     assert main(["preview", str(tmp_path / "nothing.toml"), "--journal", str(journal)]) == 2

@@ -191,6 +191,25 @@ def test_what_nobody_may_look_into_is_told(tmp_path: Path, capsys: pytest.Captur
     assert "File name too long" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="a superuser may look everywhere")
+def test_what_this_user_may_not_read_is_told_with_who_may(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (segment,) = journal.iterdir()
+    for closed in (segment, journal):
+        mode = closed.stat().st_mode
+        closed.chmod(0)
+        for verb in ("ls", "show", "tail"):
+            assert main(["journal", verb, str(journal)]) in (1, 2)
+            assert "Permission denied; do this as the gateway's user" in capsys.readouterr().err
+        closed.chmod(mode)
+
+
+def test_of_a_folder_without_a_journal_nothing_is_the_newest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["journal", "tail", str(tmp_path)]) == 2
+    assert f"{tmp_path}: no journal here" in capsys.readouterr().err
+
+
 def test_duckdb_reads_from_parquet_what_the_journal_tells(
     journal: Path, rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,7 +142,7 @@ async def test_who_is_not_reached_is_told_apart(tmp_path: Path, capsys: pytest.C
         assert "is no admin address" in said
         assert "by default 127.0.0.1:8401" in said
     assert await status(port) == 2
-    assert "does not answer" in capsys.readouterr().err
+    assert "does not answer: Connection refused; start it with `tidegate serve`" in capsys.readouterr().err
     assert await status(port, "--json") == 2
     assert "does not answer" in json.loads(capsys.readouterr().out)["unreachable"]
 

@@ -77,7 +77,7 @@ def test_a_certificate_and_its_key_make_a_context_of_tls_12_at_least(
     [
         ("none.pem", "key.pem", "gateway.tls.cert", "no such file"),
         ("cert.pem", "none.pem", "gateway.tls.key", "no such file"),
-        ("cert.pem", ".", "gateway.tls.key", "no such file"),
+        ("cert.pem", ".", "gateway.tls.key", "it is a folder"),
         ("cert.pem", "other.pem", "gateway.tls", "key values mismatch"),
         ("key.pem", "cert.pem", "gateway.tls", "not in PEM"),
         ("tidegate.toml", "key.pem", "gateway.tls", "not in PEM"),
@@ -97,6 +97,40 @@ def test_files_that_do_not_do_are_named_with_a_remedy(
     (tmp_path / "cert.pem").chmod(0o600)
     found = problems_of(tmp_path, f"[gateway]\ntls = {{ cert = '{cert}', key = '{key}' }}\n{GOOD}")
     assert [(problem.path, said in problem.message) for problem in found] == [(path, True)]
+
+
+@pytest.mark.parametrize(
+    ("log", "setting"),
+    [
+        ("keys.db", "gateway.keys"),
+        ("keys.link", "gateway.keys"),
+        ("cert.pem", "gateway.tls.cert"),
+        ("key.pem", "gateway.tls.key"),
+        ("admin.key", "gateway.admin_key.file"),
+        ("api.key", "endpoint.mine.api_key_file"),
+    ],
+)
+def test_log_lines_go_into_no_file_that_is_another_setting(
+    tmp_path: Path, certificate: trustme.LeafCert, log: str, setting: str
+) -> None:
+    (tmp_path / "keys.db").touch()
+    (tmp_path / "keys.link").symlink_to("keys.db")
+    for name in ("admin.key", "api.key"):
+        (tmp_path / name).write_text(ADMIN)
+        (tmp_path / name).chmod(0o600)
+    ours = "[gateway]\nkeys = 'keys.db'\nadmin_key = { file = 'admin.key' }\n"
+    ours += "tls = { cert = 'cert.pem', key = 'key.pem' }\n"
+    (problem,) = problems_of(tmp_path, f"{ours}log = '{log}'\n{GOOD}api_key_file = 'api.key'\n")
+    assert (problem.path, problem.message) == ("gateway.log", f"`{setting}` names it, too")
+
+
+def test_certificate_and_key_may_stand_in_one_file(tmp_path: Path, certificate: trustme.LeafCert) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes((tmp_path / "cert.pem").read_bytes() + (tmp_path / "key.pem").read_bytes())
+    both.chmod(0o600)
+    made = built(tmp_path, "tls = { cert = 'both.pem', key = 'both.pem' }").gateway.tls
+    assert made is not None
+    assert made.cert == made.key == both
 
 
 def leading(folder: Path, listen: str, url: str) -> str:

@@ -75,6 +75,18 @@ MALFORMED = [
     ("[world]\nduration = 5\n" + GOOD, "world.duration", "no such setting", "did you mean `duration_s`"),
     ("[world]\nduration_s = 0\n" + GOOD, "world.duration_s", "0 is not a number from 1", "How long"),
     ('[world]\nstart = "monday"\n' + GOOD, "world.start", "this text is not a time, as in", "UTC"),
+    (
+        "[world]\nstart = 1960-01-01T00:00:00Z\n" + GOOD,
+        "world.start",
+        "no clock shows",
+        "from 1970-01-02 to 9990-01-01",
+    ),
+    (
+        "[world]\nstart = 9999-12-31T23:59:59Z\n" + GOOD,
+        "world.start",
+        "no clock shows",
+        "from 1970-01-02 to 9990-01-01",
+    ),
     ("[world]\nrequest_timeout_s = 60\n" + GOOD, "policy.hold_s_max", "its whole life", "less than"),
     (HEAD + FAR + TRAFFIC, "world.endpoint.own", "it is missing", "hardware or an API"),
     (GOOD + '[world.endpoint.fax]\nengine = "gpu-8b"\n', "world.endpoint.fax", "no such endpoint", "`far`"),
@@ -164,6 +176,11 @@ def test_what_is_wrong_is_named_with_its_place_and_its_remedy(
     assert len(problems) == 1, str(raised.value)
     assert remedy in problems[0].remedy
     assert problems[0].file.startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("start", ["1970-01-02T00:00:00Z", "9990-01-01T00:00:00Z"])
+def test_a_world_begins_at_any_time_that_a_clock_shows(start: str) -> None:
+    assert parse(f"[world]\nstart = {start}\n{GOOD}", "scenario.toml").start_s > 0.0
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

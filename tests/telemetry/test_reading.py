@@ -1,5 +1,6 @@
 """Reading what a journal, or an accident, left behind."""
 
+from errno import EACCES, EIO
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tests import make as core
 from tests.telemetry import make
 from tidegate.core.model import JOURNAL_VERSION, Line
-from tidegate.telemetry.reading import JournalError, asked_in, read
+from tidegate.telemetry.reading import JournalError, asked_in, read, unopened
 from tidegate.telemetry.segments import SegmentName, segments
 
 HEAD = msgspec.json.encode(Line(at_s=0.0, fact=make.segment())) + b"\n"
@@ -22,6 +23,12 @@ def left(folder: Path, content: bytes, name: str = NAME) -> Path:
     file = folder / name
     file.write_bytes(content)
     return file
+
+
+def test_who_may_not_read_a_journal_is_told_who_may() -> None:
+    error = unopened(Path("journal"), PermissionError(EACCES, "Permission denied"))
+    assert str(error) == "journal: Permission denied; do this as the gateway's user, or let this user read it"
+    assert str(unopened(Path("journal"), OSError(EIO, "Input/output error"))) == "journal: Input/output error"
 
 
 def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:

@@ -171,6 +171,15 @@ def said(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+def test_where_nothing_is_written_nothing_came_out_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / str(SegmentName.first(0.0))).touch()
+    assert said(tmp_path, capsys) == ""
+    assert main(["replay", str(tmp_path), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{tmp_path}: nothing is written in this journal" in err
+
+
 def test_what_comes_out_otherwise_is_told_with_its_cause(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = stormed(tmp_path)
     for file in files:

@@ -16,7 +16,7 @@ from tidegate.sim.preview_page import points
 from tidegate.sim.sheet import Sheet, share
 from tidegate.sim.twin import twin
 from tidegate.telemetry.journal import JournalError, read
-from tidegate.telemetry.reading import asked_in, files
+from tidegate.telemetry.reading import asked_in, files, written
 
 SHOWN = 5
 """Rules and changes, the best of them."""
@@ -28,11 +28,12 @@ HANDED = (
 
 
 def run(options: argparse.Namespace) -> int:
-    """Audit it: 0, 1 where the journal does not tell enough, 2 where it cannot be read."""
+    """Audit it: 0, 1 where the journal does not tell enough, 2 where it cannot be read, or nothing is
+    written in it."""
     stderr = Console(stderr=True)
     try:
         paths = files(options.journal)
-        observed = observe(read(options.journal))
+        observed = observe(written(options.journal, read(options.journal)))
         if observed.overlapping:
             print(f"tidegate audit: {overlap_text(observed.overlapping)}", file=sys.stderr)
         world = twin(observed, known(read(asked_in(paths)[-1])))

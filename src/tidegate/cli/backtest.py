@@ -18,7 +18,7 @@ from tidegate.sim.preview_page import points
 from tidegate.sim.sheet import Sheet, share
 from tidegate.sim.twin import played
 from tidegate.telemetry.journal import JournalError, read
-from tidegate.telemetry.reading import asked_in, files, read_if_there
+from tidegate.telemetry.reading import asked_in, files, read_if_there, written
 
 _SHARES = ("kept", "away")
 # For Prometheus' node exporter, which reads such files (`--collector.textfile.directory`).
@@ -78,7 +78,7 @@ def _row(one: Off) -> tuple[str, ...]:
 
 def _tested(options: argparse.Namespace, reading: Bar, playing: Bar) -> Backtest:
     paths = files(options.journal)
-    observed = observe(_lines(paths, reading))
+    observed = observe(written(options.journal, _lines(paths, reading)))
     if observed.overlapping:
         print(f"tidegate backtest: {overlap_text(observed.overlapping)}", file=sys.stderr)
     at_s = cut_s(observed)

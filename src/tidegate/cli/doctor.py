@@ -12,7 +12,7 @@ from tidegate.core.diagnosis import Accuracy, Diagnosis, Finding, Health, Promis
 from tidegate.core.doctor import Doctor
 from tidegate.core.overlap import overlap_text
 from tidegate.core.replay import ReplayError
-from tidegate.telemetry.journal import JournalError, read
+from tidegate.telemetry.reading import JournalError, read, written
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -20,16 +20,12 @@ def doctor(options: argparse.Namespace) -> int:
     is written in it."""
     examined = Doctor()
     try:
-        for line in read(options.journal):
+        for line in written(options.journal, read(options.journal)):
             examined.feed(line)
     except (JournalError, ReplayError) as error:
         print(f"tidegate doctor: {error}", file=sys.stderr)
         return 2
     diagnosis = examined.diagnosis()
-    if diagnosis.from_s is None:
-        remedy = "see that its gateway serves, and that its disk has room"
-        print(f"tidegate doctor: {options.journal}: nothing is written in this journal; {remedy}", file=sys.stderr)
-        return 2
     with while_read():
         if options.json:
             print_json(diagnosis)

@@ -18,7 +18,7 @@ from tidegate.core.replay import Difference, Explained, ReplayError, Report, sum
 from tidegate.core.timeline import Stage
 from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
-from tidegate.telemetry.journal import JournalError
+from tidegate.telemetry.reading import JournalError, unwritten
 from tidegate.telemetry.replaying import reproduce
 
 _AXES = {
@@ -65,12 +65,14 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Reproduce a journal: 0 where every decision came out again, 1 where one did not."""
+    """Reproduce a journal: 0 where every decision came out again, 1 where one did not, or nothing is written in it."""
     console = Console(stderr=True)
     try:
         count, found = reproduce(options.journal, options.jobs)
         shown = track(found, "segments", total=count, console=console, transient=True, disable=not console.is_terminal)
         report = summed(shown)
+        if not report.segments:
+            raise unwritten(options.journal)
     except (JournalError, ReplayError) as error:
         print(f"tidegate replay: {error}", file=sys.stderr)
         return 1

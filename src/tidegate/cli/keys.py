@@ -86,7 +86,7 @@ def declare(parser: argparse.ArgumentParser, verb: Verb) -> None:
 def _limits(one: argparse.ArgumentParser) -> None:
     names = "names, separated by commas"
     one.add_argument("--classes", type=_names, help=f"classes it may ask for, the first its default: {names}")
-    one.add_argument("--class-default", help="class of its requests that name none")
+    one.add_argument("--class-default", type=_only_name, help="class of its requests that name none")
     one.add_argument("--models", type=_names, help=f"models it may ask for: {names}")
     one.add_argument(
         "--residency",
@@ -301,6 +301,13 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(0 < len(name) <= 256 and name.isprintable() for name in names) or len(names) > NAMES_MAX:
         raise argparse.ArgumentTypeError(f"names separated by commas are expected, {NAMES_MAX} at most")
     return names
+
+
+def _only_name(text: str) -> str:
+    name, *more = _names(text)
+    if more:
+        raise argparse.ArgumentTypeError("one name is expected")
+    return name
 
 
 def _places(text: str) -> tuple[str, ...]:

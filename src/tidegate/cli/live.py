@@ -59,6 +59,9 @@ class Address:
         except (RemoteDisconnected, BadStatusLine):
             remedy = "where it has TLS (gateway.tls), write https://HOST:PORT, or name its file by --config"
             raise UnreachableError(f"{self.url} does not answer in HTTP; {remedy}") from None
+        except ConnectionRefusedError as error:
+            remedy = "start it with `tidegate serve`, or name its file by --config, or its address by --admin"
+            raise UnreachableError(f"{self.url} does not answer: {error.strerror}; {remedy}") from None
         except (OSError, HTTPException) as error:
             raise UnreachableError(f"{self.url} does not answer: {error}") from None
         except ValueError:  # its text may repeat the secret

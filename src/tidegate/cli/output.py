@@ -87,9 +87,22 @@ def printable(text: str) -> str:
 
 def print_json(value: object, *, flush: bool = False) -> None:
     """A line of JSON, which is UTF-8 whatever letters a terminal has; before it, nothing else may have been printed."""
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    try:
+        line = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # an argument, or the name of a file, need not be text
+        line = msgspec.json.encode(_escaped(msgspec.to_builtins(value)))
+    sys.stdout.buffer.write(line + b"\n")
     if flush:
         sys.stdout.flush()
+
+
+def _escaped(value: object) -> object:
+    """What JSON is made of, with what is not text in its texts as a terminal shows it."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(one) for key, one in value.items()}
+    return [_escaped(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(console: Console, table: Table) -> None:

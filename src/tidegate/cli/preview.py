@@ -17,7 +17,7 @@ from tidegate.sim.preview_page import affected, changes, figures, headline, note
 from tidegate.sim.robust import Robust, robust
 from tidegate.sim.twin import twin
 from tidegate.telemetry.journal import JournalError, read
-from tidegate.telemetry.reading import asked_in, files, read_if_there
+from tidegate.telemetry.reading import asked_in, files, read_if_there, written
 
 
 class Previewed(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -28,13 +28,13 @@ class Previewed(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Preview it: 0, 1 where the journal does not tell enough, 2 where it cannot be read. ConfigError where the policy
-    is wrong."""
+    """Preview it: 0, 1 where the journal does not tell enough, 2 where it cannot be read, or nothing is
+    written in it. ConfigError where the policy is wrong."""
     check_writable("preview", options.html, "--html")
     try:
         paths = files(options.journal)
         with bars() as bar:
-            observed = observe(_lines(paths, bar("reading the journal")))
+            observed = observe(written(options.journal, _lines(paths, bar("reading the journal"))))
             other = changed(
                 options.policy, observed.policy, observed.endpoints, (one.request for one in observed.asked)
             )

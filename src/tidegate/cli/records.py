@@ -172,6 +172,8 @@ def _tail(options: argparse.Namespace) -> int:
     try:
         if segments_of(options.journal) is None:
             return _refused(absent(options.journal, "folder"))
+        if not options.follow:
+            files(options.journal)  # of a folder without a journal, nothing is the newest
         with closing(Following(options.journal)) as following:
             newest, told = _newest(following, options)
             if options.kind is None and not options.json:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import door, groups, handover, hardware, mutual, rule, tariff
+from tidegate.config import door, files, groups, handover, hardware, mutual, rule, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
@@ -22,7 +22,6 @@ from tidegate.core.model import Capability, Endpoint, Machine, ModelGroup, Polic
 from tidegate.core.ruling import Rule
 
 MIB = 1024 * 1024
-STATE_FILE = "learned.sqlite"
 # Who changes a model does so between two working days more often than within one.
 CANARY_S = 6 * 3600.0
 # Where others are gone after a while, it is with all that could answer.
@@ -257,28 +256,23 @@ def _machine(table: EndpointTable, usual: Defaults) -> Machine | None:
 
 def _gateway(config: Config) -> Gateway:
     table, folder = config.gateway, config.file.parent
-    journal = folder / table.journal if table.journal else None
-    if table.state is None:
-        state = None if journal is None else journal.parent / STATE_FILE
-    else:
-        state = folder / table.state if table.state else None
     return Gateway(
         listen=parse_address(table.listen),
         admin=parse_address(table.admin),
         keys=folder / table.keys if table.keys else None,
         admin_key=config.admin_key,
         tls=None if table.tls is None else door.tls(table.tls, folder),
-        journal=journal,
+        journal=folder / table.journal if table.journal else None,
         journal_segment_bytes=table.journal_segment_mib * MIB,
         journal_total_bytes=table.journal_total_mib * MIB,
         journal_packs=table.journal_compress,
-        state=state,
+        state=files.state(table, folder),
         state_s=table.state_s,
         backtest_s=table.backtest_s,
         dashboard=table.dashboard,
         request_timeout_s=table.request_timeout_s,
         body_bytes_max=table.body_mib_max * MIB,
-        log=None if table.log == "-" else folder / table.log,
+        log=files.log(table, folder),
         connections_max=table.connections_max,
         drain_s=table.drain_s,
         couriers=_couriers(config),

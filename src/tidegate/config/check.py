@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from tidegate.config import door, groups, handovers, hardware, rule, secret, tariff
+from tidegate.config import door, files, groups, handovers, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.config import Config
 from tidegate.config.defaults import chats, defaults, warms_up
@@ -33,6 +33,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         _budget(draft.budget, problems)
     if draft.switchback is not None:
         _switchback(draft.switchback, problems)
+    files.check(draft, problems)
     secrets: dict[str, Secret] = {}
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)
@@ -85,10 +86,13 @@ def check_candidate(draft: Draft, candidate: Config, problems: Problems) -> None
 
 
 def _gateway(gateway: GatewayTable, problems: Problems) -> None:
-    for key, path in (("journal", gateway.journal), ("state", gateway.state), ("log", gateway.log)):
+    for key, path in (
+        ("journal", gateway.journal),
+        ("state", gateway.state),
+        ("log", gateway.log),
+        ("keys", gateway.keys),
+    ):
         _file(f"gateway.{key}", path, problems)
-    if gateway.state and gateway.state == gateway.journal:
-        problems.add("gateway.state", "this is the journal's folder", "name a file beside it, as in learned.sqlite")
     if gateway.journal_total_mib < 2 * gateway.journal_segment_mib:
         problems.add(
             "gateway.journal_total_mib",

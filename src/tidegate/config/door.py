@@ -77,10 +77,11 @@ def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Ma
             f'write admin_key = {{ file = "admin.key" }}, or listen on 127.0.0.1:{admin.port or 8401}',
         )
     file = folder / gateway.keys
-    if gateway.keys and (reason := unreadable(file)) is not None:
+    # What can be no file's name is noted beside those of the other files.
+    if gateway.keys and "\0" not in gateway.keys and (reason := unreadable(file)) is not None:
         remedy = f"`tidegate keys create NAME --file {file}` makes it, for this user to read"
         if os.access(file, os.F_OK):
-            remedy = "let this user read it, or name the file that `tidegate keys create` has made"
+            remedy = "name the file that `tidegate keys create` has made, and let this user read it"
         problems.add("gateway.keys", f"{file} cannot be read: {reason}", remedy)
     if gateway.tls is not None:
         _tls(tls(gateway.tls, folder), problems)
@@ -172,6 +173,8 @@ def _reason(error: OSError | ValueError) -> str:
 def unreadable(file: Path) -> str | None:
     """Why it cannot be read, None where it can."""
     try:
+        if file.is_dir():
+            return "it is a folder"
         if not file.is_file():
             return "there is no such file"
     except OSError as error:

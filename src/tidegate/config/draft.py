@@ -14,7 +14,7 @@ from tidegate.config.trace import TraceTable
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """The well-formed tables of a file. `written` has all names that stand there, of broken tables too."""
 
-    folder: Path
+    file: Path
     gateway: GatewayTable | None
     policy: PolicyTable | None
     budget: BudgetTable | None
@@ -26,3 +26,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelTable]
     endpoints: dict[str, EndpointTable]
     written: dict[str, set[str]]
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start."""
+        return self.file.parent

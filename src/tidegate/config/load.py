@@ -69,7 +69,7 @@ def checked(
 
     With None in place of `variables` no key is looked up and no address needed: nobody is going to be reached.
     """
-    draft = _sections(file.parent, tables, problems)
+    draft = _sections(file, tables, problems)
     admin_key = None
     if draft.gateway is not None and variables is not None:
         admin_key = door.check(draft.gateway, draft.folder, problems, variables)
@@ -214,10 +214,10 @@ def _refuse(path: str, message: str, remedy: str) -> ConfigError:
     return ConfigError([Problem(file=path, path="", message=message, remedy=remedy)])
 
 
-def _sections(folder: Path, tables: dict[str, Any], problems: Problems) -> Draft:
+def _sections(file: Path, tables: dict[str, Any], problems: Problems) -> Draft:
     """Turn each table into its type on its own, so that one broken table does not hide the next."""
     return Draft(
-        folder=folder,
+        file=file,
         gateway=convert(tables.get("gateway", {}), "gateway", GatewayTable, problems),
         policy=convert(tables.get("policy", {}), "policy", PolicyTable, problems),
         budget=convert(tables.get("budget", {}), "budget", BudgetTable, problems),

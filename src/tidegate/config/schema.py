@@ -232,8 +232,8 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Text,
         Meta(
             min_length=1,
-            description="Where log lines go: `-` is stderr, anything else a file, relative to this file. stderr, "
-            "because systemd and containers collect it.",
+            description="Where log lines go: `-` is stderr, anything else a file that is nothing else, relative to "
+            "this file. stderr, because systemd and containers collect it.",
         ),
     ] = "-"
     connections_max: Annotated[

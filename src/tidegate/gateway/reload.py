@@ -175,7 +175,8 @@ class Reloader:
         except Exception as error:  # by its type alone: a message may quote a secret
             self._metrics.crashed()
             message = f"it met a bug of ours ({type(error).__name__})"
-            problem = Problem(file=str(self.config.file), path="", message=message, remedy="restart, and report it")
+            remedy = "undo the last edit, and report it"
+            problem = Problem(file=str(self.config.file), path="", message=message, remedy=remedy)
             return Outcome(at_s=self._clock.now_s(), applied=False, problems=(problem,))
         return Outcome(at_s=self._clock.now_s(), applied=not dry_run, changes=changes)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from tidegate.config.moment import Moment, since_epoch_s
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.sim.profiles import Stands
 from tidegate.sim.schema import BoundsTable, FaultKind, FaultTable, Law, SizeTable, TrafficTable, WorldTable
@@ -24,9 +25,21 @@ _MAY = {
     "rate_per_s": _LENGTHS | {"rate_per_s", "law", "cv", "hours"},
 }
 """What may be written of each kind of traffic, besides what always may."""
+START_MIN = Moment(1970, 1, 2)  # what is learned has an age, and times before the epoch are none
+START_MAX = Moment(9990, 1, 1)  # a calendar of four digits has room for the whole world behind it
 _OF_ENGINES = frozenset({FaultKind.CRASH, FaultKind.FREEZE})
 _OF_APIS = frozenset({FaultKind.UNAVAILABLE, FaultKind.RATE_LIMIT})
 _NEEDS = {FaultKind.SLOW: "factor", FaultKind.RATE_LIMIT: "requests_per_minute"}
+
+
+def start(world: WorldTable, problems: Problems) -> None:
+    """Note a beginning that no clock shows, or that is too near to the last day that one does."""
+    if not since_epoch_s(START_MIN) <= since_epoch_s(world.start) <= since_epoch_s(START_MAX):
+        problems.add(
+            "world.start",
+            "no clock shows this time",
+            f"write one from {START_MIN:%Y-%m-%d} to {START_MAX:%Y-%m-%d}, as in 2026-12-01T08:00:00Z",
+        )
 
 
 def kind_of(table: TrafficTable) -> str:

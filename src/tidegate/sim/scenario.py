@@ -102,6 +102,7 @@ def parse(
     traffic = read_in.traffic(trace)
     faults = read_in.faults(stands)
     bounds = read_in.bounds(traffic)
+    checks.start(world, problems)
     start_s = since_epoch_s(world.start)
     built = None if problems.found or config is None else build.build(config, start_s)
     if built is not None:

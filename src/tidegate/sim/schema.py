@@ -46,8 +46,8 @@ class WorldTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start: Annotated[
         Moment,
         Meta(
-            description="When it begins, UTC: hours of the day, prices and budgets follow from it. A Monday at eight, "
-            "when offices open."
+            description="When it begins, UTC, from 1970-01-02 to 9990-01-01: hours of the day, prices and budgets "
+            "follow from it. A Monday at eight, when offices open."
         ),
     ] = Moment(2026, 1, 5, 8)
     duration_s: Annotated[

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from math import inf
-from os import stat_result
+from os import fsencode, stat_result
 from pathlib import Path
 from urllib.parse import quote
 
@@ -115,7 +115,7 @@ class KeyFile:
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(
-            f"file:{quote(str(self.path.absolute()))}?mode={self._mode}",
+            f"file:{quote(fsencode(self.path.absolute()))}?mode={self._mode}",
             uri=True,
             isolation_level=None,
             timeout=BUSY_S,

@@ -9,7 +9,7 @@ import msgspec
 
 from tidegate.core.model import Line
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, check_head, segments_of, unreadable
+from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, check_head, segments_of, unopened, unreadable
 from tidegate.telemetry.requests import run_of
 from tidegate.telemetry.segments import PACKED, is_written
 
@@ -88,7 +88,7 @@ class Following:
                     self._done.add(name)
                     continue
                 except OSError as error:
-                    raise JournalError(f"{path}: {error.strerror}") from None
+                    raise unopened(path, error) from None
             opened, run = self._open[name], run_of(path)
             try:
                 for line in self._new(path, opened):

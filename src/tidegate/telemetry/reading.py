@@ -1,6 +1,6 @@
 """Reads journals, from a running process or from what one left behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,12 +53,34 @@ def absent(source: Path, what: str) -> JournalError:
     return JournalError(f"{source}: there is no such {what}; {remedy}")
 
 
+def unwritten(source: Path) -> JournalError:
+    """The error for a journal in which no line is, or none that is whole."""
+    return JournalError(
+        f"{source}: nothing is written in this journal; see that its gateway serves, and that its disk has room"
+    )
+
+
+def written(source: Path, lines: Iterable[Line]) -> Iterator[Line]:
+    """The lines of a journal. Raises `JournalError` where there are none."""
+    line = None
+    for line in lines:
+        yield line
+    if line is None:
+        raise unwritten(source)
+
+
+def unopened(path: Path, error: OSError) -> JournalError:
+    """The error for a folder, or a segment, that the system does not let us open."""
+    remedy = "; do this as the gateway's user, or let this user read it" if isinstance(error, PermissionError) else ""
+    return JournalError(f"{path}: {error.strerror}{remedy}")
+
+
 def segments_of(folder: Path) -> list[Path] | None:
     """Its segments, in order; None where it is no folder. Raises `JournalError` where nobody may look into it."""
     try:
         return segments(folder) if folder.is_dir() else None
     except OSError as error:
-        raise JournalError(f"{folder}: {error.strerror}") from None
+        raise unopened(folder, error) from None
 
 
 def read_if_there(path: Path) -> Iterator[Line]:
@@ -68,7 +90,7 @@ def read_if_there(path: Path) -> Iterator[Line]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise JournalError(f"{path}: {error.strerror}") from None
+        raise unopened(path, error) from None
     with file:
         yield from read_from(path, file)
 
