@@ -69,7 +69,7 @@ HASH = "7cd2579696d03c0c"
 QUOTED = "said of *** that it is bad"
 OF_THE_KEY = {
     "401": Script(status=401, error=says(f"Received API Key = sk-...{KEY[-4:]}, Key Hash (Token) ={HASH}")),
-    "403": Script(status=403, error=says(f"key {HASH} can only access models=[{KEY[-4:]}]")),
+    "402": Script(status=402, error=says(f"Insufficient Balance of account {HASH} ({KEY[-4:]})")),
     "400_by_code": Script(status=400, error=says(f"no such key: {HASH} {KEY[-4:]}", code="invalid_api_key")),
     # As xAI has it.
     "400_by_words": Script(status=400, error=f'{{"error":"Incorrect API key provided: sk***{KEY[-4:]}."}}'.encode()),
@@ -91,6 +91,26 @@ async def test_what_a_vendor_says_of_our_key_or_account_is_not_passed_on(tmp_pat
     assert (answer.status, answer.error["code"]) == (502, "upstream_error")
     assert f"the endpoint answered {name[:3]}" in answer.error["message"]
     assert [part for part in (HASH, KEY[-4:]) if part.encode() in answer.body] == []
+
+
+async def test_why_our_account_is_turned_away_is_told_in_the_log_once_a_minute(
+    tmp_path: Path,
+) -> None:
+    script = Script(status=429, error=says(f"quota of {HASH}, key {KEY}, exceeded", code="insufficient_quota"))
+    async with house(tmp_path, cloud=remote(script)) as home:
+        answers = [await home.ask() for _ in range(2)]
+        told = [line for line in home.log("event") if line["event"] == "account turned away"]
+    for answer in answers:
+        assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
+        assert HASH.encode() not in answer.body
+    assert [(line["endpoint"], line["said"]) for line in told] == [("cloud", f"quota of {HASH}, key *** exceeded")]
+
+
+async def test_a_reason_that_is_not_of_our_account_reaches_the_client(tmp_path: Path) -> None:
+    script = Script(status=403, error=says(f"the input was flagged, said {KEY}"))
+    async with house(tmp_path, cloud=remote(script)) as home:
+        answer = await home.ask()
+    assert "the input was flagged, said ***" in answer.error["message"]
 
 
 @pytest.mark.parametrize("stream", [True, False])

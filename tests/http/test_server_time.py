@@ -111,14 +111,18 @@ def test_nobody_is_looked_up_for_a_body_that_comes_within_a_sweep_of_its_head(ru
             return True
 
         async with serving(clock=SetClock(), knows=knows) as server, client(server.port) as (reader, writer):
-            head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n"
-            writer.write(head + b"aa")
-            assert (await read_response(reader)).body == b"aa"
+            head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n"
+            writer.write(head + b"aaa")
+            assert (await read_response(reader)).body == b"aaa"
             writer.write(head)
             await eventually(lambda: not server.idle)
-            for _ in range(2):
+            for _ in range(3):
                 writer.write(b"a")
-            assert (await read_response(reader)).body == b"aa"
+                async with client(server.port) as (other, asking):
+                    # By then the byte before has been read.
+                    asking.write(GET)
+                    await read_response(other)
+            assert (await read_response(reader)).body == b"aaa"
             assert not asked
 
     run(main())

@@ -34,6 +34,7 @@ class Failure(Record, frozen=True, kw_only=True):
 
     `status`, `message`, `kind` and `code` are what the client would be told, were it the last attempt. `final`: the
     request itself is at fault, so that no other endpoint would do better. `cause` is for records: a closed, short word.
+    `aside` is what was said of our key or account there, which is for operators alone.
     """
 
     ending: Ending
@@ -45,6 +46,7 @@ class Failure(Record, frozen=True, kw_only=True):
     param: str | None = None
     retry_after_s: float | None = None
     final: bool = False
+    aside: str = ""
 
 
 def overflow(message: str) -> Failure:

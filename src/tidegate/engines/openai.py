@@ -25,6 +25,8 @@ from tidegate.wire.openai import EMBEDDING, Call, upstream_body
 
 # The request itself is at fault: another endpoint would say the same.
 _CLIENTS_FAULT = frozenset({400, 422})
+_OF_THE_KEY = frozenset({401, 402})
+_TURNED_AWAY = "the endpoint turned the gateway's account away"
 _PATHS = {
     Capability.CHAT: b"/chat/completions",
     Capability.COMPLETION: b"/completions",
@@ -86,12 +88,14 @@ class OpenAI:
         said = read_error(status, body, kind, content_encoding=encoding)
         if said.context_exceeded:
             return overflow(said.message)
-        if status == 413:
+        # It may quote our key, or tell how we stand with a vendor.
+        aside = said.message if status in _OF_THE_KEY or said.of_the_account else ""
+        if status == 413 and not aside:
             # Of what stands before it: another endpoint may take as much.
             return unfit(said, 413, "request_too_large")
         if said.unfit and (status in _CLIENTS_FAULT or status >= 500):
             return unfit(said)
-        if status in _CLIENTS_FAULT and not said.of_the_account:
+        if status in _CLIENTS_FAULT and not aside:
             return Failure(
                 ending=Ending.OK,
                 cause=CLIENT_ERROR,
@@ -107,21 +111,21 @@ class OpenAI:
                 ending=Ending.REFUSED,
                 cause=f"status_{status}",
                 status=429 if status == 429 else 503,
-                message=said.message,
+                message=_TURNED_AWAY if aside else said.message,
                 kind="rate_limit_error" if status == 429 else "api_error",
                 code="rate_limit_exceeded" if status == 429 else "upstream_overloaded",
                 retry_after_s=retry_after_s(headers, now_s),
+                aside=aside,
             )
         # 401 and 403 concern the key that we hold, as some 400 do, 404 a model that we configured: nobody else's fault.
-        # What is said of a key may quote it, and is of no use to clients.
-        of_the_key = status in (401, 403) or said.of_the_account
         return Failure(
             ending=Ending.FAILED,
             cause=f"status_{status}",
             status=502,
-            message=f"the endpoint answered {status}" + ("" if of_the_key else f": {said.message}"),
+            message=f"the endpoint answered {status}" + ("" if aside else f": {said.message}"),
             code="upstream_error",
             retry_after_s=retry_after_s(headers, now_s),
+            aside=aside,
         )
 
     def probes(self) -> tuple[ProbeRequest, ...]:

@@ -330,7 +330,8 @@ class Attempt:
         return self._without_key(failure)
 
     def _without_key(self, failure: Failure) -> Failure:
-        return replace(failure, message=self.upstream.without_key(failure.message))
+        without_key = self.upstream.without_key
+        return replace(failure, message=without_key(failure.message), aside=without_key(failure.aside))
 
     def _end(self) -> None:
         try:
@@ -382,7 +383,7 @@ def _broken(stream: BadStream) -> Failure:
     if error is not None and error.context_exceeded:
         return overflow(error.message)
     if error is not None and error.of_the_account:
-        return _fault(stream.cause, "reported an error of the gateway's account")
+        return replace(_fault(stream.cause, "reported an error of the gateway's account"), aside=error.message)
     return _fault(stream.cause, stream.message)
 
 

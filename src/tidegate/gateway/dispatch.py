@@ -49,8 +49,8 @@ from tidegate.wire.tokens import TokenRatio
 
 # Where not even the static rule could decide: a client may try again, and whatever it was may have passed.
 FAILED_RETRY_S = 1.0
-# So often the log tells that descriptors are used up, while they are.
-DESCRIPTORS_S = 60.0
+# So often the log tells that descriptors are used up, or that a vendor turns our account away, while that is so.
+TOLD_S = 60.0
 # What the way to an endpoint shows by, what is known of its model by, and what may let held work begin. Tuples: a union
 # is made anew each time that it is looked at.
 _ANSWERS: Final = (FirstToken, Ended)
@@ -151,6 +151,8 @@ class Dispatch:
         self._swept_s = 0.0
         # Until when the log has told of a failure of the model, and that descriptors are used up.
         self._failure_told_s = self._descriptors_told_s = 0.0
+        # When the log may tell again that a vendor turns our account away, by endpoint.
+        self._turned_away_s: dict[str, float] = {}
 
     def window(self, endpoint: str) -> int:
         """Tokens of context that its engine tells, where nobody has written them; 0 once a reload has taken it out."""
@@ -307,10 +309,17 @@ class Dispatch:
     def lacks_descriptors(self, now_s: float) -> None:
         """We may open no more files. One line of the log for a minute of that."""
         if now_s >= self._descriptors_told_s:
-            self._descriptors_told_s = now_s + DESCRIPTORS_S
+            self._descriptors_told_s = now_s + TOLD_S
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             remedy = f"{MORE_FILES}, or lower gateway.connections_max"
             self.log.event("error", "no file descriptor left", limit=limit, remedy=remedy)
+
+    def turned_away(self, endpoint: str, said: str, now_s: float) -> None:
+        """A vendor has `said` something of our key or account. One line of the log for a minute of that."""
+        if now_s >= self._turned_away_s.get(endpoint, 0.0):
+            self._turned_away_s[endpoint] = now_s + TOLD_S
+            remedy = "see that the endpoint's key is good, and its account paid for"
+            self.log.event("warning", "account turned away", endpoint=endpoint, said=said, remedy=remedy)
 
     def probed(self, fact: Probed, outage: Outage = UNKNOWN) -> None:
         """Tell the router what a probe saw, with the `outage` that it met where it found none up, and let held work go

@@ -322,6 +322,8 @@ class Drive:
             self._broke(error, now_s)
 
     def _failed(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
+        if failure.aside:
+            self._dispatch.turned_away(attempt.endpoint, failure.aside, now_s)
         if failure is BROKEN and (self._exchange.started or len(self._flight.open) < 2):
             # Whoever is asked next might be paid for the same.
             self._give_in(now_s)

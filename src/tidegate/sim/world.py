@@ -143,6 +143,7 @@ class World:
         self._recheck = 0
         # Since when there are sweeps, and when they end, where nothing more comes.
         self._sweeps_s, self._sweeps_end_s = -inf, -inf
+        self._sweeping = False  # whether one is ordered
         segment = Segment(
             version=JOURNAL_VERSION,
             software=software,
@@ -280,8 +281,9 @@ class World:
             job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd, budgets=budgets))
         if not self._drives and self.loop.now_s >= self._sweeps_end_s:
             self._sweeps_s = self.loop.now_s
-            if self._warm_ups.wanted:
-                self.loop.at(self._sweep_s(self.loop.now_s), self._sweep)
+            # That of the ones before may be due just now.
+            if self._warm_ups.wanted and not self._sweeping:
+                self._sweep_at(self.loop.now_s)
         drive = self._drives[job.request.id] = _Drive(job, self._policy.stall_s)
         self._write(job.request)
         for told in drawn:
@@ -676,9 +678,14 @@ class World:
 
     def _sweep(self) -> None:
         """What requests have made of it, whether a model is to be loaded, is asked with each sweep."""
+        self._sweeping = False
         self._warm_ups.begin()
         if self._drives:
-            self.loop.at(self._sweep_s(self.loop.now_s + SWEEP_S / 2.0), self._sweep)
+            self._sweep_at(self.loop.now_s + SWEEP_S / 2.0)
+
+    def _sweep_at(self, from_s: float) -> None:
+        self._sweeping = True
+        self.loop.at(self._sweep_s(from_s), self._sweep)
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
