@@ -17,6 +17,16 @@ async def accepted(port: int, raw: bytes) -> tuple[asyncio.StreamReader, asyncio
     return reader, writer
 
 
+async def dripped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: SetClock, piece: bytes) -> bytes:
+    """What is answered to who sends one piece a second until then."""
+    answer = asyncio.ensure_future(reader.read())
+    while not answer.done():
+        writer.write(piece)
+        clock.at_s += 1.0
+        await asyncio.wait([answer], timeout=0.02)
+    return answer.result()
+
+
 @pytest.mark.parametrize(
     ("raw", "answer"),
     [
@@ -40,12 +50,7 @@ def test_a_head_that_trickles_is_not_given_more_time_by_each_byte(run: Run) -> N
         async with serving(clock=clock, head_timeout_s=10.0) as server, client(server.port) as (reader, writer):
             begun_s = clock.at_s
             writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nx: ")
-            answer = asyncio.ensure_future(reader.read())
-            while not answer.done():
-                writer.write(b"a")
-                clock.at_s += 1.0
-                await asyncio.wait([answer], timeout=0.02)
-            assert answer.result().startswith(b"HTTP/1.1 408 ")
+            assert (await dripped(reader, writer, clock, b"a")).startswith(b"HTTP/1.1 408 ")
             assert 9.0 <= clock.at_s - begun_s <= 13.0
 
     run(main())
@@ -73,12 +78,8 @@ def test_a_stranger_s_body_that_trickles_is_not_given_more_time_by_each_byte(run
         ):
             begun_s = clock.at_s
             writer.write(b"POST / HTTP/1.1\r\nhost: a\r\n%b\r\n\r\n" % framing)
-            answer = asyncio.ensure_future(reader.read())
-            while not answer.done():
-                writer.write(b"a" if framing.startswith(b"content") else b"1\r\na\r\n")
-                clock.at_s += 1.0
-                await asyncio.wait([answer], timeout=0.02)
-            assert answer.result().startswith(b"HTTP/1.1 408 ")
+            piece = b"a" if framing.startswith(b"content") else b"1\r\na\r\n"
+            assert (await dripped(reader, writer, clock, piece)).startswith(b"HTTP/1.1 408 ")
             assert 9.0 <= clock.at_s - begun_s <= 13.0
 
     run(main())

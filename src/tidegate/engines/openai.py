@@ -25,6 +25,7 @@ from tidegate.wire.openai import EMBEDDING, Call, upstream_body
 
 # The request itself is at fault: another endpoint would say the same.
 _CLIENTS_FAULT = frozenset({400, 422})
+# Whatever is said with these is of our key, or of what its account has left; 403 may be of the request as well.
 _OF_THE_KEY = frozenset({401, 402})
 _TURNED_AWAY = "the endpoint turned the gateway's account away"
 _PATHS = {

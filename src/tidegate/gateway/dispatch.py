@@ -360,6 +360,8 @@ class Dispatch:
         self.outages.keep(upstreams)
         for model in [m for m in self.ratios if not router.serves(m)]:
             del self.ratios[model]
+        for name in [n for n in self._turned_away_s if n not in upstreams]:
+            del self._turned_away_s[name]
         self._reconsider()
 
     def override(self, overrides: Overrides) -> None:
