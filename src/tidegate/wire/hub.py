@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from tidegate.core.model import Capability
+from tidegate.wire.chunks import Told
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call, Native, parse
 from tidegate.wire.reading import count, count_in
@@ -93,21 +94,12 @@ class Choice(msgspec.Struct, gc=False):
     stop_reason: object = None
 
 
-class Counts(msgspec.Struct, gc=False):
+class Counts(Told, gc=False):
     """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's; as in
     `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that, and so has xAI.
 
     A count is whatever an engine takes for one, since a bad one is no reason to lose an answer; that is as none.
     """
-
-    prompt_tokens: object = None
-    completion_tokens: object = None
-    total_tokens: object = None
-    prompt_tokens_details: object = None
-    completion_tokens_details: object = None
-    # DeepSeek's, and Moonshot's.
-    prompt_cache_hit_tokens: object = None
-    cached_tokens: object = None
 
     @property
     def input(self) -> int:
