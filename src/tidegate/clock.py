@@ -34,6 +34,11 @@ class Clock:
         """Seconds since the epoch."""
         return self._offset_s + time.monotonic()
 
+    @property
+    def forward_s(self) -> float:
+        """How far it has been put forward."""
+        return self._forward_s
+
     def steady_s(self) -> float:
         """Seconds that go on as before when time is put forward: for the time-outs of what waits meanwhile."""
         return self.now_s() - self._forward_s

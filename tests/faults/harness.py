@@ -36,6 +36,10 @@ class Ahead(Clock):
     def now_s(self) -> float:
         return super().now_s() + self._ahead_s
 
+    @property
+    def forward_s(self) -> float:
+        return super().forward_s + self._ahead_s
+
     def skip(self, seconds: float) -> None:
         self._ahead_s += seconds
 

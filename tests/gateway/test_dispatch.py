@@ -47,6 +47,17 @@ class Punctual(Broken):
         self.called = True
 
 
+class Patient(Broken):
+    """Something under way that tells when it has taken too long."""
+
+    def __init__(self, id: str, arrived_s: float, over: list[str]) -> None:
+        super().__init__(id, arrived_s)
+        self._over = over
+
+    def expire(self, now_s: float) -> None:
+        self._over.append(self.request.id)
+
+
 async def _past(seconds: float) -> None:
     """Until the loop has called all that was due before; what is due first comes first on a slow machine too."""
     past = asyncio.Event()
@@ -92,3 +103,13 @@ async def test_a_request_that_fails_in_its_turn_takes_no_time_from_the_others(tm
     loop.set_exception_handler(usual)
     assert (answer.status, answer.endpoint) == (200, "cloud")
     assert [str(context["exception"]) for context in failed] == ["timer", "expire"]
+
+
+async def test_each_has_its_own_time_until_it_has_taken_too_long(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"request_timeout_s": 600}) as home:
+        dispatch, now_s, over = home.gateway.dispatch, home.gateway.clock.now_s(), list[str]()
+        for id, left_s in (("third", 3 * SWEEP_S), ("first", -3 * SWEEP_S), ("second", SWEEP_S)):
+            dispatch.begin(Patient(id, now_s - 600.0 + left_s, over))
+        await eventually(lambda: len(over) == 3)
+        assert over == ["first", "second", "third"]
+        assert dispatch.in_flight == 0

@@ -158,6 +158,20 @@ async def asked(writer: asyncio.StreamWriter, engine: Engine) -> None:
     await eventually(lambda: engine.requests > before)
 
 
+def unframed(raw: bytes) -> tuple[bytes, bytes, bool]:
+    """The head of a response, what its chunks carry, and whether it has ended: what comes in one read may go on as one
+    chunk."""
+    head, _, rest = raw.partition(b"\r\n\r\n")
+    body, ended = b"", False
+    while rest:
+        line, _, rest = rest.partition(b"\r\n")
+        size = int(line, 16)
+        body, ended = body + rest[:size], not size
+        assert rest[size : size + 2] == b"\r\n"
+        rest = rest[size + 2 :]
+    return head, body, ended
+
+
 BEGUN = [HEAD, *map(framed, [ROLE, *TEXTS])]
 END = [framed(STOP), framed(DONE), b"0\r\n\r\n"]
 
@@ -177,7 +191,7 @@ def test_what_goes_by_a_lane_is_what_would_have_been_read(
             await engine.say(*pieces)
             await eventually(lambda: bool(way.said))
             writer.write_eof()
-            return await reader.read(), way.said, facts(way.readers[0]), way.pool.statistics().idle
+            return unframed(await reader.read()), way.said, facts(way.readers[0]), way.pool.statistics().idle
 
     def on_a_loop(laned: bool) -> tuple[Any, ...]:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if on_uvloop else None) as runner:
@@ -206,6 +220,17 @@ async def test_a_stream_that_flows_is_in_a_lane_and_its_connection_is_used_again
         assert way.pool.statistics().connects == 1
 
 
+async def test_a_stream_is_in_a_lane_as_soon_as_it_repeats() -> None:
+    async with stage() as (way, engine, server), client(server.port) as (_, writer):
+        await asked(writer, engine)
+        await engine.say(HEAD + framed(TEXTS[0]))
+        await eventually(lambda: bool(way.readers) and way.readers[0].output_chunks == 1)
+        assert way.lane is None
+        await engine.say(framed(TEXTS[1]))
+        await eventually(lambda: way.readers[0].output_chunks == 2)
+        assert way.lane is not None
+
+
 @pytest.mark.parametrize("other", OTHERS)
 async def test_a_lane_passes_nothing_else_and_goes_on_after_it(other: bytes) -> None:
     found = []
@@ -217,7 +242,7 @@ async def test_a_lane_passes_nothing_else_and_goes_on_after_it(other: bytes) -> 
             engine.writer.close()
             await eventually(lambda: bool(way.said))
             writer.write_eof()
-            found.append((await reader.read(), way.said, facts(way.readers[0])))
+            found.append((unframed(await reader.read()), way.said, facts(way.readers[0])))
     assert found[0] == found[1]
 
 
@@ -239,7 +264,7 @@ async def test_who_reads_slowly_stops_the_engine_and_gets_all_of_it() -> None:
         got, loop = b"", asyncio.get_running_loop()
         while not got.endswith(b"0\r\n\r\n"):
             got += await loop.sock_recv(slow, 65_536)
-        assert got.count(framed(TEXTS[0])) == sent
+        assert got.count(TEXTS[0]) == sent + 1
         assert way.said == ["completed"]
         slow.close()
 

@@ -530,6 +530,8 @@ async def test_the_prices_of_a_new_day_hold_from_midnight_without_a_reload(tmp_p
     class Calendar:
         """A clock that can be put forward by days."""
 
+        forward_s = 0.0  # nothing is under way meanwhile
+
         def __init__(self) -> None:
             self.ahead_s = 0.0
 

@@ -259,6 +259,19 @@ def test_what_has_come_of_a_chunk_is_handed_over_at_the_second_look_and_is_no_si
     asyncio.run(main())
 
 
+def test_chunks_that_come_in_one_read_go_on_as_one_piece() -> None:
+    async def main() -> None:
+        receiver = Recorder()
+        pool, link = linked(receiver, Clock())
+        for piece in (STREAM + b"2\r\nab\r\n", b"2\r\ncd\r\n1\r\ne\r\n2\r\nf", b"g\r\n1\r\nh\r\n1\r\ni\r\n0\r\n\r\n"):
+            link.data_received(piece)
+        assert receiver.pieces == [b"ab", b"cde", b"fghi"]
+        assert receiver.calls[-1] == "end"
+        await pool.close()
+
+    asyncio.run(main())
+
+
 def test_who_ends_each_chunk_when_the_next_begins_is_not_heard_one_too_late() -> None:
     async def main() -> None:
         receiver = Recorder()

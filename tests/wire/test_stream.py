@@ -25,12 +25,13 @@ from tests.wire.streams import (
 )
 from tidegate.wire.chunks import Chunk, Usage
 from tidegate.wire.reading import letters
+from tidegate.wire.said import Said
 from tidegate.wire.sse import FRAME_BYTES_MAX, Cause
 from tidegate.wire.stream import HELD_FRAMES_MAX, StreamReader
 
 
-def reader(*, include_usage: bool = True, completions: int = 1) -> StreamReader:
-    return StreamReader(include_usage=include_usage, completions=completions)
+def reader(*, include_usage: bool = True, completions: int = 1, said: Said | None = None) -> StreamReader:
+    return StreamReader(include_usage=include_usage, completions=completions, said=said)
 
 
 @given(st.data(), st.sampled_from(sorted(streams.ALL)), st.booleans())
@@ -52,11 +53,19 @@ def test_byte_by_byte_is_the_same(name: str) -> None:
     assert facts(cut) == facts(whole)
 
 
-@given(flowing())
-def test_what_is_known_by_its_shape_is_taken_as_what_is_decoded(frames: list[bytes]) -> None:
-    known, decoded = reader(), reader()
-    assert relayed(known, frames) == relayed(decoded, [part for one in frames for part in (one[:9], one[9:])])
-    assert facts(known) == facts(decoded)
+@given(flowing(), st.data())
+def test_what_is_known_by_its_shape_is_taken_as_what_is_decoded(frames: list[bytes], data: st.DataObject) -> None:
+    known, cut, decoded = reader(), reader(), reader(said=Said())  # what is gathered from has to be read
+    assert relayed(known, frames) == relayed(decoded, frames) == relayed(cut, data.draw(cuts(b"".join(frames))))
+    assert facts(known) == facts(decoded) == facts(cut)
+
+
+def test_the_first_piece_of_a_text_may_be_the_one_that_is_repeated() -> None:
+    known = reader()
+    known.feed(chunk(content="a"))
+    assert known.repeat is None
+    known.feed(chunk(content="b"))
+    assert known.repeat is not None
 
 
 def test_letters_count_alike_in_frames_that_are_known_by_their_shape() -> None:

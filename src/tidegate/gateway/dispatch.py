@@ -141,6 +141,8 @@ class Dispatch:
         self._request_timeout_s = request_timeout_s
         # With the time at which it has taken too long: another time-out is for those that come after it.
         self._live: dict[str, tuple[Timed, float]] = {}
+        # The first of these times, or earlier: so long nobody has to be looked for.
+        self._expires_s = inf
         # With the time on our clock, which may be put forward, as the loop's own cannot be.
         self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._held: dict[str, Timed] = {}
@@ -149,6 +151,7 @@ class Dispatch:
         self._check_pending = False
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._swept_s = 0.0
+        self._forward_s = clock.forward_s  # as far as the timers know
         # Until when the log has told of a failure of the model, and that descriptors are used up.
         self._failure_told_s = self._descriptors_told_s = 0.0
         # When the log may tell again that a vendor turns our account away, by endpoint.
@@ -404,7 +407,9 @@ class Dispatch:
 
     def begin(self, drive: Timed) -> None:
         """A request is under way."""
-        self._live[drive.request.id] = drive, drive.request.arrived_s + self._request_timeout_s
+        until_s = drive.request.arrived_s + self._request_timeout_s
+        self._live[drive.request.id] = drive, until_s
+        self._expires_s = min(self._expires_s, until_s)
         if self._sweep_handle is None:
             self._swept_s = self.clock.now_s()
             self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -494,19 +499,32 @@ class Dispatch:
         self._swept_s = now_s
         # The next sweep comes whatever a request does in its turn: the others keep their time.
         self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
-        for drive in [d for d, until_s in self._live.values() if until_s < now_s]:
-            del self._live[drive.request.id]
-            self._unset_timer(drive.request.id)
-            drive.expire(now_s)
-        for request_id in [name for name, (at_s, _) in self._timers.items() if at_s < now_s]:
-            if request_id in self._live:
-                self._time_has_come(self._live[request_id][0])
+        # To look at each that is under way would cost as much as a chunk of each.
+        if self._expires_s < now_s:
+            self._expire(now_s)
+        if self._forward_s != self.clock.forward_s:
+            self._forward_s = self.clock.forward_s
+            self._call_late(now_s)
         # What requests make of that can wait for a sweep: to ask of all endpoints costs more than most of what is told.
         self._warm_up(now_s)
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:
             self._check_held()
         if not self._live:
             self.close()
+
+    def _expire(self, now_s: float) -> None:
+        """End what takes too long."""
+        for drive in [d for d, until_s in self._live.values() if until_s < now_s]:
+            del self._live[drive.request.id]
+            self._unset_timer(drive.request.id)
+            drive.expire(now_s)
+        self._expires_s = min([until_s for _, until_s in self._live.values()], default=inf)
+
+    def _call_late(self, now_s: float) -> None:
+        """Call whose time has come by our clock, and not by the loop's."""
+        for request_id in [name for name, (at_s, _) in self._timers.items() if at_s < now_s]:
+            if request_id in self._live:
+                self._time_has_come(self._live[request_id][0])
 
     def stop(self) -> None:
         """End what is under way: the gateway goes down, and has waited for it."""

@@ -32,6 +32,7 @@ typedef struct {
     Poll *poll; /* NULL once it has left, and owner and transport with it */
     int source, sink;
     PyObject *owner, *transport; /* the transport is the sink's */
+    PyObject *is_closing;        /* the transport's, asked of each chunk: where it is has to be found but once */
     PyObject *before, *behind;   /* bytes; NULL where nothing passes */
     bool unsure;                 /* whether the transport may still hold back something that was written to it */
     bool heard;                  /* whether anything has passed since somebody asked */
@@ -63,6 +64,7 @@ static void take_out(Lane *lane)
     disarm(lane);
     Py_CLEAR(lane->owner);
     Py_CLEAR(lane->transport);
+    Py_CLEAR(lane->is_closing);
     Py_DECREF(poll);
     Py_DECREF(lane);
 }
@@ -114,6 +116,7 @@ static void lane_dealloc(Lane *lane)
     disarm(lane);
     Py_XDECREF(lane->owner);
     Py_XDECREF(lane->transport);
+    Py_XDECREF(lane->is_closing);
     Py_TYPE(lane)->tp_free((PyObject *)lane);
 }
 
@@ -173,10 +176,9 @@ static size_t passes(const Lane *lane, const char *at, size_t size, size_t *lett
     return digits + 2 + told + 2;
 }
 
-/* Whether the transport says so; what it cannot say is told as true. */
-static bool says(Lane *lane, PyObject *name)
+/* Whether the transport says so, who gives up the reference; what it cannot say is told as true. */
+static bool is_true(PyObject *said)
 {
-    PyObject *said = PyObject_CallMethodNoArgs(lane->transport, name);
     int is = said == NULL ? -1 : PyObject_IsTrue(said);
     Py_XDECREF(said);
     if (is < 0)
@@ -188,10 +190,10 @@ static bool says(Lane *lane, PyObject *name)
    whose number is then another's. */
 static bool is_clear(Lane *lane)
 {
-    if (says(lane, name_is_closing))
+    if (is_true(PyObject_CallNoArgs(lane->is_closing)))
         return false;
     if (lane->unsure)
-        lane->unsure = says(lane, name_buffered);
+        lane->unsure = is_true(PyObject_CallMethodNoArgs(lane->transport, name_buffered));
     return !lane->unsure;
 }
 
@@ -270,9 +272,14 @@ static PyObject *poll_join(Poll *poll, PyObject *args)
     int source, sink;
     if (!PyArg_ParseTuple(args, "OiOi", &owner, &source, &transport, &sink))
         return NULL;
-    Lane *lane = PyObject_New(Lane, &LaneType);
-    if (lane == NULL)
+    PyObject *is_closing = PyObject_GetAttr(transport, name_is_closing);
+    if (is_closing == NULL)
         return NULL;
+    Lane *lane = PyObject_New(Lane, &LaneType);
+    if (lane == NULL) {
+        Py_DECREF(is_closing);
+        return NULL;
+    }
     Py_INCREF(owner);
     Py_INCREF(transport);
     lane->poll = NULL;
@@ -280,6 +287,7 @@ static PyObject *poll_join(Poll *poll, PyObject *args)
     lane->sink = sink;
     lane->owner = owner;
     lane->transport = transport;
+    lane->is_closing = is_closing;
     lane->before = lane->behind = NULL;
     lane->unsure = true;
     lane->heard = lane->broken = false;

@@ -216,12 +216,15 @@ class Link(asyncio.Protocol):
             flow = self.flow
             if flow is not None and not self._rest and flow.passes(data):
                 self._heard = True
-                if self._lane is None:
-                    self._join(flow)
-                return
-            data = self._chunks(data, receiver)
-            if not data:
-                return
+            else:
+                data = self._chunks(data, receiver)
+                if data:
+                    self._parse(data, call, receiver, parser)
+                    return
+                flow = self.flow
+            if flow is not None and self._lane is None and not self._rest:
+                self._join(flow)
+            return
         self._parse(data, call, receiver, parser)
 
     def _parse(self, data: bytes, call: Call, receiver: Receiver, parser: httptools.HttpResponseParser) -> None:
@@ -411,36 +414,39 @@ class Link(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def _chunks(self, data: bytes, receiver: Receiver) -> bytes:
-        """Hand over the chunks that are whole now, and keep one that is not; what the parser has to see is returned."""
+        """Hand over the chunks that are whole now, as one piece, and keep one that is not; what the parser has to see
+        is returned."""
         if self._rest:
             data = self._rest + data
             self._rest = b""
         at, size = 0, len(data)
+        pieces: list[bytes] = []
+        unread = b""
         while at < size:
             line = data.find(b"\r\n", at, at + _SIZE_LINE_BYTES_MAX)
-            if line < 0 and size - at < _SIZE_LINE_BYTES_MAX:
-                self._rest = data[at:]
-                return b""
             length = _SIZES.get(data[at:line], 0) if line >= 0 else 0
             begin = line + 2
             end = begin + length
-            if length and end > size:
+            if (line < 0 and size - at < _SIZE_LINE_BYTES_MAX) or (length and end > size):
                 self._rest = data[at:]
-                return b""
+                break
             # Who ends a chunk when the next one begins would be heard one too late.
             if not length or end + 2 > size or data[end] != _CR or data[end + 1] != _LF:
                 self._flows = False
-                return data[at:]
+                unread = data[at:]
+                break
+            pieces.append(data[begin:end])
+            at = end + 2
+        if pieces:
             self._heard = True
             try:
-                receiver.on_data(data[begin:end])
+                receiver.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             except Exception as error:
                 self._culpable(error)
                 return b""
             if self._receiver is not receiver:  # it has cancelled the call
                 return b""
-            at = end + 2
-        return b""
+        return unread
 
     def _reject(self, cause: Cause, message: str) -> NoReturn:
         self._fault = (cause, message)

@@ -136,6 +136,11 @@ class StreamReader:
             return []
         passing: list[bytes] = []
         for frame in self._frames.feed(data):
+            repeat = self._repeat
+            if repeat is not None and self._open and (text_bytes := repeat.text_bytes(frame)):
+                repeat.count(text_bytes)
+                passing.append(frame)
+                continue
             if self._take(frame):
                 if self._open:
                     passing.append(frame)
@@ -216,6 +221,9 @@ class StreamReader:
             self._broke(failure)
             return False
         choices = chunk.choices
+        for choice in choices or ():
+            if choice.finish_reason or choice.index not in self._running:
+                self._count_ending(choice)
         if brings_content(chunk):
             self.content = True
             self._tally.count(letters(chunk))
@@ -226,9 +234,6 @@ class StreamReader:
                 self._repeat = repeat_of(frame, text, self._tally) or self._repeat
         if chunk.timings is not None:
             self.timings = chunk.timings
-        for choice in choices or ():
-            if choice.finish_reason or choice.index not in self._running:
-                self._count_ending(choice)
         if chunk.told is not None:
             self.usage = usage_of(chunk)
             return bool(choices) or self._include_usage
