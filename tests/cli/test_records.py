@@ -27,6 +27,7 @@ from tidegate.telemetry import following as following_module
 from tidegate.telemetry.following import Following
 from tidegate.telemetry.packing import pack
 from tidegate.telemetry.reading import JournalError
+from tidegate.telemetry.requests import requests, run_of
 from tidegate.telemetry.segments import SegmentName, segments
 
 PAGE = Path("docs/reference/journal.md")
@@ -49,6 +50,15 @@ def journal(stage: Stage, tmp_path: Path) -> Path:
 def rows(stage: Stage) -> list[Row]:
     fold = Rows()
     return [row for line in stage.lines for row in fold.feed(line)] + fold.rest()
+
+
+def busy(stage: Stage) -> int:
+    """After so many lines, most requests are under way."""
+    fold, under_way = Rows(), list[int]()
+    for line in stage.lines:
+        fold.feed(line)
+        under_way.append(fold.open)
+    return under_way.index(max(under_way)) + 1
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
@@ -112,6 +122,41 @@ def test_what_an_id_has_in_it_moves_no_cursor(
     _, *lines = said(capsys, "show", journal)
     assert [line.split()[1] for line in lines] == [row.id.replace("r17", "r17[2J") for row in rows]
     assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_requests_under_way_are_not_unknown_where_a_segment_is_begun_while_one_of_so_many_is_read(
+    journal: Path, stage: Stage, count: int
+) -> None:
+    (path,) = journal.iterdir()
+    name, part, encode = SegmentName.parse(path.name), busy(stage), msgspec.json.Encoder().encode_lines
+    assert name is not None
+    fold, more = Rows(), head(stage, follows=True)
+    ended = [row for line in stage.lines[:part] for row in fold.feed(line)]
+    path.write_bytes(encode(stage.lines[: part + 1 - count]))
+    if count == 2:
+        name = name.next()
+        (journal / str(name)).write_bytes(encode([more, stage.lines[part - 1]]))
+    with (journal / str(name)).open("rb") as written_:
+        fcntl.flock(written_, fcntl.LOCK_EX)
+        found = requests(journal)
+        first = next(found)
+        (journal / str(name.next())).write_bytes(encode([more, *stage.lines[part:]]))
+    assert [first, *found] == ended
+
+
+def test_what_is_written_while_the_journal_is_read_makes_no_request_unknown(journal: Path, stage: Stage) -> None:
+    (path,) = journal.iterdir()
+    lines, fold = stage.lines[: busy(stage)], Rows()
+    ended = [row for line in lines for row in fold.feed(line)]
+    path.write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    found = list[Row]()
+    with path.open("rb") as gateway:
+        fcntl.flock(gateway, fcntl.LOCK_EX)
+        for row in requests(journal):
+            found.append(row)
+            gateway.close()
+    assert found == ended
 
 
 @pytest.mark.parametrize(
@@ -340,8 +385,23 @@ def test_every_column_stands_in_the_reference() -> None:
 
 def test_the_newest_requests_are_printed(journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
     _, *lines = said(capsys, "tail", "-n", "3", journal)
-    ended = [row.id for row in rows if row.outcome != "unknown"]
-    assert [line.split()[1] for line in lines] == ended[-3:]
+    assert [line.split()[1] for line in lines] == [row.id for row in rows[-3:]]
+
+
+def test_what_ended_with_its_process_is_among_the_newest_and_what_is_under_way_is_not(
+    journal: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = journal.iterdir()
+    lines, fold = stage.lines[: busy(stage)], Rows()
+    segment.write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    ended = [row for line in lines for row in fold.feed(line)]
+    for count, under_way in ((10_000, []), (3, []), (10_000, fold.rest())):
+        with segment.open("rb") as gateway:
+            if not under_way:
+                fcntl.flock(gateway, fcntl.LOCK_EX)
+            told = said(capsys, "tail", "-n", str(count), "--json", journal)
+        assert [msgspec.json.decode(line, type=Row) for line in told] == [*ended, *under_way][-count:]
+    assert any(row.outcome == "unknown" for row in under_way)
 
 
 def head(stage: Stage, *, follows: bool) -> Line:
@@ -356,8 +416,7 @@ def test_the_newest_requests_are_those_before_a_restart_where_none_has_come_sinc
 ) -> None:
     again = SegmentName.first(stage.lines[-1].at_s + 60.0)
     (journal / str(again)).write_bytes(msgspec.json.Encoder().encode_lines([head(stage, follows=False)]))
-    ended = [row.id for row in rows if row.outcome != "unknown"]
-    assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == ended[-3:]
+    assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == [row.id for row in rows[-3:]]
     facts = said(capsys, "tail", "-n", "2", "--kind", "ended", journal)
     ends = [line for line in stage.lines if line.fact.__struct_config__.tag == "ended"]
     assert [msgspec.json.decode(line, type=Line) for line in facts] == ends[-2:]
@@ -377,8 +436,7 @@ def test_the_newest_requests_are_found_however_many_reloads_ago_they_came(
     journal: Path, stage: Stage, rows: list[Row], capsys: pytest.CaptureFixture[str]
 ) -> None:
     reloaded(journal, stage, 9)
-    ended = [row.id for row in rows if row.outcome != "unknown"]
-    assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == ended[-3:]
+    assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == [row.id for row in rows[-3:]]
 
 
 def of_another_format(journal: Path, stage: Stage, at_s: float) -> Path:
@@ -395,7 +453,7 @@ def test_after_an_upgrade_the_newest_requests_are_those_since(
 ) -> None:
     old = of_another_format(tmp_path, stage, 0.0)
     (tmp_path / str(SegmentName.first(60.0))).write_bytes(msgspec.json.Encoder().encode_lines(stage.lines))
-    ended = [row.id for row in rows if row.outcome != "unknown"]
+    ended = [row.id for row in rows]
     for count, told in ((3, ""), (10_000, f"tidegate journal: what is older is not shown: {old}:1: journal format")):
         assert main(["journal", "tail", "-n", str(count), str(tmp_path)]) == 0
         printed = capsys.readouterr()
@@ -412,8 +470,7 @@ def test_requests_since_an_upgrade_are_found_however_many_restarts_ago_they_came
     again = msgspec.json.Encoder().encode_lines([head(stage, follows=False)])
     for number in range(2):
         (tmp_path / str(SegmentName.first(70.0 + number))).write_bytes(again)
-    ended = [row.id for row in rows if row.outcome != "unknown"]
-    assert [line.split()[1] for line in said(capsys, "tail", "-n", "10000", tmp_path)[1:]] == ended
+    assert [line.split()[1] for line in said(capsys, "tail", "-n", "10000", tmp_path)[1:]] == [row.id for row in rows]
 
 
 @pytest.mark.parametrize("harm", ["damaged", "unopened"])
@@ -431,7 +488,7 @@ def test_an_older_segment_that_cannot_be_read_hides_no_newer_request(
         before.symlink_to(before)
     assert main(["journal", "tail", "-n", "10000", str(journal)]) == 0
     told = capsys.readouterr()
-    assert [line.split()[1] for line in told.out.splitlines()[1:]] == [r.id for r in rows if r.outcome != "unknown"]
+    assert [line.split()[1] for line in told.out.splitlines()[1:]] == [row.id for row in rows]
     assert str(before) in told.err
 
 
@@ -477,6 +534,24 @@ def test_a_journal_is_followed_from_segment_to_segment_also_where_they_are_packe
         following.close()
         facts = [fact for fact in found if fact in [make.fact(number) for number in range(200)]]
         assert facts == [make.fact(number) for number in range(200)]
+
+    asyncio.run(run())
+
+
+def test_a_run_that_goes_on_in_another_segment_has_not_ended_and_one_that_does_not_has_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        ours = run_of(journal.path)
+        with closing(Following(tmp_path)) as following:
+            assert (len(list(following.lines())), following.ended()) == (1, [])
+            journal.turn(lambda: None)
+            # Until the thread lets go of the one before, that may still be locked.
+            while len(found := [*following.lines(), *following.lines()]) == 0:
+                await written(journal)
+            assert (len(found), following.ended()) == (1, [])
+            await journal.close()
+            assert (list(following.lines()), following.ended()) == ([], [ours])
+            assert (list(following.lines()), following.ended()) == ([], [])
 
     asyncio.run(run())
 
@@ -576,3 +651,22 @@ def test_followed_requests_are_printed_as_they_end(tmp_path: Path, stage: Stage,
                 assert [msgspec.json.decode(process.stdout.readline(), type=Row) for _ in after] == after
             finally:
                 process.kill()
+
+
+def test_what_ends_with_its_process_is_printed_though_nothing_comes_after_it(tmp_path: Path, stage: Stage) -> None:
+    lines, fold = stage.lines[: busy(stage)], Rows()
+    before = [row for line in lines for row in fold.feed(line)]
+    lost = fold.rest()
+    command = (sys.executable, "-m", "tidegate.cli.main", "journal", "tail", "-f", "-n", "1000", "--json", tmp_path)
+    with (tmp_path / str(SegmentName.first(0.0))).open("wb", buffering=0) as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        writer.write(msgspec.json.Encoder().encode_lines(lines))
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                assert [msgspec.json.decode(process.stdout.readline(), type=Row) for _ in before] == before
+                writer.close()
+                assert [msgspec.json.decode(process.stdout.readline(), type=Row) for _ in lost] == lost
+            finally:
+                process.kill()
+    assert lost

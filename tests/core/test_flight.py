@@ -4,6 +4,7 @@ import pytest
 
 from tidegate.core.flight import (
     ATTEMPTS_MAX,
+    Again,
     Call,
     Cancel,
     Compute,
@@ -17,13 +18,13 @@ from tidegate.core.flight import (
     State,
     Timer,
 )
-from tidegate.core.model import Prefill, Run, Wait, replace
+from tidegate.core.model import Prefill, Run, Step, Wait, replace
 
 A, B, C = (Run(endpoint=name, timeout_s=10.0) for name in "abc")
 HEDGED = Run(endpoint="a", timeout_s=10.0, cutover_s=2.0)
 
 
-def airborne(*plan: Run, buffered: bool = False) -> Flight:
+def airborne(*plan: Step, buffered: bool = False) -> Flight:
     flight = Flight(buffered=buffered)
     flight.start(plan, 0.0)
     return flight
@@ -43,6 +44,35 @@ def test_first_content_is_the_commit_point_and_the_end_lands_it() -> None:
 def test_a_failure_before_content_goes_on_to_the_next_step() -> None:
     flight = airborne(A, B)
     assert flight.failed("a", 1.0) == [Call(endpoint="b"), Timer(at_s=11.0)]
+
+
+def test_a_step_that_is_passed_over_is_no_attempt_and_the_next_one_follows() -> None:
+    flight = airborne(A, B)
+    assert flight.passed_over("a", 0.0) == [Call(endpoint="b"), Timer(at_s=10.0)]
+    assert flight.attempts == 1
+    assert flight.passed_over("a", 0.0) == []
+
+
+def test_where_every_step_was_passed_over_it_is_decided_again_and_where_one_has_failed_given_up() -> None:
+    flight = airborne(A, B)
+    flight.passed_over("a", 0.0)
+    assert flight.passed_over("b", 0.0) == [Again()]
+    assert flight.start((A, B), 0.0) == [Call(endpoint="a"), Timer(at_s=10.0)]
+    flight.failed("a", 1.0)
+    assert flight.passed_over("b", 1.0) == [GiveUp(committed=False)]
+
+
+def test_who_is_full_is_waited_for_where_every_step_before_was_passed_over() -> None:
+    flight = airborne(A, Wait(endpoint="b", until_s=9.0))
+    assert flight.passed_over("a", 0.0) == [Hold(until_s=9.0)]
+    assert flight.attempts == 0
+
+
+def test_a_hedge_that_is_passed_over_leaves_the_first_its_time() -> None:
+    flight = airborne(HEDGED, B)
+    flight.timer(2.0)
+    assert flight.passed_over("b", 2.0) == [Timer(at_s=10.0)]
+    assert flight.open == ["a"]
 
 
 def test_the_last_failure_gives_up_uncommitted() -> None:

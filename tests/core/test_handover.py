@@ -6,6 +6,7 @@ import pytest
 from tests import make
 from tidegate.core.base import asked
 from tidegate.core.handover import CACHED_LEAST, HandoverModel, combined
+from tidegate.core.health import GONE
 from tidegate.core.model import (
     Capability,
     Ended,
@@ -409,6 +410,16 @@ def test_a_kv_cache_that_is_of_no_use_is_a_failure() -> None:
         ship(router, request, 10.0 * number, 1.0)
         use(router, request, 10.0 * number + 3.0, cached_tokens=int(CACHED_LEAST * 4_000) - 1)
         assert handover(router).state.breaker.openings == (number == 2), "that it came is no success by itself"
+
+
+def test_a_kv_cache_that_is_gone_when_it_is_to_be_used_is_a_failure_of_the_handover_alone() -> None:
+    router = pair()
+    for number in range(3):
+        request = long(id=f"r{number}")
+        ship(router, request, 10.0 * number, 1.0)
+        use(router, request, 10.0 * number + 3.0, ending=Ending.CANCELLED, ttft_s=None, prompt_tokens=None, cause=GONE)
+    assert handover(router).state.breaker.openings == 1
+    assert router.endpoint("laptop").state.breaker.strikes == 0.0
 
 
 def test_the_path_of_a_trial_that_came_and_was_of_no_use_stays_closed_for_longer() -> None:

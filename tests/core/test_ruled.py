@@ -11,6 +11,7 @@ from tidegate.core.base import Base
 from tidegate.core.condition import All, Comparison, Condition, Not, Some, Value, holds
 from tidegate.core.hold import Pool, item, schedule
 from tidegate.core.model import Capability, Held, Overrides, Price, Probed, Request, Ruling, Slo, Wait, replace
+from tidegate.core.resume import PASSED_OVER, narrowed
 from tidegate.core.ruled import barred_by, break_usd, class_ruling, rulings
 from tidegate.core.ruling import Rule
 from tidegate.core.why import Why
@@ -207,3 +208,15 @@ def test_a_hedge_that_breaks_a_rule_has_to_be_worth_that() -> None:
     home = Ruling(rule="home", to=(free.endpoint,), break_usd=1.0)
     ruled = router.decide(make.request(rulings=(home,)), 0.0).plan[0]
     assert (ruled.endpoint, getattr(ruled, "cutover_s", None)) == (free.endpoint, None)
+
+
+def test_who_could_not_be_sent_to_everybody_is_decided_among_the_others_as_long_as_that_is_so() -> None:
+    router = make.router(make.endpoint("desk"), make.endpoint("cloud", local=False))
+    ruled = replace(make.request("r"), rulings=(Ruling(rule="both", to=("desk", "cloud")),))
+    less = narrowed(ruled, ("cloud",))
+    assert [step.endpoint for step in router.decide(less, 0.0).plan] == ["cloud"]
+    assert [one.rule for one in less.rulings] == ["both", PASSED_OVER]
+    assert narrowed(less, ("cloud",)) is less
+    assert narrowed(less, ("desk",)).rulings[-1].to == ("desk",)
+    assert narrowed(less, None) == ruled
+    assert narrowed(ruled, None) is ruled

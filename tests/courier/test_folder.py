@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.courier.folder import Folder, FolderError, Held
+from tidegate.courier.folder import LATE_MAX, Folder, FolderError, Held
 from tidegate.courier.refusal import RefusalError
 
 SPACE = 100
@@ -108,6 +108,44 @@ def test_a_folder_that_others_may_read_or_use_or_that_is_on_a_disk_is_refused(sh
         opened(link)
     with pytest.raises(FolderError, match="cannot be used"):
         opened(shm / "a" / "b")
+
+
+def test_a_folder_of_two_is_refused_before_anything_of_the_first_is_touched(shm: Path) -> None:
+    first = opened(shm)
+    kept = held(first, 10)
+    with pytest.raises(
+        FolderError, match="is used by another courier; stop that one, or give each a folder of its own"
+    ):
+        opened(shm)
+    assert names(shm) == [kept]
+    first.close()
+    opened(shm).close()
+
+
+def test_what_an_engine_has_not_come_to_write_it_cannot_write_after_the_end(shm: Path) -> None:
+    folder = opened(shm)
+    late, written, answered = (folder.reserve(10) for _ in range(3))
+    for name in (late, written):
+        folder.give_up(name)
+    folder.release(answered)
+    folder.at(written).write_bytes(b"x")
+    folder.sweep(1.0)
+    folder.close()
+    assert names(shm) == [late]
+    with pytest.raises(IsADirectoryError):
+        folder.at(late).write_bytes(b"x")
+    opened(shm).close()
+    assert names(shm) == []
+
+
+def test_of_many_that_an_engine_has_not_come_to_write_the_latest_are_kept_in_mind(shm: Path) -> None:
+    folder = opened(shm)
+    late = []
+    for _ in range(LATE_MAX + 1):
+        late.append(folder.reserve(1))
+        folder.give_up(late[-1])
+    folder.close()
+    assert names(shm) == sorted(late[1:])
 
 
 def disk(tmp_path: Path) -> Path:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.courier.harness import HOST, SECRET, Pair, Put, made, pair
 from tests.http.harness import eventually
+from tidegate.courier.folder import FolderError
 from tidegate.engines.courier import CourierError
 from tidegate.http.server import Exchange
 from tidegate.wire.courier import Restore, Shipped, Why
@@ -284,6 +285,35 @@ async def test_what_is_being_saved_when_a_courier_stops_is_not_left_behind(tmp_p
         await stopping
         await asyncio.gather(asking, return_exceptions=True)
         assert list(home.saves_of("a").iterdir()) == []
+
+
+async def test_what_is_saved_after_a_courier_has_stopped_cannot_be_written(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        engine, waiting = home.engines["a"], list[Exchange]()
+        engine.slots[0], engine.waiting = PROMPT, waiting
+        fingerprint, asking = await home.fingerprint(), []
+        for _ in range(2):
+            order = home.order(home.ticket(fingerprint))
+            asking.append(asyncio.ensure_future(home.client("a").ship(order, 10.0)))
+            await eventually(lambda: len(waiting) == len(asking))
+        asking[0].cancel()  # that gateway has left before
+        await eventually(lambda: waiting[0].closed)
+        await home.couriers["a"].stop()
+        await asyncio.gather(*asking, return_exceptions=True)
+        for one in waiting:
+            with pytest.raises(IsADirectoryError):
+                engine.save(one, 0, msgspec.json.decode(one.body)["filename"])
+        await home.start("a", f"http://{HOST}:{engine.port}")
+        assert home.files() == []
+
+
+async def test_a_second_courier_in_the_same_folder_does_not_start_and_the_first_goes_on(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        told = await shipped(home)
+        with pytest.raises(FolderError, match="is used by another courier"):
+            await home.start("b", f"http://{HOST}:{home.engines['b'].port}")
+        await home.client("b").restore(Restore(name=told.name, slot=1), 10.0)
+        assert home.engines["b"].slots[1] == PROMPT
 
 
 async def test_a_ticket_that_expires_on_the_way_ends_the_transfer(tmp_path: Path) -> None:

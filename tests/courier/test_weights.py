@@ -127,3 +127,55 @@ async def test_a_courier_learns_the_digest_of_a_large_file_for_which_nobody_wait
             await eventually(lambda: "health ended" in home.log.read_text())
             file.end()
             assert await home.fingerprint() != before
+
+
+async def test_while_a_large_file_is_read_a_courier_says_so_to_whoever_asks_and_in_its_log(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        before = await home.fingerprint()
+        home.engines["a"].slots[0] = [5, 6, 7]
+        with endless(tmp_path / "large.gguf") as file:
+            home.engines["b"].model = file.path
+            health = await home.client("b").health(5.0)
+            assert (health.fingerprint, health.reason) == (None, "the model's file is being read for its digest")
+            with pytest.raises(CourierError, match=r"the other courier refuses: .* is being read for its digest"):
+                await home.client("a").ship(home.order(home.ticket(before)), 10.0)
+            await eventually(file.read)
+            file.end()
+            assert await home.fingerprint() != before
+        told = [event for event in home.events() if event["event"] == "nothing can be handed over"]
+        assert [event["reason"] for event in told] == [health.reason]
+
+
+async def test_that_a_large_file_could_not_be_read_to_its_end_is_told_to_who_asks_next(tmp_path: Path) -> None:
+    weights, (first, second) = Weights(""), split(tmp_path)
+    second.mkdir()
+    with endless(first) as file:
+        await ask_and_leave(weights, first, file)
+        file.end()
+        with pytest.raises(RefusalError, match=rf"{second.name} cannot be read here \(Is a directory\)"):
+            await weights.of(str(first))
+
+
+def split(folder: Path) -> list[Path]:
+    return [folder / f"m-0000{n}-of-00002.gguf" for n in (1, 2)]
+
+
+async def test_a_model_in_several_files_is_another_where_any_of_them_is(tmp_path: Path) -> None:
+    weights, (first, second) = Weights(""), split(tmp_path)
+    first.write_bytes(b"no tensors")
+    for tensors in (b"tuned", b"tuned otherwise"):
+        second.write_bytes(tensors)
+        assert await weights.of(str(first)) == sha256(b"no tensors" + tensors).hexdigest()
+
+
+async def test_of_a_model_in_several_files_the_one_that_is_missing_is_named(tmp_path: Path) -> None:
+    first, second = split(tmp_path)
+    first.write_bytes(b"no tensors")
+    with pytest.raises(RefusalError, match=rf"{second.name} cannot be read here \(No such file or directory\)"):
+        await Weights("").of(str(first))
+
+
+@pytest.mark.parametrize("name", ["m-00001-of-00001.gguf", "m-00001-of-00000.gguf", "m-00002-of-00009.gguf"])
+async def test_what_is_only_called_like_a_part_is_a_model_in_one_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"all of it")
+    assert await Weights("").of(str(tmp_path / name)) == sha256(b"all of it").hexdigest()

@@ -108,6 +108,16 @@ async def test_the_break_even_is_that_of_requests_that_are_served(journal: Path)
         assert (await page.get("/api/dashboard/surface?model=gone")).status == 404
 
 
+async def test_of_a_segment_that_was_cut_off_after_it_was_read_all_is_told_but_how_endpoints_are(journal: Path) -> None:
+    async with shown(journal) as page:
+        with segments(journal)[0].open("r+b") as file:
+            file.truncate(1000)
+        found = await page.ask("endpoints", minutes=600)
+        assert {one["name"]: one["state"] for one in found["endpoints"]} == {"laptop": None, "cloud": None}
+        assert sum(one["totals"]["requests"] for one in found["endpoints"]) > 0
+        assert (await page.ask("surface"))["cells"] == []
+
+
 async def test_what_can_be_no_id_is_not_looked_for(journal: Path) -> None:
     async with shown(journal) as page:
         for path in ("people-19%00", "people-19%00x", "%0a", "%1b"):

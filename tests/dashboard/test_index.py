@@ -231,6 +231,23 @@ def test_what_nobody_answered_is_served_by_nobody_whoever_was_asked(tmp_path: Pa
     assert {(one.id, one.tier) for one in page.rows} == {("r2", None), ("r4", "remote")}
 
 
+def test_an_endpoint_that_changes_sides_leaves_figures_of_what_it_has_served_as_they_are(tmp_path: Path) -> None:
+    saving = {"remote_usd": 1.0, "usd": 0.25}
+    before, after = row(1, **saving), row(2, local=False, output_tokens=20, **saving)
+    with holding(tmp_path / "index.sqlite", before, before, after) as figures:
+        Index(figures._db).place(Place(name="laptop", site="cloud", tier="remote"))
+        totals, (klass,) = figures.totals(WINDOW), figures.classes(WINDOW)
+        (point,) = (one for one in figures.series(WINDOW, 60.0).points if one.requests)
+        measured = figures.measured("laptop", WINDOW).totals
+        (flow,) = figures.flows(WINDOW).flows
+    for told in (totals, klass, measured, point):
+        assert (told.local_requests, told.remote_requests, told.local_saved_usd) == (2, 1, 1.5)
+        assert told.offload == pytest.approx(1 / 3)
+    for sums in (totals, klass, measured):
+        assert (sums.local_tokens, sums.remote_tokens) == (220, 120)
+    assert (flow.tier, flow.requests) == ("remote", 3)
+
+
 def cut(journal: Path, share: float) -> tuple[Path, bytes]:
     """The segment cut off in the midst of a line, and the rest of it."""
     path = next(journal.glob("journal-*.jsonl"))
@@ -321,6 +338,34 @@ def test_a_process_that_ended_while_no_dashboard_was_there_is_noticed_beside_one
             before = seen.requests.extent().rows
         with indexed(journal) as seen:
             assert seen.requests.extent().rows == before // 2 + len(folded(path))
+
+
+def test_what_goes_on_in_a_segment_that_begins_after_the_folder_was_listed_is_not_unknown(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, is_left = folded(journal), follow._is_left
+    path, rest = parted(journal, 0.5)
+    head = path.read_bytes()
+    path.unlink()
+    with ExitStack() as before, ExitStack() as after:
+        before.enter_context(written(segments(journal)[0]))
+
+        def turned(asked: Path) -> bool:
+            if not path.exists():
+                after.enter_context(written(path))
+                path.write_bytes(head)
+                before.close()
+            return is_left(asked)
+
+        with indexed(journal) as seen:
+            monkeypatch.setattr(follow, "_is_left", turned)
+            seen.catch_up()
+            assert seen.follower.under_way > 0
+            with path.open("ab") as file:
+                file.writelines(rest)
+            seen.catch_up()
+            assert ids(seen.requests, Wanted()) == by_time(rows)
+            assert seen.figures.totals(window(seen)).unknown == 0
 
 
 def test_a_journal_that_was_copied_is_shown_as_it_was_at_its_last_line_whenever_it_is_opened(journal: Path) -> None:
@@ -618,3 +663,23 @@ def test_a_segment_that_cannot_be_read_is_passed_over_and_told_once(journal: Pat
         seen.catch_up()
         assert not seen.follower.step()
         assert seen.problems == [f"{bad} cannot be read on, and is left out from there; `tidegate journal ls` says why"]
+
+
+def test_a_segment_that_cannot_be_opened_is_left_out_and_read_once_it_can_be(journal: Path) -> None:
+    path = segments(journal)[0]
+    whole, count = path.read_bytes(), len(folded(journal))
+    bad = path.with_name(path.name.replace("20260105", "20260104"))
+    bad.mkdir()  # what nobody may open, whoever runs this
+    for _ in range(2):
+        with indexed(journal) as seen:
+            assert (seen.requests.extent().rows, seen.follower.share) == (count, 1.0)
+            assert seen.follower.last_s == max(line.at_s for line in read(path))
+            seen.follower.anew()
+            seen.catch_up()
+            assert seen.problems == [f"a segment is left out: {bad}: Is a directory"]
+    with indexed(journal) as seen:
+        bad.rmdir()
+        bad.write_bytes(whole)
+        beside(path)
+        seen.catch_up()
+        assert (seen.requests.extent().rows, seen.follower.share) == (3 * count, 1.0)

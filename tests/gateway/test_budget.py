@@ -139,6 +139,36 @@ async def test_who_is_held_and_may_not_be_paid_for_is_served_by_ours_however_oft
     assert [(answer.status, answer.endpoint) for answer in answers] == [(200, "laptop")] * 9
 
 
+async def test_who_is_held_and_has_no_price_there_is_served_by_ours_though_ours_is_late(tmp_path: Path) -> None:
+    late = local(Script(fault=Fault.SILENT), concurrency=1, prior=SURE | {"overhead_ms": 3000})
+    settings: dict[str, Any] = {
+        "budget": {"usd_per_day": 5},
+        "gateway": {"request_timeout_s": 5},
+        "policy": {"hold_s_max": 2},
+        "classes": {"batch": {"slo": {"e2e_ms": 4000}}},
+    }
+    async with house(tmp_path, **settings, laptop=late, cloud=remote(prior=SURE | {"overhead_ms": 50})) as home:
+        async with home.asking(chat(), x_tidegate_residency="local"):
+            await eventually(lambda: home.engines["laptop"].in_flight == 1)
+            home.engines["laptop"].script = Script()
+            body = chat(max_tokens=10, service_tier="priority")
+            asking = asyncio.create_task(home.ask(body, x_tidegate_slo_ttft_ms="1000"))
+            await eventually(lambda: home.gateway.router.held == 1)
+        answer = await asking
+        assert sent(home) == 0
+    assert (answer.status, answer.endpoint) == (200, "laptop")
+
+
+@pytest.mark.parametrize(("vendors", "retry"), [(3, "0"), (1, "2")])
+async def test_where_no_vendor_of_a_plan_has_a_price_ours_serves(tmp_path: Path, vendors: int, retry: str) -> None:
+    places: dict[str, Any] = {f"cloud{n}": remote(prior=SURE | {"overhead_ms": 50}) for n in range(vendors)}
+    late = local(prior=SURE | {"overhead_ms": 3000})
+    headers = {"x_tidegate_slo_ttft_ms": "1000", "x_stainless_retry_count": retry}
+    async with house(tmp_path, budget={"usd_per_day": 5}, laptop=late, **places) as home:
+        answer = await home.ask(chat(max_tokens=10, service_tier="priority"), **headers)
+    assert (answer.status, answer.endpoint) == (200, "laptop")
+
+
 @pytest.mark.parametrize("most", [10, 100])
 @pytest.mark.parametrize("how", ["settled", "raised"])
 async def test_who_is_held_is_paid_for_as_soon_as_there_is_money(tmp_path: Path, how: str, most: int) -> None:
@@ -164,6 +194,26 @@ async def test_who_is_held_is_paid_for_as_soon_as_there_is_money(tmp_path: Path,
                 answer = await asking
                 assert home.engines["laptop"].in_flight == 1
         assert (answer.status, answer.endpoint) == (200, "cloud")
+
+
+async def test_who_is_sent_more_than_others_is_paid_for_as_soon_as_that_much_is_left(tmp_path: Path) -> None:
+    late = local(Script(fault=Fault.SILENT), concurrency=1, prior=SURE | {"overhead_ms": 3000})
+    quick = remote(engine="anthropic", prior=SURE | {"overhead_ms": 50})
+    # Only its own dialect says all of that: what a decision counts is less.
+    tool = {"name": "f", "input_schema": {"type": "object"}, "input_examples": [{"a": "x" * 3_000}]}
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "tools": [tool]}
+    async with house(tmp_path, budget={"usd_per_day": 5, "pace": False}, laptop=late, cloud=quick) as home:
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        ledger.reserve("another", "", 4.998, home.gateway.clock.now_s())
+        async with home.asking(chat(), x_tidegate_residency="local"):
+            await eventually(lambda: home.engines["laptop"].in_flight == 1)
+            asking = asyncio.create_task(home.ask(body, path="/v1/messages", x_tidegate_slo_ttft_ms="2000"))
+            await eventually(lambda: any(one.rulings for one in home.gateway.router.state.held.values()))
+            assert sent(home) == 0
+            ledger.release("another")
+            assert (await asking).endpoint == "cloud"
+            assert home.engines["laptop"].in_flight == 1
 
 
 async def test_who_may_not_be_paid_for_counts_as_refused(tmp_path: Path) -> None:

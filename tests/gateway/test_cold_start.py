@@ -3,6 +3,7 @@ is loaded for nobody in particular."""
 
 import asyncio
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,21 @@ async def test_a_load_goes_on_when_its_endpoint_has_other_settings_and_the_same_
         assert len(home.engines["one"].seen) == 1
         assert home.engines["one"].left == 0
         assert home.gateway.dispatch.router.endpoint("one").cold.state.warm_up.loading is None
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("engine", ["openai", "llamacpp"], ids=["probes_rest", "probes_are_rare"])
+async def test_what_is_to_stay_loaded_is_used_before_it_would_go_while_nobody_asks(tmp_path: Path, engine: str) -> None:
+    prior = {"unload_after_s": 60.0, "load_s": 5, "overhead_ms": 1}
+    place = local(Script(first_s=0.01, tokens=1), engine=engine, prior=prior, probe_s=3600, warm_up=True)
+    place.settings["keep_loaded_usd_per_hour"] = 0
+    async with house(tmp_path, one=place) as home:
+        assert (await home.ask(chat())).endpoint == "one"
+        begun_s = home.gateway.clock.now_s()
+        await asyncio.sleep(200.0)  # of a time that is virtual
+        assert loads(home.journal()) == [None, True] * 4
+        warming_s = [line.at_s - begun_s for line in home.journal() if isinstance(line.fact, Warming)]
+        assert all(48.0 <= one - before < 50.0 for before, one in pairwise([0.0, *warming_s]))
 
 
 @pytest.mark.engine

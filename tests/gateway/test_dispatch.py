@@ -26,6 +26,9 @@ class Broken:
     def seen(self) -> bool:
         return False
 
+    def awaited_usd(self, left_usd: float) -> float:
+        return 0.0
+
     def expire(self, now_s: float) -> None:
         raise ArithmeticError("expire")
 

@@ -11,7 +11,7 @@ import pytest
 from tests.gateway.harness import chat, house, local, remote
 from tests.http.harness import Script as Steps
 from tests.http.harness import always, answering, eventually, read_request, upstream
-from tidegate.core.model import Ended, Ending
+from tidegate.core.model import Ended, Ending, Judged
 from tidegate.engines.fake import FAKED, Fault, Script
 from tidegate.engines.words import Words, event
 
@@ -412,3 +412,17 @@ async def test_an_answer_in_one_piece_may_take_as_long_as_it_takes_to_make(tmp_p
         answer = await home.ask(chat(max_tokens=2000), x_tidegate_slo_ttft_ms="150")
         assert not home.engines["cloud"].seen
     assert (answer.status, answer.endpoint, answer.header("x-tidegate-attempts")) == (200, "laptop", "1")
+
+
+async def test_first_content_of_an_answer_in_one_piece_is_that_of_who_gave_it(tmp_path: Path) -> None:
+    # What broke off nobody was shown, though it had begun in time.
+    broken = local(Script(fault=Fault.CUT, fault_after=2), engine="llamacpp")
+    places: dict[str, Any] = {"laptop": broken, "cloud": remote(Script(first_s=0.3), engine="llamacpp")}
+    promised = {"interactive": {"attainment": 0.95, "slo": {"ttft_ms": 200}}}
+    async with house(tmp_path, classes=promised, **places) as home:
+        answer = await home.ask(chat(max_tokens=10))
+        (line,) = home.log()
+    (kept,) = [line.fact.kept for line in home.journal() if isinstance(line.fact, Judged)]
+    assert (answer.endpoint, line["attempts"]) == ("cloud", 2)
+    assert line["ttft_s"] >= 0.3
+    assert kept is False

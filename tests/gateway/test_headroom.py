@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.gateway.harness import chat, house, remote
 from tests.gateway.test_reload import edit, reload
-from tests.http.harness import read_request, upstream
+from tests.http.harness import eventually, read_request, upstream
 from tidegate.core.model import Headroom
 from tidegate.engines.fake import FakeEngine, Script
 
@@ -108,3 +108,24 @@ async def test_what_another_account_is_told_later_is_not_held_against_the_new_on
             vendor.go.set()
             assert (await asking).status == 429
             assert home.gateway.router.endpoint("cheap").state.not_before_s < home.gateway.clock.now_s() + 60.0
+
+
+async def test_what_another_account_is_refused_later_is_no_fault_of_the_new_one(tmp_path: Path) -> None:
+    key = tmp_path / "vendor.key"
+    key.write_text("sk-one")
+    key.chmod(0o600)
+    vendor = Waiting(answered(b"401 Unauthorized"))
+    async with upstream(vendor.serve) as there:
+        place = remote(url=f"http://127.0.0.1:{there.port}", engine="openai")
+        async with house(tmp_path, cheap=place) as home:
+            edit(home, 'api_key_env = "VENDOR_KEY"', f'api_key_file = "{key}"')
+            await reload(home)
+            asking = [asyncio.create_task(home.ask()) for _ in range(3)]
+            await eventually(lambda: len(home.gateway.router.endpoint("cheap").state.reservations) == 3)
+            key.write_text("sk-another")
+            await reload(home)
+            vendor.go.set()
+            assert {(await one).status for one in asking} <= {401, 502, 503}
+            breaker = home.gateway.router.endpoint("cheap").state.breaker
+            assert (breaker.strikes, breaker.openings) == (0.0, 0)
+            assert not [line for line in home.log("event") if line["event"] == "account turned away"]

@@ -518,6 +518,9 @@ async def test_an_attempt_that_ends_after_its_endpoint_is_gone_is_settled_and_to
         assert ledger is not None
         await eventually(lambda: not ledger._leases)
         assert home.log()[-1]["cost_usd"] > 0
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        assert 'endpoint="cloud"' not in metrics
+        assert "tidegate_spent_usd_total 0.0" not in metrics.splitlines()
     ended = [line for line in _facts(home.journal()) if isinstance(line, Ended)]
     assert [(fact.endpoint, fact.ending) for fact in ended] == [("cloud", "ok")]
 

@@ -391,3 +391,23 @@ async def test_who_waits_for_the_rest_has_waited_since_the_answer_broke_off(tmp_
     assert answer.text == WORDS
     # Two gaps of a tenth of a second passed before it broke off.
     assert 0.0 < line["held_s"] <= line["e2e_s"] - 0.2
+
+
+async def test_the_rest_is_decided_by_what_is_left_of_the_budget_when_it_breaks_off(tmp_path: Path) -> None:
+    price = {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 1}
+    places: Any = {
+        "laptop": engine(cut(first_s=0.2), price=price),
+        "rack": engine(price=price, prior=SURE | {"overhead_ms": 30}),
+    }
+    async with house(tmp_path, budget={"usd_per_day": 1}, **places, **RESUMES) as home:
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        # Enough for the answer, and not for its rest, which holds back more.
+        ledger.reserve("another", "", 0.99971, home.gateway.clock.now_s())
+        asking = asyncio.create_task(streamed(home, chat(max_tokens=100)))
+        await eventually(lambda: home.engines["laptop"].in_flight == 1)
+        ledger.release("another")
+        answer = await asking
+        (line,) = home.log()
+    assert answer.text == WORDS
+    assert (line["outcome"], line["attempts"]) == ("ok", 2)

@@ -19,6 +19,12 @@ PLACES: dict[str, dict[str, Any]] = {
     "refused_there": {"cloud": remote(Script(status=429))},
     "client_error": {"laptop": local(Script(status=400)), "cloud": remote()},
     "mid_stream": {"cloud": remote(Script(fault=Fault.CUT, fault_after=2, pad="x" * 400))},
+    # Their answers come as streams also to who gets them whole.
+    "broken": {"cloud": remote(Script(fault=Fault.CUT, fault_after=2), engine="llamacpp")},
+    "broken_first": {
+        "laptop": local(Script(fault=Fault.CUT, fault_after=2), engine="llamacpp"),
+        "cloud": remote(Script(first_s=0.05), engine="llamacpp"),
+    },
     "no_answer": {"cloud": remote(Script(fault=Fault.HTML))},
     "no_usage": {"cloud": remote(Script(usage=False, pad="x" * 400))},
 }

@@ -3,17 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
 from tests.courier.harness import Pair, pair
+from tests.gateway.fetching import TEXT, breaker, facts, prior
+from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import HOST, descriptors_used_up, eventually, serving
-from tidegate.config.build import build
+from tidegate.config.build import Built, build
 from tidegate.config.load import load
-from tidegate.core.model import Shipped
+from tidegate.core.model import Ended, Ending, Held, Request, Shipped
+from tidegate.engines.base import Failure
+from tidegate.engines.fake import FakeEngine, Fault, Script
 from tidegate.gateway.couriers import Couriers
+from tidegate.gateway.failures import GONE
 from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slots
 from tidegate.http.server import Exchange
@@ -56,18 +61,81 @@ class Heard:
         self.facts.append(fact)
 
 
+def configured(home: Pair, here: str) -> Built:
+    """What the gateway's file says, with the rack's courier at that address."""
+    file = home.folder / "tidegate.toml"
+    file.write_text(CONFIG.format(here=here, there=home.to("b")))
+    return build(load(file), home.clock.now_s())
+
+
 @asynccontextmanager
 async def between(home: Pair, here: str = "") -> AsyncIterator[Couriers]:
     """The gateway's client of both; `here`: the rack's courier is somebody else's, at that address."""
-    file = home.folder / "tidegate.toml"
-    file.write_text(CONFIG.format(here=here or home.to("a"), there=home.to("b")))
-    built = build(load(file), home.clock.now_s())
+    built = configured(home, here or home.to("a"))
     couriers = Couriers(built.gateway.couriers, home.clock, Log.to(home.folder / "gateway.log", home.clock))
     couriers.configure(built.upstreams)
     try:
         yield couriers
     finally:
         await couriers.close()
+
+
+class Handing:
+    """A gateway, its engines, and the couriers beside these: what the rack computes, a stand-in holds for its own."""
+
+    def __init__(self, couriers: Pair, gateway: House, laptop: FakeEngine, rack: FakeEngine) -> None:
+        self.couriers, self.gateway, self.laptop, self.rack = couriers, gateway, laptop, rack
+
+    async def ship(self) -> None:
+        """What the rack has computed is saved."""
+        engine = self.couriers.engines["a"]
+        waiting = engine.waiting
+        assert waiting is not None
+        await eventually(lambda: bool(waiting))
+        (asked,) = waiting
+        slot, tokens = int(asked.path.rpartition("/")[2]), len(self.rack.seen[-1].body) // 4
+        engine.slots[slot] = [7] * tokens
+        engine.save(asked, slot, msgspec.json.decode(asked.body)["filename"])
+
+
+@asynccontextmanager
+async def handing(folder: Path) -> AsyncIterator[Handing]:
+    """A long prompt is too slow at the laptop, which has one place, and output dear at the rack."""
+    async with AsyncExitStack() as stack:
+        couriers = await stack.enter_async_context(pair(folder))
+        couriers.engines["a"].waiting = []
+        laptop, rack = FakeEngine(weights="model.gguf"), FakeEngine(weights="model.gguf")
+        for engine in (laptop, rack):
+            engine.slots = 2
+            await stack.enter_async_context(engine)
+        (folder / "gateway").mkdir()
+        tls = {"cert": "gateway.pem", "key": "gateway.key", "ca": "ca.pem"}
+        settings = {
+            "secret": {"file": str(folder / "tickets.key")},
+            "tls": {name: str(folder / file) for name, file in tls.items()},
+        }
+        here = local(url=laptop.url, engine="llamacpp", model="m", prior=prior(5), concurrency=1)
+        there = remote(url=rack.url, engine="llamacpp", model="m", prior=prior(150))
+        here.settings["courier"] = {"name": "b", "address": couriers.to("b")}
+        there.settings["courier"] = {"name": "a", "address": couriers.to("a")}
+        there.settings["price"] = {"usd_per_1m_input_tokens": 0.1, "usd_per_1m_output_tokens": 1000}
+        there.settings["handover"] = [{"to": "laptop", "kv_kib_per_token": 23, "mbit_per_s": 1000}]
+        classes = {"interactive": {"slo": {"ttft_ms": 4000}, "worth_usd": 0.05, "late_usd_per_s": 0.001}}
+        gateway = await stack.enter_async_context(
+            house(folder / "gateway", gateway={"couriers": settings}, classes=classes, laptop=here, rack=there)
+        )
+        yield Handing(couriers, gateway, laptop, rack)
+
+
+async def expire(home: Pair) -> None:
+    """What the laptop's courier keeps is kept no longer."""
+    (file,) = home.files()
+    await home.client("b").discard(file.name, 5.0)
+
+
+def a_failure() -> "asyncio.Future[Failure | None]":
+    """What is to be told once it is known."""
+    return asyncio.get_running_loop().create_future()
 
 
 async def come(home: Pair, couriers: Couriers) -> Shipping:
@@ -85,12 +153,12 @@ async def come(home: Pair, couriers: Couriers) -> Shipping:
 
 async def test_a_slot_is_given_to_nobody_before_what_is_put_into_it_is_there(tmp_path: Path) -> None:
     async with pair(tmp_path) as home, between(home) as couriers:
-        shipping, engine, slots, went_on = await come(home, couriers), home.engines["b"], Slots(1), asyncio.Event()
+        shipping, engine, slots, went_on = await come(home, couriers), home.engines["b"], Slots(1), a_failure()
         engine.reading = []
         reading = engine.reading
         slot = slots.take((1,), keep=True)
         assert slot is not None
-        assert shipping.restore("laptop", slot, went_on.set)
+        assert shipping.restore("laptop", slot, went_on.set_result)
         await eventually(lambda: bool(reading))
         # Its client leaves.
         slot.leave()
@@ -99,18 +167,18 @@ async def test_a_slot_is_given_to_nobody_before_what_is_put_into_it_is_there(tmp
         assert slot.kept
         (asked,) = reading
         engine.restore(asked, slot.number, msgspec.json.decode(asked.body)["filename"])
-        await went_on.wait()
+        assert await went_on is None
         assert slots.take((2,)) is slot
         assert home.files() == []
 
 
 async def test_who_has_waited_for_what_is_put_into_its_slot_has_it_afterwards(tmp_path: Path) -> None:
     async with pair(tmp_path) as home, between(home) as couriers:
-        shipping, slots, went_on = await come(home, couriers), Slots(1), asyncio.Event()
+        shipping, slots, went_on = await come(home, couriers), Slots(1), a_failure()
         slot = slots.take((1,), keep=True)
         assert slot is not None
-        assert shipping.restore("laptop", slot, went_on.set)
-        await went_on.wait()
+        assert shipping.restore("laptop", slot, went_on.set_result)
+        assert await went_on is None
         assert home.engines["b"].slots[slot.number] == [5, 6, 7]
         assert slots.take((2,)) is None
         assert slot.kept
@@ -120,14 +188,52 @@ async def test_who_has_waited_for_what_is_put_into_its_slot_has_it_afterwards(tm
 
 async def test_where_nothing_can_be_put_into_a_slot_its_request_goes_on_and_leaves_it(tmp_path: Path) -> None:
     async with pair(tmp_path) as home, between(home) as couriers:
-        shipping, slots, went_on = await come(home, couriers), Slots(1), asyncio.Event()
+        shipping, slots, went_on = await come(home, couriers), Slots(1), a_failure()
         await home.engines["b"].stop()
         slot = slots.take((1,), keep=True)
         assert slot is not None
-        assert shipping.restore("laptop", slot, went_on.set)
-        await went_on.wait()
+        assert shipping.restore("laptop", slot, went_on.set_result)
+        assert await went_on is None
         slot.leave()
         assert slots.take((2,)) is slot
+
+
+async def test_where_what_has_come_is_gone_that_is_told_and_its_slot_is_left(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home, between(home) as couriers:
+        shipping, slots, went_on = await come(home, couriers), Slots(1), a_failure()
+        await expire(home)
+        slot = slots.take((1,), keep=True)
+        assert slot is not None
+        assert shipping.restore("laptop", slot, went_on.set_result)
+        assert await went_on is GONE
+        slot.leave()
+        assert slots.take((2,)) is slot
+
+
+async def test_a_request_that_waits_longer_than_its_kv_cache_is_kept_is_decided_anew(tmp_path: Path) -> None:
+    async with handing(tmp_path) as both:
+        gateway, laptop = both.gateway, both.laptop
+        laptop.script = Script(fault=Fault.SILENT)
+        async with gateway.asking(chat("Say hi")):
+            await eventually(lambda: laptop.in_flight == 1)
+            long = asyncio.ensure_future(gateway.ask(chat(TEXT)))
+            await both.ship()
+            await eventually(lambda: bool(facts(gateway, Held)))
+            await expire(both.couriers)
+            laptop.script = Script()
+        answer = await long
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert [one.shipped for one in facts(gateway, Request)][-3:] == ["", "rack>laptop", "laptop>"]
+        (shipped,) = facts(gateway, Shipped)
+        ended = [one for one in facts(gateway, Ended) if one.request_id == shipped.request_id]
+        assert [(one.endpoint, one.ending, one.cause) for one in ended] == [
+            ("rack", Ending.OK, ""),
+            ("laptop", Ending.CANCELLED, "gone"),
+            ("laptop", Ending.OK, ""),
+        ]
+        assert len(both.rack.seen) == 1, "nobody is asked again to compute it for another"
+        assert breaker(gateway).strikes == 1.0
+        assert gateway.gateway.router.endpoint("laptop").state.breaker.strikes == 0.0
 
 
 async def test_where_we_may_open_nothing_more_that_is_held_against_no_handover(tmp_path: Path) -> None:
@@ -192,3 +298,40 @@ async def test_an_engine_that_refuses_its_courier_is_not_said_to_be_silent(tmp_p
         home.engines["b"].api_key = b"of its own"
         assert (await sent(home, couriers)).cause == "engine"
         assert "b: the engine refuses us for want of its key: status 401" in (home.folder / "gateway.log").read_text()
+
+
+async def two_wanted(home: Pair, couriers: Couriers) -> tuple[Heard, Exchange]:
+    """Who hears of two KV caches, of which one waits for its turn, and what the rack is asked for the other, before it
+    has answered."""
+    engine, heard, slots = home.engines["a"], Heard(), Slots(2)
+    engine.slots = [[5, 6, 7], [5, 6, 7]]
+    engine.waiting = []
+    waiting = engine.waiting
+    for number in range(2):
+        slot = slots.take(())
+        assert slot is not None
+        shipping = Shipping(couriers, f"r{number}", heard, home.clock.now_s)
+        shipping.ship("rack", "laptop", slot, tokens=3, size_bytes=1000.0)
+    await eventually(lambda: bool(waiting))
+    (asked,), engine.waiting = waiting, None
+    return heard, asked
+
+
+async def test_a_courier_that_moves_ends_what_is_under_way_and_sends_what_waits_for_its_turn(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home, between(home) as couriers:
+        heard, asked = await two_wanted(home, couriers)
+        couriers.configure(configured(home, home.to("a").replace(HOST, "localhost")).upstreams)
+        # Whatever that begins has had its turn when somebody else was answered.
+        await home.client("a").health(5.0)
+        home.engines["a"].save(asked, 0, msgspec.json.decode(asked.body)["filename"])
+        await eventually(lambda: len(heard.facts) == 2)
+    assert [(fact.request_id, fact.ok) for fact in heard.facts] == [("r0", True), ("r1", True)]
+
+
+async def test_what_waits_to_be_sent_by_a_courier_that_is_taken_out_is_not(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home, between(home) as couriers:
+        heard, asked = await two_wanted(home, couriers)
+        couriers.configure({})
+        home.engines["a"].save(asked, 0, msgspec.json.decode(asked.body)["filename"])
+        await eventually(lambda: len(heard.facts) == 2)
+    assert [(fact.request_id, fact.ok, fact.cause) for fact in heard.facts] == [("r0", True, ""), ("r1", False, "peer")]

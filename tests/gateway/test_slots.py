@@ -52,25 +52,36 @@ def test_who_finds_all_taken_waits_where_no_kv_cache_is_about_to_be_saved() -> N
     first, _ = taken(slots, (2,)), taken(slots, (3,))
     assert kept is not None
     assert slots.take((4,)) is None
-    assert slots.awaited() is first, "whoever came first is done first"
+    assert slots.awaited((4,)) is first, "whoever came first is done first"
     first.leave()
     assert slots.take((4,)) is None, "who waited has it now"
     kept.leave()
     assert slots.take((4,)) is kept, "which is sent, and may be used again"
-    assert slots.awaited() is None, "none is kept any more: the engine may choose"
+    assert slots.awaited((4,)) is None, "none is kept any more: the engine may choose"
+
+
+def test_who_has_waited_for_a_slot_finds_it_again_by_what_it_holds_since() -> None:
+    slots = Slots(2)
+    kept, other = slots.take((1, 2), keep=True), taken(slots, (4, 5))
+    waited = slots.awaited((7, 8))
+    assert kept is not None
+    assert waited is other
+    for slot in (kept, other, waited):
+        slot.leave()
+    assert slots.take((7, 8, 9)) is other
 
 
 def test_those_who_find_all_taken_do_not_all_wait_for_one_slot() -> None:
     slots = Slots(3)
     assert slots.take((1,), keep=True) is not None
     others = [taken(slots, (2,)), taken(slots, (3,))]
-    assert [slots.awaited() for _ in range(4)] == others * 2
+    assert [slots.awaited((4,)) for _ in range(4)] == others * 2
 
 
 def test_where_every_slot_is_kept_the_engine_chooses() -> None:
     slots = Slots(1)
     assert slots.take((), keep=True) is not None
-    assert slots.awaited() is None
+    assert slots.awaited(()) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 3)), max_size=60))
@@ -82,7 +93,7 @@ def test_no_slot_is_given_to_two_but_to_who_waits_for_it(steps: list[tuple[bool,
             assert (slot is None) == (len(had) == 3)
             if slot is not None:
                 assert slot.number not in had
-            elif (slot := slots.awaited()) is not None:
+            elif (slot := slots.awaited((number,))) is not None:
                 assert not slot.kept
                 assert slot.number in had
             if slot is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.dialects import SPEECHES
-from tests.gateway.harness import SURE, House, chat, house, local, remote
+from tests.gateway.harness import SURE, House, Place, chat, house, local, remote
 from tests.http.harness import eventually
 from tidegate.core.flight import ATTEMPTS_MAX
 from tidegate.core.model import Decision
@@ -154,6 +154,11 @@ async def held(tmp_path: Path, *, cloud: bool) -> AsyncIterator[tuple[House, Cal
         yield home, free
 
 
+def narrowed(home: House) -> bool:
+    """Whether the core knows of who is held that it cannot go everywhere."""
+    return any(one.rulings for one in home.gateway.router.state.held.values())
+
+
 def turns(home: House) -> int:
     """How often anything was decided."""
     return sum(isinstance(line.fact, Decision) for line in home.journal())
@@ -167,11 +172,12 @@ async def test_a_held_request_is_served_by_the_engine_that_can_say_it(tmp_path: 
         asking = asyncio.create_task(home.ask(speech.body(stream=stream, **fields), path=speech.path))
         await eventually(lambda: home.gateway.router.held == 1)
         await free("laptop")
-        # It has its turn while the laptop has room, and waits on however often that is in vain.
-        await eventually(lambda: asking.done() or turns(home) > 2 * ATTEMPTS_MAX)
+        # It is told once that it cannot be said there, and waits for who can.
+        await eventually(lambda: asking.done() or narrowed(home))
         await free("cloud")
         answer = await asking
         assert len(home.engines["laptop"].seen) == 1
+        assert turns(home) < ATTEMPTS_MAX
     assert speech.said(answer, stream=stream).text == WORDS
     assert answer.endpoint == "cloud"
 
@@ -187,6 +193,86 @@ async def test_a_held_request_that_no_engine_can_say_is_refused_in_its_turn(tmp_
         assert len(home.engines["laptop"].seen) == 1
     assert answer.status == 400
     assert f"`{named}`" in speech.error(answer)
+
+
+# Who would be in time cannot be sent what is asked, or finds it too long; ours is too late for the promise.
+LATE = SURE | {"overhead_ms": 3000}
+IN_TIME = SURE | {"overhead_ms": 50}
+TOO_LONG = Script(
+    status=400,
+    error=b'{"error":{"message":"maximum context length","type":"x","param":null,"code":"context_length_exceeded"}}',
+)
+CANNOT: dict[str, tuple[dict[str, Any], Place, int]] = {
+    "uncarried": ({"logit_bias": {"1": 5}}, remote(engine="anthropic", prior=IN_TIME), 0),
+    "too_long": ({}, remote(TOO_LONG, engine="openai", prior=IN_TIME), 1),
+}
+cannot = pytest.mark.parametrize("why", CANNOT)
+
+
+@asynccontextmanager
+async def late(tmp_path: Path, cloud: Place, **policy: float) -> AsyncIterator[tuple[House, AsyncExitStack]]:
+    """A house whose laptop is busy until what is given with it is closed."""
+    laptop = local(Script(fault=Fault.SILENT), concurrency=1, serves=["m", "laptop"], prior=LATE)
+    settings: dict[str, Any] = {
+        "gateway": {"request_timeout_s": 5},
+        "policy": {"recheck_ms": 20, "hold_s_max": 2} | policy,
+        "classes": {"batch": {"slo": {"e2e_ms": 4000}}},
+    }
+    async with house(tmp_path, **settings, laptop=laptop, cloud=cloud) as home, AsyncExitStack() as busy:
+        await busy.enter_async_context(home.asking(chat(model="laptop")))
+        await eventually(lambda: home.engines["laptop"].in_flight == 1)
+        home.engines["laptop"].script = Script()
+        yield home, busy
+
+
+@cannot
+async def test_who_is_held_and_cannot_go_where_it_would_be_in_time_is_served_by_ours_in_its_turn(
+    tmp_path: Path, why: str
+) -> None:
+    fields, cloud, asked = CANNOT[why]
+    async with late(tmp_path, cloud) as (home, busy):
+        asking = asyncio.create_task(home.ask(chat(max_tokens=10, **fields), x_tidegate_slo_ttft_ms="1000"))
+        await eventually(lambda: home.gateway.router.held == 1)
+        await busy.aclose()
+        answer = await asking
+        assert len(home.engines["cloud"].seen) == asked
+        # One when it came, one in its turn.
+        assert turns(home) <= 1 + 2 * 2
+    assert (answer.status, answer.endpoint) == (200, "laptop")
+
+
+@cannot
+async def test_and_waits_no_longer_than_anybody_may(tmp_path: Path, why: str) -> None:
+    fields, cloud, asked = CANNOT[why]
+    async with late(tmp_path, cloud, hold_s_max=0.2) as (home, _):
+        answer = await home.ask(chat(max_tokens=10, **fields), x_tidegate_slo_ttft_ms="1000")
+        assert len(home.engines["cloud"].seen) == asked
+    # It works as it stands, once the laptop is less busy; and the client learns what keeps it from others.
+    assert answer.status == 429
+    assert answer.header("retry-after")
+    assert ("`logit_bias`" if fields else "maximum context length") in answer.error["message"]
+
+
+@pytest.mark.parametrize(("vendors", "retry"), [(3, "0"), (2, "0"), (1, "2")])
+async def test_who_was_not_in_a_plan_of_which_nothing_could_be_sent_serves(
+    tmp_path: Path, vendors: int, retry: str
+) -> None:
+    places: dict[str, Any] = {f"cloud{n}": remote(engine="anthropic", prior=IN_TIME) for n in range(vendors)}
+    headers = {"x_tidegate_slo_ttft_ms": "1000", "x_stainless_retry_count": retry}
+    async with house(tmp_path, laptop=local(prior=LATE), **places) as home:
+        answer = await home.ask(chat(max_tokens=10, logit_bias={"1": 5}), **headers)
+        (line,) = home.log()
+    assert (answer.status, answer.endpoint) == (200, "laptop")
+    assert (answer.header("x-tidegate-attempts"), line["attempts"]) == ("1", 1)
+
+
+async def test_where_who_was_not_in_the_plan_may_not_serve_the_refusal_names_the_field(tmp_path: Path) -> None:
+    places: dict[str, Any] = {"laptop": local(context_tokens=128, prior=LATE), "cloud": remote(engine="anthropic")}
+    async with house(tmp_path, **places) as home:
+        answer = await home.ask(chat(max_tokens=200, logit_bias={"1": 5}))
+        assert [engine.seen for engine in home.engines.values()] == [[], []]
+    assert answer.status == 400
+    assert "`logit_bias`" in answer.error["message"]
 
 
 async def test_completions_are_refused_where_only_a_dialect_without_them_is_served(tmp_path: Path) -> None:

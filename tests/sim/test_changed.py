@@ -7,6 +7,7 @@ import pytest
 from tests import make as core
 from tidegate.config.problem import ConfigError
 from tidegate.core.model import Request, Slo
+from tidegate.core.resume import PASSED_OVER, narrowed
 from tidegate.sim.changed import Changed, changed
 
 ENDPOINTS = (core.endpoint("desk"), core.endpoint("cloud", local=False))
@@ -58,6 +59,8 @@ def test_rules_are_asked_of_each_request_again(tmp_path: Path) -> None:
     found = of(tmp_path, rule)
     long = core.request("long", prompt_tokens=2_000)
     assert found(USUAL[0]).rulings == ()
+    # What could not be sent to everybody still cannot be.
+    assert [one.rule for one in found(narrowed(long, ("desk",))).rulings] == ["long", PASSED_OVER]
     (ruling,) = found(long).rulings
     assert (ruling.rule, ruling.to) == ("long", ("cloud",))
 

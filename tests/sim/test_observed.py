@@ -28,6 +28,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.replay import ReplayError
+from tidegate.core.resume import narrowed
 from tidegate.core.why import Why
 from tidegate.sim import observed
 from tidegate.sim.observed import LEFT, Observed, ObservedError, known, observe
@@ -170,6 +171,33 @@ def test_what_was_away_and_hands_on_the_wheel_are_told() -> None:
     )
     assert [(one.at_s, one.for_s) for one in found.down] == [(1.0, 5.0), (9.0, 1.0)]
     assert found.overridden == 2
+
+
+def test_who_could_not_be_sent_to_everybody_could_not_be_whatever_is_played_again() -> None:
+    request = core.request("r")
+    told = narrowed(request, ("rack",))
+    rest = replace(narrowed(request, ("cloud",)), said_tokens=3)
+    ok = Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=1.0, output_tokens=5)
+    decided = core.router(CLOUD).decide(request, 0.0)
+    sent = [(0.0, core.started(request, "cloud")), (1.0, ok)]
+    (one,) = of((0.0, request), (0.0, decided), (0.0, told), *sent).asked
+    assert one.request == told
+    (one,) = of((0.0, request), (0.0, decided), (0.0, rest), *sent).asked
+    assert one.request == request
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_first_content_of_an_answer_in_one_piece_is_that_of_who_gave_it(stream: bool) -> None:
+    request = replace(core.request("r"), stream=stream)
+    broke = Ended(request_id="r", endpoint="cloud", ending=Ending.FAILED, e2e_s=0.5, ttft_s=0.2, cause="reset")
+    asked = [(0.0, request), (0.0, core.router(CLOUD).decide(request, 0.0)), (0.0, core.started(request, "cloud"))]
+    asked += [(0.2, FirstToken(request_id="r", endpoint="cloud", ttft_s=0.2)), (0.5, broke)]
+    ok = Ended(request_id="r", endpoint="rack", ending=Ending.OK, e2e_s=1.5, ttft_s=1.0, output_tokens=5)
+    again = [(0.5, core.started(request, "rack")), (1.5, FirstToken(request_id="r", endpoint="rack", ttft_s=1.0))]
+    (failed,) = of(*asked, (9.0, Probed(endpoint="cloud", up=True))).asked
+    (answered,) = of(*asked, *again, (2.0, ok)).asked
+    assert failed.outcome.outcome == ("failed_mid_stream" if stream else "failed")
+    assert answered.outcome.ttft_s == (0.2 if stream else 1.5)
 
 
 @pytest.mark.parametrize(("cause", "came"), [("", LEFT), ("request_timeout", "failed")])

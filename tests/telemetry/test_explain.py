@@ -25,7 +25,7 @@ from tidegate.core.replay import handover_of
 from tidegate.core.timeline import Stage, Timeline, What, beside
 from tidegate.core.why import Why
 from tidegate.telemetry.explain import find
-from tidegate.telemetry.reading import read
+from tidegate.telemetry.reading import JournalError, read
 from tidegate.telemetry.segments import SegmentName, segments
 
 FIRST = SegmentName("20261125T000000000Z", 1, 0)
@@ -96,6 +96,15 @@ def test_where_the_segments_around_it_are_gone_or_damaged_stages_still_count_fro
     of.write_bytes(of.read_bytes() + msgspec.json.Encoder().encode_lines([Line(at_s=t, fact=f) for t, f in SEEN]))
     (one,) = find(of, "r")
     assert one.stages == STAGES[1:2]
+
+
+def test_an_id_is_just_not_found_where_the_oldest_segment_is_removed_meanwhile(tmp_path: Path) -> None:
+    oldest, _, _ = written(tmp_path, ASKED, SENT, SEEN + ENDED)
+    oldest.unlink()
+    oldest.symlink_to("nowhere")  # listed, and gone when it is opened
+    assert find(tmp_path, "other") == []
+    with pytest.raises(JournalError, match=rf"^{oldest}: there is no such file"):
+        find(oldest, "other")
 
 
 def test_a_decision_is_explained_though_another_request_was_asked_for_before_its_segment(tmp_path: Path) -> None:

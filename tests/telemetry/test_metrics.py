@@ -114,14 +114,43 @@ def used() -> Metrics:
 def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten_and_the_rest_is_not() -> None:
     metrics = used()
     before = scraped(metrics)
-    metrics.forget({"laptop", "cloud"})
+    metrics.forget(frozenset({"laptop", "cloud"}))
     assert scraped(metrics) == before
-    metrics.forget({"cloud"})
+    metrics.forget(frozenset({"cloud"}))
     after = scraped(metrics)
     gone = before.keys() - after.keys()
     assert gone
     assert all(("endpoint", "laptop") in labels for _, labels in gone)
     assert after[PREFIX + "requests_total", (("class", "interactive"), ("outcome", "ok"), ("tier", "remote"))] == 1
+
+
+def test_what_ends_at_an_endpoint_that_is_gone_is_counted_where_no_endpoint_is_named_until_it_is_back() -> None:
+    metrics, spent = used(), (PREFIX + "spent_usd_total", ())
+    answered = (PREFIX + "requests_total", (("class", "interactive"), ("outcome", "ok"), ("tier", "local")))
+    metrics.forget(frozenset({"cloud"}))
+    before = scraped(metrics)
+    at_laptop(metrics)
+    after = scraped(metrics)
+    assert after[spent] == pytest.approx(before[spent] + 0.255)
+    assert after[answered] == 1
+    assert not any(("endpoint", "laptop") in labels for _, labels in after.keys() - before.keys())
+    metrics.forget(frozenset({"cloud", "laptop"}))
+    at_laptop(metrics)
+    again = scraped(metrics)
+    for name in ("answers", "attempts", "cold_starts", "cost_usd", "hedge_cost_usd", "hedges", "kv_shipped", "tokens"):
+        assert {PREFIX + name + "_total"} & {of for of, labels in again if ("endpoint", "laptop") in labels}, name
+
+
+def at_laptop(metrics: Metrics) -> None:
+    """A request that had its answer there, with all that comes with one."""
+    made = sent()
+    ended = Ended(
+        request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=2.1, ttft_s=0.1, prompt_tokens=100, output_tokens=11
+    )
+    metrics.attempt_ended(ended, usd=0.25, sent=made, hedge=True)
+    metrics.spent_besides("laptop", 0.005)
+    metrics.shipped(Shipped(request_id="r", endpoint="laptop", target="cloud", kv_bytes=1000), 0.5)
+    metrics.request_ended(make.request(klass="interactive"), "ok", "laptop", True, True, 0.3, 1.3, 11)
 
 
 def test_the_page_is_what_the_table_says() -> None:

@@ -221,18 +221,22 @@ def _when(numbered: tuple[int, tuple[float, Line | Row]]) -> tuple[float, int]:
 
 def _told(options: argparse.Namespace) -> Told:
     """What makes of new lines what is wanted of them, and when it was told: the requests that have ended with them, or
-    themselves."""
+    with their run, or themselves."""
     if options.kind is not None:
         wanted = _facts(options)
         return lambda following: ((line.at_s, line) for _, line in following.lines() if wanted(line))
-    wants, folds = _rows(options), dict[tuple[str, int] | None, Rows]()
+    wants, folds, last_s = _rows(options), dict[tuple[str, int] | None, Rows](), dict[tuple[str, int] | None, float]()
 
     def told(following: Following) -> Iterator[tuple[float, Row]]:
         for run, line in following.lines():
             fold = folds.get(run)
             if fold is None:
                 fold = folds[run] = Rows()
+            last_s[run] = line.at_s
             yield from ((line.at_s, row) for row in filter(wants, fold.feed(line)))
+        for run in following.ended():
+            at_s = last_s.pop(run)
+            yield from ((at_s, row) for row in filter(wants, folds.pop(run).rest()))
 
     return told
 

@@ -46,7 +46,8 @@ class CourierTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             min_length=1,
             description="The engine's `--slot-save-path`: a folder in memory (tmpfs), of this user alone, for nothing "
-            "else. It is made where it is missing. No default, since two couriers must not share one.",
+            "else. It is made where it is missing. No default, since two couriers must not share one: the second does "
+            "not start.",
         ),
     ]
     secret: Annotated[
@@ -90,8 +91,9 @@ class CourierTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             ge=1,
             le=600,  # as long as a ticket lives
-            description="How long a blob is kept that is not restored. A minute: a gateway that waits longer has given "
-            "up, and what is kept is a prompt.",
+            description="How long a blob is kept that is not restored. A minute, since what is kept is a prompt. A "
+            "gateway may want it later, where all slots of the engine are busy for longer: then its prompt is computed "
+            "once more, and was paid for in vain. Keep it longer there.",
         ),
     ] = 60.0
 
@@ -147,8 +149,9 @@ class CourierEngineTable(Table, frozen=True, kw_only=True, forbid_unknown_fields
         Meta(
             pattern=r"^([0-9a-f]{64})?$",
             max_length=64,
-            description="SHA-256 of the model's file, where the file that the engine names cannot be read here. Left "
-            "out, it is computed once and again when the file changes.",
+            description="SHA-256 of the model's file, where the file that the engine names cannot be read here; of a "
+            "model in several files that of all, one after the other (`cat m-*.gguf | sha256sum`). Left out, it is "
+            "computed once and again when a file changes.",
         ),
     ] = ""
 

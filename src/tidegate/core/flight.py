@@ -11,7 +11,8 @@
      +---------- failed: its rest ------------+
 ```
 
-An attempt at a prompt alone commits nothing: once its KV cache is where it is to be, it is decided again.
+An attempt at a prompt alone commits nothing: once its KV cache is where it is to be, it is decided again. So it is
+where nothing of a plan could be sent.
 """
 
 from enum import Enum, StrEnum
@@ -88,13 +89,17 @@ class Decide(Record, frozen=True, kw_only=True):
     target: str = ""
 
 
+class Again(Record, frozen=True, kw_only=True):
+    """Every step of the plan was passed over: decide again, knowing that."""
+
+
 class Finish(Record, frozen=True, kw_only=True):
     """The answer is complete."""
 
     endpoint: str
 
 
-Action = Call | Compute | Cancel | Relay | Hold | Timer | Resume | Decide | GiveUp | Finish
+Action = Call | Compute | Cancel | Relay | Hold | Timer | Resume | Decide | Again | GiveUp | Finish
 
 
 # Over all plans that a request is given: two of the longest. More would multiply load when all are failing.
@@ -122,6 +127,7 @@ class Flight:
     """
 
     __slots__ = (
+        "_before",
         "_buffered",
         "_committed",
         "_deadlines",
@@ -152,6 +158,7 @@ class Flight:
         self.state = State.PLANNED
         self.winner = ""
         self.attempts = 0
+        self._before = 0  # attempts of the plans before this one
 
     def start(self, plan: tuple[Step, ...], now_s: float) -> list[Action]:
         """Follow this plan. Called again with a new plan after a hold, and for the rest of an answer."""
@@ -162,7 +169,7 @@ class Flight:
             self.state = State.HELD
             return [Hold(until_s=first.until_s)]
         assert len({step.endpoint for step in plan}) == len(plan), "an attempt is known by its endpoint"
-        self._plan, self._next = plan, 0
+        self._plan, self._next, self._before = plan, 0, self.attempts
         self.state = State.CALLING
         return self._call_next(now_s)
 
@@ -223,6 +230,21 @@ class Flight:
         if self._open:
             return self._timer()
         return self._decide(endpoint) if fetching else self._call_next(now_s)
+
+    def passed_over(self, endpoint: str, now_s: float, *, fetching: bool = False) -> list[Action]:
+        """Nothing was sent there, which is no attempt. `fetching`: see `failed`."""
+        if endpoint not in self._open:
+            return []
+        self._close(endpoint)
+        self.attempts -= 1
+        if self._open:
+            return self._timer()
+        if fetching:
+            return self._decide(endpoint)
+        if self._next == len(self._plan) and self.attempts == self._before:
+            self.state = State.PLANNED
+            return [Again()]
+        return self._call_next(now_s)
 
     @property
     def open(self) -> list[str]:

@@ -14,6 +14,7 @@ from tidegate.core import breaker, network
 from tidegate.core.base import TO, Base, asked
 from tidegate.core.breaker import Breaker
 from tidegate.core.endpoint import EndpointModel
+from tidegate.core.health import GONE
 from tidegate.core.length import Length
 from tidegate.core.model import Capability, Ended, Ending, Handover, Policy, Request, Shipped, Started, replace
 from tidegate.core.network import NetworkModel
@@ -204,11 +205,12 @@ class HandoverModel:
                 state.declared_bytes += one.declared_bytes
 
     def used(self, fact: Ended, now_s: float) -> None:
-        """The target has answered such a request, by what it took from the cache, or has failed at it."""
+        """The target has answered such a request, by what it took from the cache, or has failed at it, or found no
+        KV cache to use."""
         if fact.ending is Ending.OK and fact.prompt_tokens and fact.cached_tokens is not None:
             of_use = fact.cached_tokens >= CACHED_LEAST * fact.prompt_tokens
             self.state.breaker.learn(fact.request_id, Ending.OK if of_use else Ending.FAILED, now_s)
-        elif fact.ending in _CAME_TO_NOTHING and fact.ttft_s is None and not fact.output_tokens:
+        elif fact.cause == GONE or (fact.ending in _CAME_TO_NOTHING and fact.ttft_s is None and not fact.output_tokens):
             self.state.breaker.learn(fact.request_id, Ending.FAILED, now_s)
         else:
             # Nobody tells; if it was the trial, that it has come is all that is known of it.

@@ -15,6 +15,8 @@ CONTEXT_EXCEEDED: Final = "context_exceeded"
 UNFIT: Final = "unfit"
 # What a single request brings about, and would again: none of them is a fault of the endpoint.
 OF_THE_REQUEST: Final = (CONTEXT_EXCEEDED, UNFIT)
+# The cause where the KV cache that was to be used was not there any more: the endpoint itself was not even asked.
+GONE: Final = "gone"
 # What is said of a request that is at fault itself, wherever it goes.
 CLIENT_ERROR: Final = "client_error"
 # What a gateway and a simulated world say of a refusal that is for a quota of ours, however busy it is.
@@ -144,6 +146,8 @@ class Health:
         Then it is not slow, but away. A model that may have to be loaded first is silent for that reason.
         """
         if sent.first_s is not None or fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.load_s_mean:
+            return False
+        if fact.cause == GONE:
             return False
         return self._state.heard_s < sent.started_s and missed_s(sent, now_s - sent.started_s) > sent.ttft_s_high
 

@@ -3,7 +3,7 @@
 from math import inf
 from typing import Final
 
-from tidegate.core.model import Decision, Ending, Judged, Request
+from tidegate.core.model import Decision, Ended, Ending, Judged, Request
 
 # Who was promised an answer to begin within this cannot wait for a slot of ours: most answers have one for longer.
 URGENT_S: Final = 10.0
@@ -52,6 +52,11 @@ def kept(
         return None
     after_first = output_tokens / request.completions - 1.0
     return after_first < 1.0 or (e2e_s - ttft_s) / after_first <= tpot_s
+
+
+def is_left(ended: Ended) -> bool:
+    """Whether nobody waited for an attempt any more. With a cause it is the gateway that came to nothing."""
+    return ended.ending is Ending.CANCELLED and not ended.cause
 
 
 def was_kept(

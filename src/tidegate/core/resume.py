@@ -1,11 +1,13 @@
-"""What is left of a request whose answer broke off: it is decided like any other, among those with the same model."""
+"""What is left of a request on its way: of an answer that broke off its rest, which goes to those with the same model,
+and of one that could not be sent somewhere, those where it can. It is decided like any other."""
 
 from tidegate.core.model import Request, replace
 from tidegate.core.price import TEMPLATE_TOKENS_MAX
 from tidegate.core.ruling import Ruling
 
-# Where such a request may go, in the words of a rule; no operators' rule has a name with a blank in it.
+# Where such a request may go, in the words of rules; no operators' rule has a name with a blank in it.
 RULE = "the rest of its answer"
+PASSED_OVER = "where it can be sent"
 
 
 def rest_of(
@@ -31,3 +33,12 @@ def rest_of(
         rulings=(*request.rulings, Ruling(rule=RULE, to=to)),
         said_tokens=said_tokens,
     )
+
+
+def narrowed(request: Request, to: tuple[str, ...] | None) -> Request:
+    """The request where it goes `to` these endpoints alone, since to others it could not be sent; None where it can go
+    to any. The same where that is what it says."""
+    rulings = tuple([one for one in request.rulings if one.rule != PASSED_OVER])
+    if to is not None:
+        rulings = (*rulings, Ruling(rule=PASSED_OVER, to=to))
+    return request if rulings == request.rulings else replace(request, rulings=rulings)

@@ -34,6 +34,7 @@ from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of
 from tidegate.core.likeness import in_force
+from tidegate.core.limit import Limit
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
@@ -102,8 +103,9 @@ def reconfigured(
     vouched: Container[str] = (),
     rekeyed: Container[str] = (),
     were: Iterable[Endpoint] = (),
+    now_s: float = 0.0,
 ) -> State:
-    """The state of a process that goes on with other settings; `state` itself is used up.
+    """The state of a process that goes on with other settings from `now_s` on; `state` itself is used up.
 
     Endpoints in `same` are what they were, and so is all that is known of them. Those in `moved` are the same engines
     with another size or prior: the way there is what it was, and what is in flight there still takes its place, and
@@ -152,7 +154,8 @@ def reconfigured(
                 found[name],
                 not_before_s=new.not_before_s,
                 allowances=new.allowances,
-                limit=new.limit,
+                # What was sent before this is answered to the other account, and says nothing of this one.
+                limit=Limit(back_s=now_s),
                 breaker=new.breaker,
             )
     known_as = {e.name: in_force(e, state.endpoints[e.name].fingerprint) for e in were}

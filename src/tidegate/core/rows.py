@@ -31,7 +31,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
-from tidegate.core.promise import was_kept
+from tidegate.core.promise import is_left, was_kept
 from tidegate.core.rules import excluded_ever
 from tidegate.core.why import Why
 
@@ -337,6 +337,9 @@ class Rows:
             known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
             if fact.ttft_s is not None and not sent.started.target and not known.answered:
                 known.told = fact
+            if known.winner is sent and not known.request.stream and not is_left(fact):
+                # Of an answer in one piece nobody was shown anything: another one's content is the first.
+                known.winner = known.first_s = None
         return known.answered and known.stands_still
 
     def _shipped(self, known: _Open, fact: Shipped, now_s: float) -> None:
@@ -421,11 +424,6 @@ class Rows:
             if (least_usd is None or usd < least_usd) and excluded_ever(request, model, tokens) is None:
                 least_usd = usd
         return least_usd
-
-
-def is_left(ended: Ended) -> bool:
-    """Whether nobody waited for it any more. With a cause it is the gateway that came to nothing."""
-    return ended.ending is Ending.CANCELLED and not ended.cause
 
 
 def is_billed(ended: Ended) -> bool:

@@ -69,7 +69,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
     Why.ONLY_CONTINUING: "the conversation goes on with the model that it began with, and no other endpoint has it",
     Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
-    Why.ONLY_RULED: "operators' rules let it go to no other endpoint",
+    Why.ONLY_RULED: "operators' rules, or what it asks for, let it go to no other endpoint",
     Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
     Why.ONLY_WITHIN_BUDGET: "every other endpoint could cost more than the budget has left",
     Why.ONLY_PINNED: "operators have pinned this model here",

@@ -92,7 +92,7 @@ class Courier:
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """End what is under way, and leave no blob behind."""
+        """End what is under way, and leave no blob behind, nor a name under which an engine could still save one."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         if self._tasks:

@@ -3,6 +3,7 @@
 What lies in it is a prompt in another form. A name is random, and known to whoever may use it alone.
 """
 
+import fcntl
 import os
 import re
 import secrets
@@ -17,6 +18,8 @@ from tidegate.wire.courier import Why
 
 _OURS = re.compile(r"^[0-9a-f]{32}$")
 _IN_MEMORY = ("tmpfs", "ramfs")
+# More than an engine is asked to save while it is busy with one answer; what is older it has forgotten.
+LATE_MAX = 256
 
 
 class FolderError(Exception):
@@ -41,6 +44,8 @@ class Folder:
         self._unclaimed_s = unclaimed_s
         self._under_way: dict[str, int] = {}  # by name: what each may come to
         self._held: dict[str, Held] = {}  # the oldest first
+        self._late: dict[str, None] = {}  # what an engine may still write; the oldest first
+        self._lock: int | None = None
 
     @property
     def free_bytes(self) -> int:
@@ -58,7 +63,10 @@ class Folder:
         return len(self._held)
 
     def open(self) -> None:
-        """Make it, or see that it is as it has to be; what an earlier process left goes. Raises `FolderError`."""
+        """Make it, or see that it is as it has to be, and nobody else's; what an earlier process left goes.
+
+        Raises `FolderError`, also where another courier uses it: each would remove what the other one holds.
+        """
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
             found = self.path.lstat()
@@ -71,9 +79,19 @@ class Folder:
             raise FolderError(f"{self.path} is on a disk, which remembers; name a folder in memory, under /dev/shm")
         if strangers := [name for name in left if not _OURS.match(name)]:
             raise FolderError(f"{self.path} holds {len(strangers)} files of others; name a folder for nothing else")
-        self._under_way.clear()
-        self._held.clear()
+        self._lock = self._locked()
         self.sweep(0.0)
+
+    def _locked(self) -> int:
+        """The folder's descriptor. The kernel lets go of the lock when the process ends."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            reason = f"{self.path} is used by another courier; stop that one, or give each a folder of its own"
+            raise FolderError(reason) from None
+        return fd
 
     def at(self, name: str) -> Path:
         """Where the blob of that name lies."""
@@ -124,6 +142,13 @@ class Folder:
         self._under_way.pop(name, None)
         self._held.pop(name, None)
 
+    def give_up(self, name: str) -> None:
+        """As `release`, of what an engine was asked to write: it may come to that when nobody waits any more."""
+        self.release(name)
+        self._late[name] = None
+        if len(self._late) > LATE_MAX:
+            del self._late[next(iter(self._late))]
+
     def sweep(self, now_s: float) -> int:
         """Remove what has waited too long and what nobody knows; how many had waited.
 
@@ -134,17 +159,37 @@ class Folder:
             self.release(name)
         with os.scandir(self.path) as entries:
             for entry in entries:
-                if _OURS.match(entry.name) and entry.name not in self._held and entry.name not in self._under_way:
-                    self.release(entry.name)
+                if not _OURS.match(entry.name) or entry.name in self._held or entry.name in self._under_way:
+                    continue
+                if entry.is_dir(follow_symlinks=False):  # as `close` leaves them
+                    self.at(entry.name).rmdir()
+                    continue
+                self.release(entry.name)
+                self._late.pop(entry.name, None)
         return len(late)
 
     def close(self) -> None:
-        """Remove everything of ours."""
+        """Remove everything of ours, and let no engine write later what nobody would remove."""
+        if self._lock is None:
+            return
         self._under_way.clear()
         self._held.clear()
         # Should somebody have removed it, there is nothing left to remove.
         with suppress(FileNotFoundError):
             self.sweep(0.0)
+            for name in self._late:
+                self._bar(name)
+        self._late.clear()
+        os.close(self._lock)
+        self._lock = None
+
+    def _bar(self, name: str) -> None:
+        """An empty folder in place of a file: who comes to write that cannot."""
+        while True:
+            self.at(name).unlink(missing_ok=True)
+            with suppress(FileExistsError):  # it was written just now
+                self.at(name).mkdir()
+                return
 
 
 def kind_of(path: Path) -> str:

@@ -58,7 +58,11 @@ class Source:
         same(look, ticket.fingerprint)
         if asked.slot >= look.kv.slots:  # which the engine does not check
             raise RefusalError(Why.BAD_REQUEST, f"there is no slot {asked.slot}")
-        saved = await self._engine.save(asked.slot, name, LIFE_S_MAX)
+        try:
+            saved = await self._engine.save(asked.slot, name, LIFE_S_MAX)
+        except BaseException:
+            self._folder.give_up(name)
+            raise
         saved_s = self._clock.now_s()
         if saved.n_saved != asked.tokens:
             raise RefusalError(Why.CHANGED, f"the slot holds {saved.n_saved} tokens, not {asked.tokens}")

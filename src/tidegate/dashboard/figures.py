@@ -11,7 +11,7 @@ import msgspec
 
 from tidegate.core.model import Record
 from tidegate.core.rows import Came
-from tidegate.dashboard.index import HOUR_S, LOCAL, MINUTE_S, OUTCOMES, SUMS, Place, places_of
+from tidegate.dashboard.index import HOUR_S, LOCAL, MINUTE_S, OUTCOMES, REMOTE, SUMS, TIERS, Place, places_of
 
 DAY_S: Final = 86_400.0
 MINUTES_MAX: Final = 44_640
@@ -202,6 +202,8 @@ class Measured(Record, frozen=True, kw_only=True, omit_defaults=False):
     prediction: Predicted | None
 
 
+_Sums = tuple[str | None, Sequence[float]]
+"""Where requests were served, and what they came to in the order of `SUMS`."""
 _SUMMED = ", ".join(f"sum({name})" for name in SUMS)
 _OF_MINUTES = f"SELECT * FROM sum WHERE step_s = {int(MINUTE_S)} AND at_s >= ? AND at_s < ?"  # noqa: S608
 _OF_HOURS = f"SELECT * FROM sum WHERE step_s = {int(HOUR_S)} AND at_s >= ? AND at_s < ?"  # noqa: S608
@@ -220,13 +222,18 @@ class Figures:
 
     def totals(self, window: Window) -> Totals:
         """All requests of a window."""
-        return _totals(window, self._by_endpoint(window))
+        return _totals(window, self._by_tier(window))
 
     def classes(self, window: Window) -> tuple[ClassTotals, ...]:
         """The same by class, those with the most requests first."""
-        places, by_class = self.places(), dict[str, list[tuple[str, list[float]]]]()
-        for klass, endpoint, sums in self._by_both(window):
-            by_class.setdefault(klass, []).append((_tier(places, endpoint), sums))
+        by_class = dict[str, list[_Sums]]()
+        summed = self._db.execute(
+            f"SELECT w.text, tier, {_SUMMED} FROM {_SPANS} LEFT JOIN word w ON w.id = klass "  # noqa: S608
+            "GROUP BY klass, tier",
+            window.spans,
+        )
+        for klass, tier, *sums in summed:
+            by_class.setdefault(klass or "", []).append((TIERS[tier], sums))
         found = [
             ClassTotals(klass=klass, **msgspec.structs.asdict(_totals(window, parts)))
             for klass, parts in by_class.items()
@@ -235,7 +242,7 @@ class Figures:
         return tuple(found[:CLASSES_MAX])
 
     def flows(self, window: Window) -> Flows:
-        """From classes to endpoints."""
+        """From classes to endpoints, where these stand now."""
         places = self.places()
         flows, unserved = [], []
         for klass, endpoint, sums in self._by_both(window):
@@ -283,14 +290,14 @@ class Figures:
             step_s = -(-step_s // HOUR_S) * HOUR_S
         fine_s = HOUR_S if step_s >= HOUR_S else MINUTE_S
         first_s = window.begins_s // step_s * step_s
-        places, sums = self.places(), dict[float, list[tuple[str, list[float]]]]()
+        sums = dict[float, list[_Sums]]()
         found = self._db.execute(
-            f"SELECT CAST((at_s - ?) / ? AS INTEGER), w.text, {_SUMMED} FROM sum "  # noqa: S608  # names of our own
-            "LEFT JOIN word w ON w.id = endpoint WHERE step_s = ? AND at_s >= ? AND at_s <= ? GROUP BY 1, 2",
+            f"SELECT CAST((at_s - ?) / ? AS INTEGER), tier, {_SUMMED} FROM sum "  # noqa: S608  # names of our own
+            "WHERE step_s = ? AND at_s >= ? AND at_s <= ? GROUP BY 1, 2",
             (first_s, step_s, fine_s, first_s, window.ends_s),
         )
-        for number, endpoint, *parts in found:
-            sums.setdefault(number, []).append((_tier(places, endpoint), parts))
+        for number, tier, *parts in found:
+            sums.setdefault(number, []).append((TIERS[tier], parts))
         prices = self._prices(first_s, step_s, window.ends_s)
         points, number, at_s = list[Point](), 0, first_s
         while at_s <= window.ends_s:
@@ -302,7 +309,7 @@ class Figures:
     def measured(self, endpoint: str, window: Window) -> Measured:
         """What came of requests that one endpoint has answered, or began to."""
         begins_s, *_, ends_s = window.spans
-        totals = _totals(window, [one for one in self._by_endpoint(window, endpoint) if one[1][0]])
+        totals = _totals(window, self._by_tier(window, endpoint))
         found = self._db.execute(
             "SELECT ttft_s, tpot_s, e2e_s, sent_s, predicted_s, predicted_s_high FROM request INDEXED BY by_endpoint "
             "WHERE endpoint = (SELECT id FROM word WHERE kind = 'endpoint' AND text = ?) "
@@ -319,16 +326,14 @@ class Figures:
             ),
         )
 
-    def _by_endpoint(self, window: Window, endpoint: str | None = None) -> list[tuple[str, list[float]]]:
-        """Sums of a window, and of which tier they are."""
-        places = self.places()
+    def _by_tier(self, window: Window, endpoint: str | None = None) -> list[_Sums]:
+        """Sums of a window, of all or of one endpoint."""
         one = "" if endpoint is None else "WHERE w.text = ? "
         found = self._db.execute(
-            f"SELECT w.text, {_SUMMED} FROM {_SPANS} LEFT JOIN word w ON w.id = endpoint {one}"  # noqa: S608
-            "GROUP BY endpoint",
+            f"SELECT tier, {_SUMMED} FROM {_SPANS} LEFT JOIN word w ON w.id = endpoint {one}GROUP BY tier",  # noqa: S608
             (*window.spans, *(() if endpoint is None else (endpoint,))),
         )
-        return [(_tier(places, name), parts) for name, *parts in found]
+        return [(TIERS[tier], parts) for tier, *parts in found]
 
     def _by_both(self, window: Window) -> list[tuple[str, str, list[float]]]:
         found = self._db.execute(
@@ -351,18 +356,13 @@ class Figures:
         return found
 
 
-def _tier(places: dict[str, Place], endpoint: str | None) -> str:
-    place = places.get(endpoint or "")
-    return "" if place is None else place.tier
-
-
 def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _totals(window: Window, found: Sequence[tuple[str, Sequence[float]]]) -> Totals:
+def _totals(window: Window, found: Sequence[_Sums]) -> Totals:
     of = dict.fromkeys(SUMS, 0.0)
-    requests, tokens = {"": 0.0, "local": 0.0, "remote": 0.0}, {"": 0.0, "local": 0.0, "remote": 0.0}
+    requests, tokens = dict.fromkeys(TIERS, 0.0), dict.fromkeys(TIERS, 0.0)
     local_saved_usd = 0.0
     for tier, sums in found:
         part = dict(zip(SUMS, sums, strict=True))
@@ -371,7 +371,7 @@ def _totals(window: Window, found: Sequence[tuple[str, Sequence[float]]]) -> Tot
         requests[tier] += part["requests"]
         tokens[tier] += part["prompt_tokens"] + part["output_tokens"]
         local_saved_usd += part["saved_usd"] if tier == LOCAL else 0.0
-    local, remote = requests["local"], requests["remote"]
+    local, remote = requests[LOCAL], requests[REMOTE]
     return Totals(
         begins_s=window.begins_s,
         ends_s=window.ends_s,
@@ -385,8 +385,8 @@ def _totals(window: Window, found: Sequence[tuple[str, Sequence[float]]]) -> Tot
         unknown=int(of["unknown"]),
         local_requests=int(local),
         remote_requests=int(remote),
-        local_tokens=int(tokens["local"]),
-        remote_tokens=int(tokens["remote"]),
+        local_tokens=int(tokens[LOCAL]),
+        remote_tokens=int(tokens[REMOTE]),
         prompt_tokens=int(of["prompt_tokens"]),
         output_tokens=int(of["output_tokens"]),
         spent_usd=of["spent_usd"],

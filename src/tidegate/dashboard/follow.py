@@ -23,7 +23,7 @@ from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Pric
 from tidegate.dashboard.prices import Budget, Prices
 from tidegate.dashboard.replayed import Replayed
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_if_there
+from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_if_there, unopened
 from tidegate.telemetry.segments import PACKED, SegmentName, segments
 
 # What is added to the index at once: some hundredths of a second, after which whoever waits has their turn.
@@ -100,14 +100,14 @@ class Follower:
     """Brings an index up to the journal in `folder`, a step at a time: one thread takes steps, any may ask."""
 
     def __init__(self, folder: Path, index: Index, on_problem: Callable[[str], None] = lambda _: None) -> None:
-        """`on_problem` is told by a step, once of each segment that cannot be read to its end."""
+        """`on_problem` is told by a step, once of each segment that cannot be opened, or read to its end."""
         self.share = 0.0
         self.under_way = self.changes = 0
         self.last_s: float | None = None
         self._folder = folder
         self._index = index
         self._on_problem = on_problem
-        self._broken = set[str]()
+        self._said = set[str]()
         self._tails: dict[Run, _Tail] = {}
         self._newest: _Tail | None = None
         self._replayed = Replayed()
@@ -119,6 +119,8 @@ class Follower:
         self._listed: list[str] = []
         self._files: list[_File] = []
         self._last: dict[Run, _File] = {}
+        # Those that could not be opened. Somebody may change that: they are tried again when others come or go.
+        self._shut = set[str]()
         # Of those that are not written any more, for others follow them.
         self._ended: dict[str, os.stat_result] = {}
         # How often the journal had lost segments.
@@ -166,11 +168,14 @@ class Follower:
         found = [(file, status) for file in self._files if (status := self._status(file)) is not None]
         ends = {file.run: (file, status) for file, status in found}
         # The one whose router is asked. When files were written says nothing of a journal that was copied.
-        newest = max((file for file, _ in ends.values()), key=self._newness, default=None)
+        open_ends = [file for file, _ in ends.values() if file.name not in self._shut]
+        newest = max(open_ends, key=self._newness, default=None)
         total = read = 0
         more = False
         for file, status in found:
             size, name, last = status.st_size, file.name, file is ends[file.run][0]
+            if name in self._shut:
+                continue
             read_bytes, over = self._index.read_bytes(name)
             told = self._told.get(name) == size
             # Where file systems know no locks, what was taken for over may go on.
@@ -185,7 +190,7 @@ class Follower:
             if more or (over and file is not newest):
                 continue
             # Asked before it is read, so that what its process wrote last is.
-            left = not over and (not last or _is_left(file.path))
+            left = not over and (not last or (_is_left(file.path) and not self._goes_on(file)))
             if told and not left:
                 continue
             if not over and not last and read_bytes >= size:
@@ -214,8 +219,15 @@ class Follower:
         self._files = [_file(path) for path in segments(self._folder)] if listed else []
         self._last = {file.run: file for file in self._files}
         self._ended.clear()
+        self._shut.clear()
         self._forget({file.name for file in self._files})
         self._listed = listed
+
+    def _goes_on(self, file: _File) -> bool:
+        """Whether its process has begun another segment since the folder was listed: that is there before the lock on
+        this one is let go."""
+        others = (_file(path) for path in segments(self._folder))
+        return any(other.run == file.run and other.name > file.name for other in others)
 
     def _status(self, file: _File) -> os.stat_result | None:
         """Its size, and when it was written last; None where it is gone."""
@@ -249,7 +261,7 @@ class Follower:
 
     def _go_on(self, segment: _File, *, last: bool, left: bool, over: bool) -> bool:
         """Read on in a segment, the `last` of its run, which nobody writes any more where it is `left`, or known to be
-        `over`; whether anything was read."""
+        `over`; whether there may be more to read."""
         with self._lock:
             path, tail = segment.path, self._tail(segment)
             tail.over = last and (left or over)
@@ -257,7 +269,11 @@ class Follower:
                 self._recall(tail)
                 return True
             rows, prices, before = list[Row](), list[Price](), tail.offset
-            if not tail.broken and (file := _opened(tail, path)) is not None:
+            file = None if tail.broken else self._opened(tail, path)
+            if segment.name in self._shut:
+                # What is not read is not over; the others are looked at without it.
+                return True
+            if file is not None:
                 for line in self._lines(tail, file):
                     self._take(tail, line, rows, prices)
             ended = left and tail.offset == before
@@ -311,7 +327,7 @@ class Follower:
         if tail.name != segment.name:
             tail.turn(segment.name, 0)
         before = tail.offset
-        if (file := _opened(tail, segment.path)) is not None:
+        if (file := self._opened(tail, segment.path)) is not None:
             for line in self._lines(tail, file):
                 tail.rows.feed(line)
         if tail.broken or tail.offset == before:
@@ -345,10 +361,27 @@ class Follower:
     def _break(self, tail: _Tail) -> None:
         """What follows in its segment is passed over: without what it told, nothing after it can be understood."""
         tail.broken = True
-        if tail.name not in self._broken:
-            self._broken.add(tail.name)
-            where = self._folder / tail.name
-            self._on_problem(f"{where} cannot be read on, and is left out from there; `tidegate journal ls` says why")
+        where = self._folder / tail.name
+        self._say(f"{where} cannot be read on, and is left out from there; `tidegate journal ls` says why")
+
+    def _opened(self, tail: _Tail, path: Path) -> BinaryIO | None:
+        """Its segment, from where it was read to; None where it is gone, or cannot be opened."""
+        if tail.file is None:
+            try:
+                tail.file = open_segment(path)
+                tail.file.seek(tail.offset)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                tail.close()
+                self._shut.add(tail.name)
+                self._say(f"a segment is left out: {unopened(path, error)}")
+        return tail.file
+
+    def _say(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said.add(problem)
+            self._on_problem(problem)
 
     def _take(self, tail: _Tail, line: Line, rows: list[Row], prices: list[Price]) -> None:
         fact, at_s = line.fact, line.at_s
@@ -401,15 +434,6 @@ def _prices(segment: Segment) -> Prices | None:
 
 def _place(endpoint: Endpoint) -> Place:
     return Place(name=endpoint.name, site=endpoint.site, tier=LOCAL if endpoint.local else REMOTE)
-
-
-def _opened(tail: _Tail, path: Path) -> BinaryIO | None:
-    """Its segment, from where it was read to; None where it is gone."""
-    if tail.file is None:
-        with suppress(FileNotFoundError):
-            tail.file = open_segment(path)
-            tail.file.seek(tail.offset)
-    return tail.file
 
 
 def _file(path: Path) -> _File:

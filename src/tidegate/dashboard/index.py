@@ -12,7 +12,7 @@ from typing import Final
 from tidegate.core.model import Record
 from tidegate.core.rows import Came, Row
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 OUTCOMES: Final = tuple(Came)
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 3600.0
@@ -38,7 +38,7 @@ CREATE INDEX by_segment ON request (segment);
 CREATE INDEX by_id ON request (id);
 CREATE TABLE sum (
   step_s INTEGER NOT NULL, at_s INTEGER NOT NULL, segment INTEGER NOT NULL, klass INTEGER NOT NULL,
-  endpoint INTEGER NOT NULL, requests INTEGER NOT NULL,
+  endpoint INTEGER NOT NULL, tier INTEGER NOT NULL, requests INTEGER NOT NULL,
   ok INTEGER NOT NULL, refused INTEGER NOT NULL, failed INTEGER NOT NULL,
   failed_mid_stream INTEGER NOT NULL, client_left INTEGER NOT NULL, client_error INTEGER NOT NULL,
   unknown INTEGER NOT NULL,
@@ -46,7 +46,7 @@ CREATE TABLE sum (
   spent_usd REAL NOT NULL, running_usd REAL NOT NULL, remote_usd REAL NOT NULL, saved_usd REAL NOT NULL,
   kept INTEGER NOT NULL, judged INTEGER NOT NULL, covered INTEGER NOT NULL, predicted INTEGER NOT NULL,
   held INTEGER NOT NULL, hedged INTEGER NOT NULL, handover INTEGER NOT NULL,
-  PRIMARY KEY (step_s, at_s, segment, klass, endpoint)) WITHOUT ROWID;
+  PRIMARY KEY (step_s, at_s, segment, klass, endpoint, tier)) WITHOUT ROWID;
 CREATE TABLE price (
   at_s INTEGER NOT NULL, what TEXT NOT NULL, name TEXT NOT NULL, segment INTEGER NOT NULL, value REAL NOT NULL,
   PRIMARY KEY (at_s, what, name)) WITHOUT ROWID;
@@ -70,7 +70,7 @@ SUMS: Final = (
 )
 """What is summed, in the order of its columns."""
 _ADD = (
-    f"INSERT INTO sum VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(SUMS))}) "  # noqa: S608  # names of our own
+    f"INSERT INTO sum VALUES (?, ?, ?, ?, ?, ?, {', '.join('?' * len(SUMS))}) "  # noqa: S608  # names of our own
     f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}"
 )
 _Parts = tuple[float, ...]
@@ -95,7 +95,7 @@ class Price(Record, frozen=True, kw_only=True):
 
 
 class Place(Record, frozen=True, kw_only=True):
-    """Where an endpoint stands."""
+    """Where an endpoint stands, as it was told last."""
 
     name: str
     site: str
@@ -299,7 +299,7 @@ class Index:
             number("why", row.why),
             _NUMBER[row.outcome],
             row.kept,
-            0 if row.local is None else 1 if row.local else 2,
+            _tier(row),
             row.prompt_tokens,
             row.cached_tokens,
             row.output_tokens,
@@ -325,23 +325,29 @@ class Index:
     def _sums(self, segment: int, rows: Sequence[Row]) -> list[tuple[float, ...]]:
         """The rows of the table: summed here first, since many of one batch are of one minute, and so of one hour.
 
-        What nobody has answered is of no endpoint, whoever was asked.
+        What nobody has answered is of no endpoint, whoever was asked. Where an endpoint stands may change: each sum is
+        of one tier.
         """
-        minutes: dict[tuple[float, str, str], list[_Parts]] = {}
+        minutes: dict[tuple[float, str, str, int], list[_Parts]] = {}
         for row in rows:
             served = "" if row.local is None else row.endpoint
-            key = ((row.arrived_s + row.e2e_s) // MINUTE_S * MINUTE_S, row.klass, served)
+            key = ((row.arrived_s + row.e2e_s) // MINUTE_S * MINUTE_S, row.klass, served, _tier(row))
             minutes.setdefault(key, []).append(_parts(row))
-        hours: dict[tuple[float, str, str], list[_Parts]] = {}
-        for (at_s, klass, endpoint), parts in minutes.items():
-            total = minutes[at_s, klass, endpoint] = [_added(parts)]
-            hours.setdefault((at_s // HOUR_S * HOUR_S, klass, endpoint), []).extend(total)
+        hours: dict[tuple[float, str, str, int], list[_Parts]] = {}
+        for (at_s, klass, endpoint, tier), parts in minutes.items():
+            total = minutes[at_s, klass, endpoint, tier] = [_added(parts)]
+            hours.setdefault((at_s // HOUR_S * HOUR_S, klass, endpoint, tier), []).extend(total)
         number = self._words.number
         return [
-            (step_s, at_s, segment, number("class", klass), number("endpoint", endpoint), *_added(parts))
+            (step_s, at_s, segment, number("class", klass), number("endpoint", endpoint), tier, *_added(parts))
             for step_s, sums in ((MINUTE_S, minutes), (HOUR_S, hours))
-            for (at_s, klass, endpoint), parts in sums.items()
+            for (at_s, klass, endpoint, tier), parts in sums.items()
         ]
+
+
+def _tier(row: Row) -> int:
+    """Where it was served, as `TIERS` are numbered."""
+    return 0 if row.local is None else 1 if row.local else 2
 
 
 def _added(parts: list[_Parts]) -> _Parts:

@@ -12,7 +12,7 @@ import msgspec
 from tidegate.core.model import Decision, Line, Request
 from tidegate.core.replay import Replay, ReplayError
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX
+from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE
 
 
 class Replayed:
@@ -28,7 +28,7 @@ class Replayed:
     def state(self, path: Path, name: str, end: int) -> msgspec.Raw | None:
         """The router's snapshot after so many bytes of the segment `name`, packed or not, or after more of them.
 
-        None where it is gone, or cannot be replayed, as one of another version may not be.
+        None where it is gone, was cut off, or cannot be replayed, as one of another version may not be.
         """
         with self._lock:
             if name != self._name:
@@ -37,7 +37,7 @@ class Replayed:
                 return None
             try:
                 self._go_on(self._replay, path, end)
-            except (OSError, ReplayError, *DAMAGED):
+            except (OSError, ReplayError, *DAMAGED, *NO_LINE):
                 self._replay = None
                 return None
             router = self._replay.router

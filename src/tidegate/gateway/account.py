@@ -19,7 +19,7 @@ from tidegate.core.model import (
     Uploaded,
     replace,
 )
-from tidegate.core.promise import judged, was_kept
+from tidegate.core.promise import is_left, judged, was_kept
 from tidegate.core.reserve import Reservation
 from tidegate.core.rules import cost_usd_bound
 from tidegate.core.sending import prefill_of, started
@@ -339,6 +339,9 @@ class Account:
         self.spent_usd += usd
         if ending is Ending.OK:
             self._answer_usd = usd
+        elif not self._call.stream and attempt.first_s == self._first_s and not is_left(fact):
+            # Of an answer in one piece nobody was shown anything: another one's content is the first.
+            self._first_s = None
         self._dispatch.tell(fact, now_s)
         self._dispatch.metrics.attempt_ended(fact, usd, sent, hedge=attempt.hedge)
         if self.trace is not None and self.trace.sampled:

@@ -267,6 +267,7 @@ class Gateway:
             vouched,
             rekeyed,
             before.endpoints,
+            self.clock.now_s(),
         )
         self._built = after
         self._elsewhere = self.dispatch.live - under_way(state)

@@ -53,7 +53,7 @@ def asking(
         slot = slots.take(request.prefix, keep=target != "" or has_come(request.shipped, endpoint))
         waits = slot is None and not target
         if waits:
-            slot = slots.awaited()
+            slot = slots.awaited(request.prefix)
     if target and slot is None and not fetches:
         return NOT_SHIPPED
     if fetches:

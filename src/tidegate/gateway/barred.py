@@ -1,15 +1,14 @@
-"""Where a request was not sent, although its plan said so, and what its next turn leaves out for that."""
+"""Where a request was not sent, although its plan said so: the core is told, and decides among the others."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
-from tidegate.core.model import Prefill, Run
 from tidegate.engines.base import Failure
 from tidegate.gateway.failures import NEVER_HERE
 from tidegate.gateway.spending import OVER_BUDGET, UNPRICED
 
 
 class Barred:
-    """Endpoints at which a turn would come to nothing again, and use up an attempt.
+    """Endpoints at which a turn would come to nothing again.
 
     steps   how many of its plans were passed over
     """
@@ -17,30 +16,31 @@ class Barred:
     __slots__ = ("_never", "_too_dear", "_unpaid", "steps")
 
     def __init__(self) -> None:
-        # Whose dialect cannot say what is asked, for which there was no descriptor, or that have no price that could be
-        # held back.
+        # Whose dialect cannot say what is asked, who has found it unfit or too long, for which there was no descriptor,
+        # or that have no price that could be held back.
         self._never: set[str] = set()
-        # Those whose price is beyond what it may cost, and those that may not be paid for all of it, or for its prompt
-        # alone, until so many dollars are left.
+        # Those whose price is beyond what it may cost, and those that need so many dollars, more than the core counts.
         self._too_dear: set[str] = set()
-        self._unpaid: dict[tuple[str, bool], float] = {}
+        self._unpaid: dict[str, float] = {}
         self.steps = 0
 
     def __bool__(self) -> bool:
-        """Whether a plan has to be looked through for them."""
+        """Whether there are any."""
         return bool(self._never or self._too_dear or self._unpaid)
 
     def never(self, endpoint: str) -> None:
         """Whatever is asked, it is not asked there."""
         self._never.add(endpoint)
 
-    def unpaid(self, endpoint: str, refused: Failure, most_usd: float, *, prompt_only: bool, beside: bool) -> None:
-        """It was `refused` to pay for an attempt there, all of it or its `prompt_only`, which costs at most so much.
+    def unpaid(self, endpoint: str, refused: Failure, most_usd: float, counted_usd: float, *, beside: bool) -> None:
+        """It was `refused` to pay for an attempt there, which costs at most so much; the core counts `counted_usd`, and
+        knows by itself where less is left than that.
 
         `beside` others that are under way: what these may cost may come back to the request's own limit.
         """
         if refused.cause == OVER_BUDGET:
-            self._unpaid[endpoint, prompt_only] = most_usd
+            if most_usd > counted_usd:
+                self._unpaid[endpoint] = most_usd
         elif refused.cause in NEVER_HERE and not beside:
             (self._never if refused.cause == UNPRICED else self._too_dear).add(endpoint)
 
@@ -49,13 +49,13 @@ class Barred:
         self._too_dear.clear()
         self._unpaid.clear()
 
-    def lets(self, step: Run | Prefill, left_usd: Callable[[], float | None]) -> bool:
-        """Whether a turn there need not come to nothing. `left_usd` is asked for what is left of the least of the
-        request's budgets, None without any."""
-        if step.endpoint in self._never or step.endpoint in self._too_dear:
-            return False
-        needed_usd = self._unpaid.get((step.endpoint, isinstance(step, Prefill)))
-        if needed_usd is None:
-            return True
-        left = left_usd()
-        return left is None or left >= needed_usd
+    def others(self, endpoints: Iterable[str], left_usd: float | None) -> tuple[str, ...]:
+        """Those of these `endpoints` where a turn need not come to nothing, now that so many dollars are left of the
+        least of the request's budgets, None without any. Whom that is enough for is barred no more."""
+        self._unpaid = {n: usd for n, usd in self._unpaid.items() if left_usd is not None and usd > left_usd}
+        barred = self._never.union(self._too_dear, self._unpaid)
+        return tuple([name for name in endpoints if name not in barred])
+
+    def awaited_usd(self, left_usd: float) -> float:
+        """The most that it needs at an endpoint which so many dollars would be enough for; 0 where there is none."""
+        return max([usd for usd in self._unpaid.values() if usd <= left_usd], default=0.0)

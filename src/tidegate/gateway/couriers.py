@@ -10,6 +10,7 @@ import msgspec
 from tidegate.clock import Clock
 from tidegate.config import build
 from tidegate.engines.courier import CourierClient, CourierError
+from tidegate.gateway.retiring import retire
 from tidegate.http.client import Origin, Pool
 from tidegate.telemetry.log import Log
 from tidegate.wire import ticket
@@ -53,7 +54,8 @@ class Couriers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def configure(self, upstreams: Mapping[str, build.Upstream]) -> None:
-        """These are in force now; what has changed is asked anew."""
+        """These are in force now; what has changed is asked anew. What is under way goes on over its old connections,
+        and what waits for its turn is sent by those in force then."""
         before, self._beside = self._beside, {}
         for name, settings in upstreams.items():
             place = settings.courier
@@ -62,11 +64,11 @@ class Couriers:
             known = before.pop(name, None)
             if known is None or known.place != place:
                 if known is not None:
-                    self._close(known)
+                    self.soon(retire(known.pool))
                 known = self._reached(place)
             self._beside[name] = known
         for gone in before.values():
-            self._close(gone)
+            self.soon(retire(gone.pool))
         # Who waits for its turn keeps it, as long as both ends are there.
         self._turns = {ends: turn for ends, turn in self._turns.items() if all(end in self._beside for end in ends)}
         self._failing = {ends: why for ends, why in self._failing.items() if ends in self._turns}
@@ -89,16 +91,18 @@ class Couriers:
 
     async def _ship(self, source: str, target: str, slot: int, tokens: int, size_bytes: float) -> Shipped:
         settings = self._settings
-        here, there = self._beside.get(source), self._beside.get(target)
-        if settings is None or here is None or there is None:
+        if settings is None:
             raise CourierError(Why.PEER, "there is no courier any more")
         async with self._turns.setdefault((source, target), asyncio.Lock()):
             now_s = self._clock.now_s()
+            fingerprint = await self._fingerprint(self._at(target), now_s)
+            # Not before: a reload may have moved them meanwhile.
+            here, there = self._at(source), self._at(target)
             granted = Ticket(
                 id=urandom(16).hex(),
                 source=here.place.name,
                 target=there.place.name,
-                fingerprint=await self._fingerprint(there, now_s),
+                fingerprint=fingerprint,
                 bytes_max=int(LARGER_MAX * size_bytes) + LARGER_BYTES,
                 issued_s=now_s,
                 expires_s=now_s + LIFE_S_MAX,
@@ -119,10 +123,7 @@ class Couriers:
 
     async def restore(self, target: str, name: str, slot: int) -> Restored:
         """Put what has come under this name into a slot. CourierError as above."""
-        there = self._beside.get(target)
-        if there is None:
-            raise CourierError(Why.PEER, "there is no courier any more")
-        return await there.client.restore(Restore(name=name, slot=slot), RESTORE_TIMEOUT_S)
+        return await self._at(target).client.restore(Restore(name=name, slot=slot), RESTORE_TIMEOUT_S)
 
     def discard(self, target: str, name: str) -> None:
         """Nobody needs what has come under this name. Where that is not heard, it goes by itself."""
@@ -144,6 +145,13 @@ class Couriers:
         for beside in self._beside.values():
             await beside.pool.close()
 
+    def _at(self, endpoint: str) -> _Beside:
+        """The one beside it now."""
+        found = self._beside.get(endpoint)
+        if found is None:
+            raise CourierError(Why.PEER, "there is no courier any more")
+        return found
+
     async def _fingerprint(self, there: _Beside, now_s: float) -> str:
         if now_s - there.known_s > KNOWN_S:
             told = await there.client.health(HEALTH_TIMEOUT_S)
@@ -156,9 +164,6 @@ class Couriers:
         origin = Origin(place.address.host, place.address.port, self._tls, place.name)
         pool = Pool(origin, clock=self._clock, connections_max=CONNECTIONS_MAX, connect_timeout_s=CONNECT_TIMEOUT_S)
         return _Beside(place, pool, CourierClient(pool))
-
-    def _close(self, beside: _Beside) -> None:
-        self.soon(beside.pool.close())
 
     @staticmethod
     async def _discard(client: CourierClient, name: str) -> None:

@@ -71,6 +71,10 @@ class Timed(Protocol):
     def seen(self) -> bool:
         """Whether any content of it was seen."""
 
+    def awaited_usd(self, left_usd: float) -> float:
+        """What it may cost at most where it could not be paid for, and where so many dollars are enough; 0 where
+        there is nobody."""
+
     def timer(self, now_s: float) -> None:
         """Its time has come."""
 
@@ -305,7 +309,7 @@ class Dispatch:
         if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
             give_way()
         if isinstance(fact, _TELLS):
-            self._warm_up(now_s)
+            self.warm_up(now_s)
         if self._held and isinstance(fact, _ROOM):
             self._check_soon()
 
@@ -340,8 +344,8 @@ class Dispatch:
         if self._held:
             self._check_soon()
 
-    def _warm_up(self, now_s: float) -> None:
-        """Let models be loaded whose absence has cost enough."""
+    def warm_up(self, now_s: float) -> None:
+        """Let models be loaded whose absence has cost enough, or be used that are kept."""
         for endpoint in self.router.warm_ups(now_s):
             begin = self.warmers.get(endpoint)
             if begin is not None:
@@ -486,11 +490,12 @@ class Dispatch:
             if request.key not in left_usd:
                 usd = self.spending.headroom_usd(request.key, now_s)
                 left_usd[request.key] = inf if usd is None else usd
-            if left_usd[request.key] > request.budget_usd:
-                usd = self.router.at_stake_usd(request, left_usd[request.key])
-                if usd > 0.0:
-                    left_usd[request.key] -= usd
-                    found.append(request)
+            left, usd = left_usd[request.key], drive.awaited_usd(left_usd[request.key])
+            if left > request.budget_usd:
+                usd = max(usd, self.router.at_stake_usd(request, left))
+            if usd > 0.0:
+                left_usd[request.key] -= usd
+                found.append(request)
         return found
 
     def _sweep(self) -> None:
@@ -506,7 +511,7 @@ class Dispatch:
             self._forward_s = self.clock.forward_s
             self._call_late(now_s)
         # What requests make of that can wait for a sweep: to ask of all endpoints costs more than most of what is told.
-        self._warm_up(now_s)
+        self.warm_up(now_s)
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:
             self._check_held()
         if not self._live:

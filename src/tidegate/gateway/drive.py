@@ -7,9 +7,11 @@ from msgspec import Raw
 from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
+from tidegate.core.health import OF_THE_REQUEST
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.network import UPLOAD_S_LEAST
-from tidegate.core.rules import excluded_ever, tokens_needed_least
+from tidegate.core.resume import narrowed
+from tidegate.core.rules import budget_usd_bound, excluded_ever, tokens_needed_least
 from tidegate.core.why import Why
 from tidegate.engines.base import UNCARRIED, Failure, Outgoing, in_our_form
 from tidegate.gateway.account import Account
@@ -21,6 +23,7 @@ from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import (
     BROKEN,
     EXPIRED,
+    GONE,
     NEVER_HERE,
     NO_DESCRIPTOR,
     NOT_SHIPPED,
@@ -142,6 +145,10 @@ class Drive:
         """See `Timed`."""
         return self._account.seen
 
+    def awaited_usd(self, left_usd: float) -> float:
+        """See `Timed`."""
+        return self._barred.awaited_usd(left_usd)
+
     # --- what the dispatch tells ----------------------------------------------------------------------------------
 
     def turn(self, now_s: float) -> None:
@@ -153,8 +160,10 @@ class Drive:
 
     def _turn(self, now_s: float) -> None:
         self._epoch = self._dispatch.epoch
-        if self._held:
-            self._look_at_budget(now_s)
+        if (self._held or self._barred) and not self._look_again(now_s):
+            self._unhold(now_s, released=True)
+            self._fail(committed=self._exchange.started, now_s=now_s)
+            return
         decision = self._decision = self._dispatch.decide(self.request, now_s)
         if self._account.trace is not None:
             self._account.decided(decision, now_s)
@@ -162,27 +171,34 @@ class Drive:
             self._unhold(now_s, released=True)
             self._refuse(decision, now_s)
             return
-        plan = decision.plan
-        if self._barred:
-            left_usd = partial(self._dispatch.spending.headroom_usd, self.request.key, now_s)
-            plan = tuple(step for step in plan if isinstance(step, Wait) or self._barred.lets(step, left_usd))
-            if not plan:
-                self._unhold(now_s, released=True)
-                self._fail(committed=self._exchange.started, now_s=now_s)
-                return
-        self._timeout_s = {s.endpoint: s.timeout_s for s in plan if not isinstance(s, Wait)}
-        self._act(self._flight.start(plan, now_s), now_s)
+        self._timeout_s = {s.endpoint: s.timeout_s for s in decision.plan if not isinstance(s, Wait)}
+        self._act(self._flight.start(decision.plan, now_s), now_s)
 
-    def _look_at_budget(self, now_s: float) -> None:
-        """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
-        request, left_usd = self.request, self._dispatch.spending.headroom_usd(self.request.key, now_s)
-        begins = request.budget_usd is None and left_usd is not None
-        if begins or self._dispatch.router.at_stake_usd(request, left_usd):
+    def _look_again(self, now_s: float) -> bool:
+        """What can be paid for, and where it can go, may be otherwise than when it was asked: then it is asked, and
+        held, anew, so that the core knows that. Whether there is anybody to whom it can go."""
+        request = self._as_known(self.request, now_s)
+        if request is not None and request is not self.request:
             self._unhold(now_s, released=True)
-            # Nothing of what is asked has been let go: who is held has nobody's answer.
+            self.request = request
+            self._account.asks(request, now_s)
+        return request is not None
+
+    def _as_known(self, request: Request, now_s: float) -> Request | None:
+        """What is asked, with what is left of its budgets and where it can go; the same where that is what it says.
+        None where it can go nowhere."""
+        dispatch = self._dispatch
+        left_usd = dispatch.spending.headroom_usd(request.key, now_s)
+        begins = request.budget_usd is None and left_usd is not None
+        if begins or dispatch.router.at_stake_usd(request, left_usd):
+            # Nothing of what is asked has been let go: who is asked for again has nobody's whole answer.
             call = self._call if self._resumption is None else self._resumption.call
-            self.request = replace(request, budget_usd=left_usd, prompt_tokens_most=call.prompt_tokens_most)
-            self._account.asks(self.request, now_s)
+            request = replace(request, budget_usd=left_usd, prompt_tokens_most=call.prompt_tokens_most)
+        if not self._barred:
+            return request
+        names = [model.name for model in dispatch.router.serving(request.model)]
+        others = self._barred.others(names, left_usd)
+        return narrowed(request, None if len(others) == len(names) else others) if others else None
 
     def timer(self, now_s: float) -> None:
         """See `Timed`."""
@@ -322,21 +338,23 @@ class Drive:
             self._broke(error, now_s)
 
     def _failed(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
-        if failure.aside:
+        if failure.aside and self._dispatch.leads_to(attempt.upstream):
             self._dispatch.turned_away(attempt.endpoint, failure.aside, now_s)
         if failure is BROKEN and (self._exchange.started or len(self._flight.open) < 2):
             # Whoever is asked next might be paid for the same.
             self._give_in(now_s)
             return
-        if failure is NO_DESCRIPTOR:
-            self._barred.never(attempt.endpoint)
-        resumes, fetching = failure is not OVERRAN and failure is not BROKEN, attempt.fetching
+        resumes, fetching = failure is not OVERRAN and failure is not BROKEN, attempt.fetching or failure is GONE
         may_resume = resumes and self._may_resume(attempt)
         if failure.final and fetching:
             # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
             failure = replace(failure, ending=Ending.FAILED, final=False)
         if failure.final and not self._exchange.started and self._is_translated(attempt):
             failure = in_our_form(failure)
+        # What is said of a prompt alone, or of a KV cache that was to be fetched, is not said of the request.
+        itself = failure.cause in OF_THE_REQUEST and not (attempt.target or fetching)
+        if itself or failure is NO_DESCRIPTOR:
+            self._barred.never(attempt.endpoint)
         self._ended_by(attempt, failure, now_s)
         self._remember(failure)
         if attempt.target:
@@ -390,6 +408,8 @@ class Drive:
                     if not action.target:
                         self._handed_over(action.endpoint, "", now_s)
                     self.turn(now_s)
+                case fly.Again():
+                    self._decide_again(now_s)
                 case fly.Cancel():
                     if action.gave_up is None:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
@@ -404,6 +424,14 @@ class Drive:
                 case fly.Finish():
                     raise AssertionError("only a completed attempt finishes a flight")
 
+    def _decide_again(self, now_s: float) -> None:
+        """Nothing of its plan could be sent: who was not in it may serve, unless the core knows no more than before."""
+        asked = self.request
+        if self._look_again(now_s) and self.request is not asked:
+            self.turn(now_s)
+        else:
+            self._fail(committed=self._exchange.started, now_s=now_s)
+
     def _may_resume(self, attempt: Attempt | None) -> bool:
         """Whether the rest of what this attempt gives the client could be had, if it broke off now."""
         if self._resumption is None or attempt is None or attempt is not self._relayed:
@@ -417,12 +445,14 @@ class Drive:
         assert broken is not None, "nothing breaks off that was not relayed"
         resumption.broke(broken, self._account.spent_usd, now_s)
         self._barred.asks_less()
-        self.request = resumption.request
-        self._account.resumed(resumption.call, resumption.request, now_s)
+        self.request = self._as_known(resumption.request, now_s) or resumption.request
+        self._account.resumed(resumption.call, self.request, now_s)
         self.turn(now_s)
 
     def _hold(self, now_s: float) -> None:
         if not self._held:
+            if self._flight.attempts or self._barred.steps:
+                self._look_again(now_s)
             self._held = True
             self._dispatch.hold(self)
             self._account.held(now_s)
@@ -504,7 +534,8 @@ class Drive:
         if refused is not None:
             asked.leave()
             most_usd, beside = self._account.most_usd(upstream, target), bool(self._attempts)
-            self._barred.unpaid(action.endpoint, refused, most_usd, prompt_only=target != "", beside=beside)
+            counted_usd = budget_usd_bound(self.request, upstream.endpoint, dispatch.window(action.endpoint))
+            self._barred.unpaid(action.endpoint, refused, most_usd, counted_usd, beside=beside)
             self._pass_over(action, refused, now_s)
             return
         outgoing = asked.outgoing
@@ -592,7 +623,7 @@ class Drive:
         self._remember(failure)
         if isinstance(action, fly.Compute):
             self._handed_over(action.endpoint, "", now_s)
-        self._act(self._flight.failed(action.endpoint, now_s, fetching=failure is NOT_SHIPPED), now_s)
+        self._act(self._flight.passed_over(action.endpoint, now_s, fetching=failure is NOT_SHIPPED), now_s)
 
     def _relay(self, endpoint: str, first: bytes = b"") -> None:
         """Give the client what comes from there, from `first` on, which has come already."""
@@ -608,7 +639,7 @@ class Drive:
             if isinstance(attempt.reader, Translated):
                 self._stream = attempt.reader
         if broken is None:
-            headers, lines = self._account.headers(self._decision, self._sent, endpoint)
+            headers, lines = self._account.headers(self._decision, self._flight.attempts, endpoint)
             kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
             exchange.start(200, (kind, NO_CACHE, *headers), lines, first)
             if self._resumption is None:
@@ -637,16 +668,11 @@ class Drive:
             gathered = attempt.reader
             assert isinstance(gathered, Aggregator | WholeReader | Translated), "an answer given whole was gathered"
             body = gathered.result()
-            headers, lines = self._account.headers(self._decision, self._sent, attempt.endpoint)
+            headers, lines = self._account.headers(self._decision, self._flight.attempts, attempt.endpoint)
             lines += b"x-tidegate-cost-usd: %.8f\r\n" % self._account.spent_usd
             release = partial(exchange.respond, 200, (JSON, *headers), body, lines)
         self._over(now_s, status=200, outcome="ok", attempt=attempt)
         self._dispatch.written(release)
-
-    @property
-    def _sent(self) -> int:
-        """Attempts for which something was sent."""
-        return self._flight.attempts - self._barred.steps
 
     # --- endings --------------------------------------------------------------------------------------------------
 
@@ -737,8 +763,15 @@ class Drive:
             self._remember(UNRECORDED)
             self._answer_error(last_word(UNRECORDED, 0), now_s, outcome="refused", code=UNRECORDED.code)
             return
+        barred = self._failure if self._barred else None
+        if barred is not None and decision.retry_after_s is None:
+            # To nobody else it may ever go: what is in its way is why it could not be sent.
+            self._fail(committed=False, now_s=now_s)
+            return
         windows = self._too_small() if decision.why is Why.CONTEXT_TOO_LONG else ()
-        reply = refusal(self.request, decision, windows)
+        reply = refusal(narrowed(self.request, None), decision, windows)
+        if barred is not None:
+            reply = replace(reply, message=f"{reply.message} It could not go elsewhere: {barred.message.rstrip('.')}.")
         self._answer_error(reply, now_s, outcome="refused", code=reply.code)
 
     def _lacks_money(self, decision: Decision, now_s: float) -> bool:
@@ -759,7 +792,7 @@ class Drive:
     def _fail(self, *, committed: bool, now_s: float) -> None:
         failure = self._failure
         assert failure is not None, "a flight gives up after a failure"
-        reply = last_word(failure, self._sent)
+        reply = last_word(failure, self._flight.attempts)
         if not committed:
             outcome = "client_error" if failure.final or failure.cause in NEVER_HERE else "failed"
             if failure.cause == OVER_BUDGET:
@@ -784,7 +817,7 @@ class Drive:
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
-        headers, lines = self._account.headers(self._decision, self._sent)
+        headers, lines = self._account.headers(self._decision, self._flight.attempts)
         body = reply.body(self._client)
         self._over(now_s, status=reply.status, outcome=outcome, code=code)
         self._dispatch.written(partial(exchange.respond, reply.status, reply.headers() + headers, body, lines))
@@ -803,7 +836,7 @@ class Drive:
             now_s,
             self._flight,
             self._decision,
-            attempts=self._sent,
+            attempts=self._flight.attempts,
             status=status,
             outcome=outcome,
             attempt=attempt,

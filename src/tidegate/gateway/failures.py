@@ -1,5 +1,6 @@
 """Why a request came to nothing without any endpoint having said so, and what its client is told in the end."""
 
+from tidegate.core import health
 from tidegate.core.flight import Silence
 from tidegate.core.health import OF_THE_REQUEST
 from tidegate.core.model import Ending
@@ -68,6 +69,13 @@ NOT_SHIPPED = Failure(
     cause="not_shipped",
     status=502,
     message="its prompt was computed elsewhere, and did not come",
+    code="upstream_error",
+)
+GONE = Failure(
+    ending=Ending.CANCELLED,  # no fault of the endpoint's, which was not asked
+    cause=health.GONE,
+    status=502,
+    message="its prompt was computed elsewhere, and had come, and was not kept for so long",
     code="upstream_error",
 )
 OVER_MAX_COST = Failure(

@@ -14,6 +14,7 @@ from tidegate.gateway.canary import Canary
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.outage import Outage
 from tidegate.gateway.probe import Prober
+from tidegate.gateway.retiring import retire
 from tidegate.gateway.upstream import Upstream
 from tidegate.gateway.warmer import Warmer
 from tidegate.http.client import Origin, Pool
@@ -21,8 +22,6 @@ from tidegate.http.lanes import lanes
 
 # Fail-over may fill an endpoint beyond its concurrency, and probes come on top.
 PROBE_CONNECTIONS = 64
-# How often it is looked whether an endpoint that was taken out has answered all that it was asked.
-RETIRE_S = 0.25
 
 
 class Member(msgspec.Struct, eq=False):
@@ -106,7 +105,7 @@ class Fleet:
                 task.cancel()
         used = {id(member.upstream.pool) for member in members.values()}
         for pool in [m.upstream.pool for m in self._members.values() if id(m.upstream.pool) not in used]:
-            task = asyncio.create_task(self._retire(pool))
+            task = asyncio.create_task(retire(pool))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         self._members = members
@@ -118,7 +117,9 @@ class Fleet:
             if member.seen is not None:
                 seen.append((member.seen, member.prober.outage))
                 member.seen = None
-                runs = (member.prober.run(), member.canary.run())
+                runs = [member.prober.run(), member.canary.run()]
+                if member.upstream.endpoint.kept_usd_per_s is not None:
+                    runs.append(member.warmer.keep())
                 member.tasks = tuple(asyncio.create_task(run) for run in runs)
         return seen
 
@@ -190,17 +191,6 @@ class Fleet:
         )
         canary = Canary(self._dispatch, upstream, self._clock, settings.canary_s)
         return Member(settings, upstream, prober, canary, Warmer(self._dispatch, upstream, self._clock))
-
-    @staticmethod
-    async def _retire(pool: Pool) -> None:
-        """Close it once nothing is under way; the requests' own time-outs see to that."""
-        try:
-            # What waits for the ledger is sent within this time, too.
-            await asyncio.sleep(RETIRE_S)
-            while pool.busy:  # noqa: ASYNC110 - an event would cost every request that ends, for the sake of a reload
-                await asyncio.sleep(RETIRE_S)
-        finally:
-            await pool.close()
 
 
 def _same_load(before: Member, after: Member) -> bool:

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 
 from tidegate.core.model import Shipped, replace
+from tidegate.engines.base import Failure
 from tidegate.engines.courier import CourierError
 from tidegate.gateway.couriers import Couriers
+from tidegate.gateway.failures import GONE
 from tidegate.gateway.slots import Slot
+from tidegate.wire.courier import Why
 
 
 class Listener(Protocol):
@@ -60,9 +62,9 @@ class Shipping:
             cause=cause,
         )
 
-    def restore(self, target: str, slot: Slot, then: Callable[[], None]) -> bool:
-        """Put what has come there into a slot, and go on in any case: what is missing is computed. False where nothing
-        has come."""
+    def restore(self, target: str, slot: Slot, then: Callable[[Failure | None], None]) -> bool:
+        """Put what has come there into a slot, and go on in any case: what is missing is computed. With a failure where
+        nothing is there any more: then another endpoint may do better. False where nothing has come."""
         name = self._here.pop(target, None)
         if name is None:
             return False
@@ -96,14 +98,16 @@ class Shipping:
         self._over(source)
         self._listener.shipped(fact, self._now_s() - began_s)
 
-    async def _restore(self, target: str, name: str, slot: Slot, then: Callable[[], None]) -> None:
+    async def _restore(self, target: str, name: str, slot: Slot, then: Callable[[Failure | None], None]) -> None:
+        failure: Failure | None = None
         try:
-            # That it was of no use, the answer's cached tokens tell.
-            with suppress(CourierError):
-                await self._couriers.restore(target, name, slot.number)
+            await self._couriers.restore(target, name, slot.number)
+        except CourierError as error:
+            # That anything else was of no use, the answer's cached tokens tell: an engine may yet read it.
+            failure = GONE if error.why is Why.GONE else None
         finally:
             slot.leave()
-        then()
+        then(failure)
 
     def _over(self, source: str) -> _UnderWay:
         one = self._under_way.pop(source)

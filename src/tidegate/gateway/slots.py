@@ -59,18 +59,20 @@ class Slots:
         best.prefix, best.used, best.kept = prefix, self._used, keep
         return best
 
-    def awaited(self) -> Slot | None:
-        """Where all are taken and some are kept, the one of the others in which somebody more waits: left to itself,
-        the engine would put them where a KV cache is about to be saved or used. None where it may.
+    def awaited(self, prefix: tuple[int, ...]) -> Slot | None:
+        """Where all are taken and some are kept, the one of the others in which somebody more waits, with a prompt of
+        this beginning: left to itself, the engine would put them where a KV cache is about to be saved or used. None
+        where it may.
 
-        Who waits there has it, too, from now on: nobody is put there before, though whoever has it now leaves it."""
+        Who waits there has it, too, from now on: nobody is put there before, though whoever has it now leaves it. What
+        it holds when all have left is the prompt of who came last."""
         others = [slot for slot in self._slots if not slot.kept]
         if not others or len(others) == self.count:
             return None
         found = min(others, key=lambda slot: slot.used)
         self._used += 1
-        found.used = self._used
         found.take()
+        found.prefix, found.used = prefix, self._used
         return found
 
 

@@ -1,6 +1,7 @@
 """Loads an endpoint's model for nobody in particular, when the core says so: no client who leaves ends that."""
 
 import asyncio
+from typing import Final
 
 import msgspec
 
@@ -14,6 +15,9 @@ from tidegate.wire.openai import parse
 
 # What a load came to, beside the faults of an errand.
 SERVED, GIVEN_UP = "served", "given_up"
+# So often it is looked whether a model that is kept is to be used for nobody: within the last fifth of the time after
+# which its engine unloads it, also where that is five seconds.
+KEEP_S: Final = 1.0
 
 
 class Warmer:
@@ -39,6 +43,13 @@ class Warmer:
     def reach_by(self, upstream: Upstream) -> None:
         """Ask for it by another way, or at another price, from the next load on."""
         self._errands = Errands(self._dispatch, upstream, self._clock, "warm-up")
+
+    async def keep(self) -> None:
+        """Have it used for nobody whenever it would be unloaded else, for as long as this runs: nothing is told while
+        nobody asks and probes rest, upon which that would be seen."""
+        while True:
+            await asyncio.sleep(KEEP_S)
+            self._dispatch.warm_up(self._clock.now_s())
 
     def begin(self) -> None:
         """Load it, or use it so that it stays loaded; what comes of it is told."""

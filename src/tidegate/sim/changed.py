@@ -16,6 +16,7 @@ from tidegate.config.rule import RULES_MAX, RuleTable
 from tidegate.config.schema import CLASSES, PolicyTable
 from tidegate.core.classify import base_of
 from tidegate.core.model import Endpoint, Policy, Request, RequestClass, replace
+from tidegate.core.resume import PASSED_OVER
 from tidegate.core.ruled import features, rulings
 from tidegate.core.ruling import Rule
 
@@ -56,7 +57,9 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
                 stream=request.stream,
                 key=request.key,
             )
-            request = replace(request, rulings=rulings(self.rules, observed | {"class": name}))
+            # Where it could not be sent, it cannot be under other rules.
+            kept = [one for one in request.rulings if one.rule == PASSED_OVER]
+            request = replace(request, rulings=(*rulings(self.rules, observed | {"class": name}), *kept))
         return request
 
 

@@ -28,9 +28,10 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.overlap import Overlap
+from tidegate.core.promise import is_left
 from tidegate.core.replay import Replay, ReplayError
 from tidegate.core.router import Router
-from tidegate.core.rows import SETTLED_S, attempt_usd, is_left
+from tidegate.core.rows import SETTLED_S, attempt_usd
 from tidegate.core.state import State
 from tidegate.sim.outcome import Outcome
 
@@ -287,8 +288,11 @@ class _Reading:
         known = self._open.get(request.id)
         if known is None:
             self._open[request.id] = _Open(request)
-        else:
-            known.said = request.said_tokens
+            return
+        known.said = request.said_tokens
+        if not known.said and request.rulings != known.request.rulings:
+            # It could not be sent to everybody: nor could it be where its day is played again.
+            known.request = replace(known.request, rulings=request.rulings)
 
     def _held(self, request_id: str) -> None:
         known = self._open.get(request_id)
@@ -364,6 +368,9 @@ class _Reading:
         if fact.ending is Ending.CANCELLED and known.ended is not None and known.ended.cause == CLIENT_ERROR:
             # Given up beside one who said that the request is wrong: nobody left.
             return
+        if attempt.ttft_s is not None and not (known.request.stream or _served(fact) or is_left(fact)):
+            # Of an answer in one piece nobody was shown anything: another one's content is the first.
+            known.first_s = None
         known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
         if known.ended is None or not _served(known.ended):
             known.ended, known.ended_s = fact, now_s
@@ -496,4 +503,4 @@ def _named(known: _Open) -> str | None:
         return None if decision is None or not decision.plan or known.waits or known.attempts else "failed"
     elif is_left(ended):
         return LEFT
-    return "failed" if ended is None or ended.ttft_s is None else "failed_mid_stream"
+    return "failed" if ended is None or known.first_s is None else "failed_mid_stream"

@@ -22,10 +22,10 @@ from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
 from tidegate.core.network import NetworkModel
 from tidegate.core.price import Rates
 from tidegate.core.prior import crowd
+from tidegate.core.promise import is_left
 from tidegate.core.prompts import DIGESTS_MAX
 from tidegate.core.revive import revived
 from tidegate.core.router import Router
-from tidegate.core.rows import is_left
 from tidegate.core.state import State
 from tidegate.core.step import StepTime
 from tidegate.core.timing import TPOT_TOKENS_MIN

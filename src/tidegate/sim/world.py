@@ -25,15 +25,12 @@ from tidegate.core.model import (
     Observation,
     Overrides,
     Policy,
-    Prefill,
     Probed,
     Released,
     Request,
-    Run,
     Segment,
     Shipped,
     Uploaded,
-    Wait,
     Warmed,
     replace,
 )
@@ -77,7 +74,6 @@ class _Drive:
         "shipments",
         "timer",
         "unpaid",
-        "unpaid_usd",
         "usd",
     )
 
@@ -99,8 +95,6 @@ class _Drive:
         # Steps for which nothing was sent, and whether that was the last that became of it.
         self.passed_over = 0
         self.unpaid = False
-        # Where all of it, or its prompt alone, may not be paid for before so many dollars are left.
-        self.unpaid_usd: dict[tuple[str, bool], float] = {}
         self.usd = 0.0
 
 
@@ -319,18 +313,11 @@ class World:
             self._look_at_budget(drive)
         decision = drive.decision = self.router.decide(drive.job.request, now_s)
         self._write(decision)
-        plan = decision.plan
-        if drive.unpaid_usd:
-            # A turn there would come to nothing again, and use up an attempt.
-            plan = tuple([step for step in plan if isinstance(step, Wait) or self._may_pay(drive, step)])
-        if plan:
-            self._act(drive, drive.flight.start(plan, now_s))
+        if decision.plan:
+            self._act(drive, drive.flight.start(decision.plan, now_s))
             return
         self._unhold(drive, released=True)
-        if decision.plan:
-            self._give_up(drive, committed=drive.relayed is not None)
-        else:
-            self._over(drive, "refused" if drive.relayed is None else "failed_mid_stream")
+        self._over(drive, "refused" if drive.relayed is None else "failed_mid_stream")
 
     def _give_up(self, drive: _Drive, *, committed: bool) -> None:
         """Nobody is left who could be asked."""
@@ -339,17 +326,19 @@ class World:
 
     def _look_at_budget(self, drive: _Drive) -> None:
         """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
-        request, left_usd = drive.job.request, self._purse.left_usd(self.loop.now_s)
-        # Without caps there is what was left of others' when it came, in the day that is played again.
-        if left_usd is not None and self.router.at_stake_usd(request, left_usd):
+        request = self._as_known(drive.job.request)
+        if request is not drive.job.request:
             self._unhold(drive, released=True)
-            drive.job = msgspec.structs.replace(drive.job, request=replace(request, budget_usd=left_usd))
-            self._write(drive.job.request)
+            drive.job = msgspec.structs.replace(drive.job, request=request)
+            self._write(request)
 
-    def _may_pay(self, drive: _Drive, step: Run | Prefill) -> bool:
-        needed_usd = drive.unpaid_usd.get((step.endpoint, isinstance(step, Prefill)))
+    def _as_known(self, request: Request) -> Request:
+        """What is asked, with what is left to pay for it; the same where that is what it says."""
         left_usd = self._purse.left_usd(self.loop.now_s)
-        return needed_usd is None or left_usd is None or left_usd >= needed_usd
+        # Without caps there is what was left of others' when it came, in the day that is played again.
+        if left_usd is None or not self.router.at_stake_usd(request, left_usd):
+            return request
+        return replace(request, budget_usd=left_usd)
 
     def _act(self, drive: _Drive, actions: Iterable[fly.Action]) -> None:
         passed_over = drive.passed_over
@@ -361,6 +350,8 @@ class World:
                     self._send(drive, action)
                 case fly.Decide():
                     self._arrived(drive, action)
+                case fly.Again():
+                    self._decide_again(drive)
                 case fly.Timer():
                     # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
                     if passed_over == drive.passed_over and action.at_s < inf:
@@ -384,6 +375,15 @@ class World:
                 case fly.Finish():
                     raise AssertionError("only a completed attempt finishes a flight")
 
+    def _decide_again(self, drive: _Drive) -> None:
+        """Nothing of its plan could be paid for: who was not in it may serve, unless no less is left than before."""
+        asked = drive.job.request
+        self._look_at_budget(drive)
+        if drive.job.request is asked:
+            self._give_up(drive, committed=drive.relayed is not None)
+        else:
+            self._turn(drive)
+
     def _may_resume(self, drive: _Drive, attempt: Attempt | None) -> bool:
         """Whether the rest of what this attempt gives the client could be had, if it broke off now."""
         if not self._policy.resume or attempt is None or attempt is not drive.relayed:
@@ -404,8 +404,6 @@ class World:
         assert broken is not None, "nothing breaks off that was not relayed"
         # What has come back had content in it.
         said = drive.job.request.said_tokens + max(broken.came_tokens, 1)
-        # Less is asked for from now on than what could not be paid.
-        drive.unpaid_usd.clear()
         request = rest_of(
             came.request,
             said_tokens=said,
@@ -414,6 +412,7 @@ class World:
             to=self._others(drive, broken.endpoint),
             now_s=self.loop.now_s,
         )
+        request = self._as_known(request)
         drive.job = msgspec.structs.replace(
             came,
             request=request,
@@ -469,9 +468,8 @@ class World:
             # Decided when there was more left; the next step may be one that costs less.
             drive.passed_over += 1
             drive.unpaid = True
-            drive.unpaid_usd[name, bool(target)] = self._purse.most_usd(paid, self.endpoints[name])
             self._unhold(drive, released=True)
-            self._act(drive, drive.flight.failed(name, now_s))
+            self._act(drive, drive.flight.passed_over(name, now_s))
             return
         self._unhold(drive, released=False)
         timed = request.prompt_bytes >= self.router.endpoint(name).late.telling_bytes
@@ -518,6 +516,10 @@ class World:
             drive.unpaid = False
         e2e_s = self.loop.now_s - attempt.sent_s
         known = ending is Ending.OK
+        left = ending is Ending.CANCELLED and not cause
+        if attempt.seen_s is not None and not (known or left or attempt.target or drive.came.request.stream):
+            # Of an answer in one piece nobody was shown anything: another one's content is the first.
+            drive.first_s = None
         endpoint = self.endpoints[name]
         usd = 0.0
         seen = known or attempt.seen_s is not None
@@ -581,7 +583,7 @@ class World:
                 outcome=outcome,
                 endpoint="" if attempt is None else attempt.endpoint,
                 why=decision.why,
-                attempts=drive.flight.attempts - drive.passed_over,
+                attempts=drive.flight.attempts,
                 held_s=drive.held_s,
                 ttft_s=ttft_s,
                 e2e_s=now_s - request.arrived_s,
@@ -603,8 +605,10 @@ class World:
     # --- held work ------------------------------------------------------------------------------------------------
 
     def _hold(self, drive: _Drive) -> None:
-        request = drive.job.request
-        if request.id not in self._held:
+        if drive.job.request.id not in self._held:
+            if drive.flight.attempts or drive.passed_over:
+                self._look_at_budget(drive)
+            request = drive.job.request
             self._held[request.id] = drive
             drive.held_since_s = self.loop.now_s
             self._tell(Held(request=request))

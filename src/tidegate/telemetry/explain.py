@@ -8,8 +8,7 @@ from typing import Final
 from tidegate.core.model import Decision, Line, Request
 from tidegate.core.replay import Explained, is_about
 from tidegate.core.replay import explain as explain_lines
-from tidegate.telemetry.reading import JournalError, read, read_from, read_if_there, segments_of
-from tidegate.telemetry.segments import SegmentName
+from tidegate.telemetry.reading import JournalError, beside, read, read_from, read_if_there, segments_of
 
 STDIN = Path("-")
 # A request lives for minutes, and as many segments of the usual size hold ten of eighty requests a second.
@@ -27,14 +26,15 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
             raise JournalError("standard input is read once; say which decision: tidegate explain --journal - ID")
         return explain_lines(read_from("standard input", sys.stdin.buffer), request_id)
     files = segments_of(journal)
+    lines = read if files is None else read_if_there
     for file in reversed([journal] if files is None else files):
-        wanted = request_id or _last_id(read(file))
-        count = sum(is_about(line, wanted) for line in read(file)) if wanted else 0
+        wanted = request_id or _last_id(lines(file))
+        count = sum(is_about(line, wanted) for line in lines(file)) if wanted else 0
         if wanted and count:
-            earlier, later = _beside(file)
-            before = () if _began_in(read(file), wanted) else _from_where_it_began(earlier, wanted)
+            earlier, later = beside(file)
+            before = () if _began_in(lines(file), wanted) else _from_where_it_began(earlier, wanted)
             after = (line for path in later[:AROUND_MAX] for line in _readable(path))
-            found = explain_lines(read(file), wanted, count, before=before, after=after)
+            found = explain_lines(lines(file), wanted, count, before=before, after=after)
             if found:
                 return found
     return []
@@ -46,21 +46,6 @@ def _last_id(lines: Iterable[Line]) -> str | None:
         if isinstance(line.fact, Decision):
             last = line.fact.request_id
     return last
-
-
-def _beside(file: Path) -> tuple[list[Path], list[Path]]:
-    """The segments of its run that stand before it and after it, in order, as far as they are there."""
-    name = SegmentName.parse(file.name)
-    earlier, later = list[Path](), list[Path]()
-    try:
-        found = segments_of(file.parent) or ()
-    except JournalError:  # who may read a file may not look into every folder
-        found = ()
-    for path in found:
-        other = SegmentName.parse(path.name)
-        if name is not None and other is not None and other.run == name.run and other != name:
-            (earlier if other < name else later).append(path)
-    return earlier, later
 
 
 def _began_in(lines: Iterable[Line], request_id: str) -> bool:

@@ -51,6 +51,8 @@ class Following:
             if ours[-1] == paths[-1] or is_written(ours[-1]):
                 newest.update(ours[-BACK:])
         self._done = {_name(path) for path in paths if path not in newest}
+        # Of these runs, a segment was read to its end.
+        self._finished = set[tuple[str, int] | None]()
         self._back, self._lines, self._after, self._left_out = back, 0, 0, bool(self._done)
 
     def further(self) -> bool:
@@ -99,6 +101,16 @@ class Following:
             if over and opened.lines:
                 self._open.pop(name).file.close()
                 self._done.add(name)
+                self._finished.add(run)
+
+    def ended(self) -> list[tuple[str, int] | None]:
+        """The runs of which no more lines will come, each once; ask after `lines`. Raises `JournalError`."""
+        if not self._finished:
+            return []
+        # Whoever goes on in another segment makes that before they let go of the one that is finished.
+        last = {run_of(path): _name(path) for path in segments_of(self._folder) or []}
+        finished, self._finished = self._finished, set()
+        return [run for run in finished if run not in last or last[run] in self._done]
 
     def close(self) -> None:
         """Follow no more."""

@@ -1,6 +1,6 @@
 """What is counted: plain integers on the request's path, Prometheus only when somebody asks."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from statistics import NormalDist
 from typing import Final
 
@@ -135,6 +135,8 @@ class Metrics:
     def __init__(self) -> None:
         # The request's own path finds these by one name each; what is rare, by all of its labels.
         self._endpoints: dict[str, _OfEndpoint] = {}
+        # Those that are left after a reload; None before the first one, when all are.
+        self._left: frozenset[str] | None = None
         self._classes: dict[str, _OfClass] = {}
         self._keys: dict[str, _OfKey] = {}
         self._decisions: dict[str, int] = {}
@@ -182,6 +184,8 @@ class Metrics:
 
     def shipped(self, fact: Shipped, seconds: float) -> None:
         """The KV cache of a prompt was sent, or was not, so many seconds after it was computed."""
+        if not self._is_left(fact.endpoint):
+            return
         ends = (fact.endpoint, fact.target)
         outcome = "ok" if fact.ok else "given_up" if fact.given_up else "failed"
         self._counters["kv_shipped"].add((*ends, outcome))
@@ -235,7 +239,7 @@ class Metrics:
             tier = of.nowhere
         else:
             tier = of.local if local else of.remote
-            if endpoint in of.answers or len(of.answers) < LABELS_MAX:
+            if endpoint in of.answers or (len(of.answers) < LABELS_MAX and self._is_left(endpoint)):
                 of.answers[endpoint] = of.answers.get(endpoint, 0) + 1
         if outcome == "ok":
             tier.ok += 1
@@ -267,9 +271,11 @@ class Metrics:
 
     def attempt_ended(self, fact: Ended, usd: float, sent: Reservation | None, *, hedge: bool) -> None:
         """A call to an endpoint is over, of which this was predicted; times count from its sending."""
-        endpoint, ending, of = fact.endpoint, fact.ending, self._of_endpoint(fact.endpoint)
-        of.cost_usd += usd
         self._spent_usd += usd
+        endpoint, ending, of = fact.endpoint, fact.ending, self._of_endpoint(fact.endpoint)
+        if of is None:
+            return
+        of.cost_usd += usd
         if ending is _OK:
             of.ok += 1
         else:
@@ -302,9 +308,14 @@ class Metrics:
             of.tpot_ratio.add(tpot_s / sent.tpot.median_s)
             of.judge(_TPOT, within=tpot_s <= sent.tpot.high_s(self._deviations))
 
-    def _of_endpoint(self, name: str) -> _OfEndpoint:
+    def _is_left(self, endpoint: str) -> bool:
+        """Whether no reload has taken it out. What was under way there then may end for minutes."""
+        return self._left is None or endpoint in self._left
+
+    def _of_endpoint(self, name: str) -> _OfEndpoint | None:
+        """None of one that is gone."""
         found = self._endpoints.get(name)
-        if found is None:
+        if found is None and self._is_left(name):
             found = self._endpoints.setdefault(name if len(self._endpoints) < LABELS_MAX else OTHER, _OfEndpoint())
         return found
 
@@ -320,8 +331,10 @@ class Metrics:
         """The configuration was read again."""
         self._counters["reloads"].add((outcome,))
 
-    def forget(self, endpoints: Container[str]) -> None:
-        """Only these endpoints are left: what was counted of others would stay for ever, and fill the bound."""
+    def forget(self, endpoints: frozenset[str]) -> None:
+        """Only these endpoints are left: what was counted of others would stay for ever, and fill the bound. So would
+        what still ends there: until they are back, it is counted where no endpoint is named."""
+        self._left = endpoints
         named: list[dict[str, _OfEndpoint] | dict[str, int] | dict[str, Histogram]] = [
             self._endpoints,
             self._kv_ship.by_label,
@@ -354,8 +367,10 @@ class Metrics:
 
     def spent_besides(self, endpoint: str, usd: float) -> None:
         """What is no attempt's cost this much: a question of the gateway's own, a KV cache carried away from there."""
-        self._of_endpoint(endpoint).cost_usd += usd
         self._spent_usd += usd
+        of = self._of_endpoint(endpoint)
+        if of is not None:
+            of.cost_usd += usd
 
     def crashed(self) -> None:
         """A request met a bug of ours."""

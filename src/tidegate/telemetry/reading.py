@@ -8,7 +8,7 @@ import msgspec
 
 from tidegate.core.model import JOURNAL_VERSION, Line, Request
 from tidegate.telemetry.packing import DAMAGED, is_there, open_segment
-from tidegate.telemetry.segments import segments
+from tidegate.telemetry.segments import SegmentName, segments
 
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a snapshot with the learned state of some 10,000 endpoints
 
@@ -81,6 +81,21 @@ def segments_of(folder: Path) -> list[Path] | None:
         return segments(folder) if folder.is_dir() else None
     except OSError as error:
         raise unopened(folder, error) from None
+
+
+def beside(file: Path) -> tuple[list[Path], list[Path]]:
+    """The segments of its run that stand before it and after it, in order, as far as they are there."""
+    name = SegmentName.parse(file.name)
+    earlier, later = list[Path](), list[Path]()
+    try:
+        found = segments_of(file.parent) or ()
+    except JournalError:  # who may read a file may not look into every folder
+        found = ()
+    for path in found:
+        other = SegmentName.parse(path.name)
+        if name is not None and other is not None and other.run == name.run and other != name:
+            (earlier if other < name else later).append(path)
+    return earlier, later
 
 
 def read_if_there(path: Path) -> Iterator[Line]:
