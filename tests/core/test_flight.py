@@ -62,6 +62,25 @@ def test_where_every_step_was_passed_over_it_is_decided_again_and_where_one_has_
     assert flight.passed_over("b", 1.0) == [GiveUp(committed=False)]
 
 
+def test_where_all_found_fault_with_what_is_asked_it_is_decided_again_and_not_for_ever() -> None:
+    flight = airborne(A, B)
+    flight.failed("a", 1.0, at_fault=True)
+    assert flight.failed("b", 2.0, at_fault=True) == [Again()]
+    assert flight.start((A, B), 3.0)[0] == Call(endpoint="a")
+    flight.failed("a", 4.0)
+    assert flight.failed("b", 5.0, at_fault=True) == [GiveUp(committed=False)]
+
+
+def test_who_is_found_fault_with_again_and_again_is_given_up() -> None:
+    flight, plans = Flight(), 0
+    while plans < 2 * ATTEMPTS_MAX:
+        flight.start((A,), float(plans))
+        plans += 1
+        if flight.failed("a", float(plans), at_fault=True) == [GiveUp(committed=False)]:
+            break
+    assert plans == ATTEMPTS_MAX
+
+
 def test_who_is_full_is_waited_for_where_every_step_before_was_passed_over() -> None:
     flight = airborne(A, Wait(endpoint="b", until_s=9.0))
     assert flight.passed_over("a", 0.0) == [Hold(until_s=9.0)]

@@ -7,7 +7,7 @@ from tests import make
 from tests.properties.storm import Storm
 from tests.sim.days import Stage
 from tidegate.core import rows as fold
-from tidegate.core.health import CONTEXT_EXCEEDED, UNBILLED
+from tidegate.core.health import CONTEXT_EXCEEDED, GONE, UNBILLED
 from tidegate.core.hindsight import Hindsight
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -553,6 +553,7 @@ def test_a_window_that_is_full_in_mid_answer_is_paid_for_what_has_come_and_befor
         (Ending.OK, "client_error", False),
         (Ending.CANCELLED, "no_descriptor", False),
         (Ending.CANCELLED, "ledger", False),
+        (Ending.CANCELLED, GONE, False),
         (Ending.CANCELLED, "output_too_long", True),
     ],
 )

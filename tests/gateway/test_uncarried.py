@@ -12,8 +12,10 @@ from tests.gateway.dialects import SPEECHES
 from tests.gateway.harness import SURE, House, Place, chat, house, local, remote
 from tests.http.harness import eventually
 from tidegate.core.flight import ATTEMPTS_MAX
-from tidegate.core.model import Decision
+from tidegate.core.model import Decision, replace
+from tidegate.core.rows import Came, Rows
 from tidegate.engines.fake import Fault, Script
+from tidegate.sim.observed import observe
 
 WORDS = "w1 w2 w3 w4 "
 
@@ -159,6 +161,13 @@ def narrowed(home: House) -> bool:
     return any(one.rulings for one in home.gateway.router.state.held.values())
 
 
+def outcomes(home: House) -> set[str]:
+    """What came of requests, by the journal."""
+    rows = Rows()
+    ended = [row for line in home.journal() for row in rows.feed(line)]
+    return {row.outcome for row in (*ended, *rows.rest()) if row.outcome is not Came.UNKNOWN}
+
+
 def turns(home: House) -> int:
     """How often anything was decided."""
     return sum(isinstance(line.fact, Decision) for line in home.journal())
@@ -253,17 +262,68 @@ async def test_and_waits_no_longer_than_anybody_may(tmp_path: Path, why: str) ->
     assert ("`logit_bias`" if fields else "maximum context length") in answer.error["message"]
 
 
+@cannot
 @pytest.mark.parametrize(("vendors", "retry"), [(3, "0"), (2, "0"), (1, "2")])
-async def test_who_was_not_in_a_plan_of_which_nothing_could_be_sent_serves(
-    tmp_path: Path, vendors: int, retry: str
+async def test_who_was_not_in_a_plan_of_which_nobody_takes_it_serves(
+    tmp_path: Path, why: str, vendors: int, retry: str
 ) -> None:
-    places: dict[str, Any] = {f"cloud{n}": remote(engine="anthropic", prior=IN_TIME) for n in range(vendors)}
+    fields, cloud, asked = CANNOT[why]
+    places: dict[str, Any] = {f"cloud{n}": cloud for n in range(vendors)}
     headers = {"x_tidegate_slo_ttft_ms": "1000", "x_stainless_retry_count": retry}
     async with house(tmp_path, laptop=local(prior=LATE), **places) as home:
-        answer = await home.ask(chat(max_tokens=10, logit_bias={"1": 5}), **headers)
+        answer = await home.ask(chat(max_tokens=10, **fields), **headers)
         (line,) = home.log()
+        assert [len(home.engines[name].seen) for name in places] == [asked] * vendors
     assert (answer.status, answer.endpoint) == (200, "laptop")
-    assert (answer.header("x-tidegate-attempts"), line["attempts"]) == ("1", 1)
+    assert answer.header("x-tidegate-attempts") == str(line["attempts"]) == str(1 + vendors * asked)
+
+
+async def test_one_who_cannot_say_it_and_one_who_finds_it_too_long_leave_it_to_ours(tmp_path: Path) -> None:
+    places: dict[str, Any] = {
+        "laptop": local(prior=LATE),
+        "cloud": CANNOT["uncarried"][1],
+        "other": CANNOT["too_long"][1],
+    }
+    async with house(tmp_path, **places) as home:
+        answer = await home.ask(chat(max_tokens=10, logit_bias={"1": 5}), x_tidegate_slo_ttft_ms="1000")
+    assert (answer.status, answer.endpoint) == (200, "laptop")
+
+
+async def test_what_could_not_be_sent_to_one_and_not_be_paid_for_at_another_may_be_asked_again(tmp_path: Path) -> None:
+    free, dear = ({"usd_per_1m_input_tokens": usd, "usd_per_1m_output_tokens": usd} for usd in (0, 1000))
+    places: dict[str, Any] = {
+        "cloud": remote(engine="anthropic", prior=IN_TIME, price=free),
+        "other": remote(engine="openai", prior=IN_TIME, price=dear),
+    }
+    async with house(tmp_path, budget={"usd_per_day": 0.01}, **places) as home:
+        answer = await home.ask(chat(max_tokens=10, logit_bias={"1": 5}))
+        (line,) = home.log()
+        assert outcomes(home) == {line["outcome"]} == {"refused"}
+    assert (answer.status, answer.error["code"]) == (429, "insufficient_quota")
+    assert "`logit_bias`" in answer.error["message"]
+
+
+async def test_what_is_drained_may_be_asked_again_whatever_others_find_too_long(tmp_path: Path) -> None:
+    async with late(tmp_path, CANNOT["too_long"][1]) as (home, _):
+        asking = asyncio.create_task(home.ask(chat(max_tokens=10), x_tidegate_slo_ttft_ms="1000"))
+        await eventually(lambda: home.gateway.router.held == 1)
+        overrides = replace(home.gateway.router.overrides, drained=("laptop",))
+        home.gateway.dispatch.tell(overrides, home.gateway.clock.now_s())
+        answer = await asking
+        (line,) = home.log()
+        assert outcomes(home) == {line["outcome"]} == {"refused"}
+    assert (answer.status, answer.header("x-tidegate-why")) == (503, "drained")
+
+
+async def test_what_one_finds_too_long_and_ours_is_too_small_for_is_refused_for_that(tmp_path: Path) -> None:
+    places: dict[str, Any] = {"laptop": local(context_tokens=128, prior=LATE), "cloud": CANNOT["too_long"][1]}
+    async with house(tmp_path, **places) as home:
+        answer = await home.ask(chat(max_tokens=200))
+        (line,) = home.log()
+        assert outcomes(home) == {line["outcome"]} == {"refused"}
+        (one,) = observe(home.journal()).asked
+        assert one.outcome.refused_for_ever
+    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
 
 
 async def test_where_who_was_not_in_the_plan_may_not_serve_the_refusal_names_the_field(tmp_path: Path) -> None:

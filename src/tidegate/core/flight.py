@@ -12,7 +12,7 @@
 ```
 
 An attempt at a prompt alone commits nothing: once its KV cache is where it is to be, it is decided again. So it is
-where nothing of a plan could be sent.
+where nobody of a plan would serve what is asked.
 """
 
 from enum import Enum, StrEnum
@@ -90,7 +90,8 @@ class Decide(Record, frozen=True, kw_only=True):
 
 
 class Again(Record, frozen=True, kw_only=True):
-    """Every step of the plan was passed over: decide again, knowing that."""
+    """To none of the plan's steps could it be sent, or those that were asked found fault with it: decide again,
+    knowing that."""
 
 
 class Finish(Record, frozen=True, kw_only=True):
@@ -158,7 +159,7 @@ class Flight:
         self.state = State.PLANNED
         self.winner = ""
         self.attempts = 0
-        self._before = 0  # attempts of the plans before this one
+        self._before = 0  # attempts of the plans before this one, and those that found fault with what is asked
 
     def start(self, plan: tuple[Step, ...], now_s: float) -> list[Action]:
         """Follow this plan. Called again with a new plan after a hold, and for the rest of an answer."""
@@ -216,20 +217,31 @@ class Flight:
         self.state = State.LANDED
         return [Finish(endpoint=endpoint)]
 
-    def failed(self, endpoint: str, now_s: float, *, may_resume: bool = False, fetching: bool = False) -> list[Action]:
+    def failed(
+        self,
+        endpoint: str,
+        now_s: float,
+        *,
+        may_resume: bool = False,
+        fetching: bool = False,
+        at_fault: bool = False,
+    ) -> list[Action]:
         """An attempt ended without its answer. `may_resume`: somebody could be asked for the rest of what has come.
         `fetching`: it was to fetch the KV cache of its prompt, or to have it sent: without that, whoever does best with
-        the whole may well succeed, also who has just computed the prompt."""
+        the whole may well succeed, also who has just computed the prompt. `at_fault`: it found fault with what is
+        asked, as an endpoint does that cannot be sent it."""
         if endpoint not in self._open:
             return []
         self._close(endpoint)
+        if at_fault:
+            self._before += 1
         if self.state is State.RELAYING:
             if not self._buffered:
                 return self._resume(may_resume=may_resume)
             self.state, self.winner = State.CALLING, ""
         if self._open:
             return self._timer()
-        return self._decide(endpoint) if fetching else self._call_next(now_s)
+        return self._decide(endpoint) if fetching else self._go_on(now_s)
 
     def passed_over(self, endpoint: str, now_s: float, *, fetching: bool = False) -> list[Action]:
         """Nothing was sent there, which is no attempt. `fetching`: see `failed`."""
@@ -239,12 +251,7 @@ class Flight:
         self.attempts -= 1
         if self._open:
             return self._timer()
-        if fetching:
-            return self._decide(endpoint)
-        if self._next == len(self._plan) and self.attempts == self._before:
-            self.state = State.PLANNED
-            return [Again()]
-        return self._call_next(now_s)
+        return self._decide(endpoint) if fetching else self._go_on(now_s)
 
     @property
     def open(self) -> list[str]:
@@ -345,6 +352,13 @@ class Flight:
 
     def _watch(self) -> list[Action]:
         return [] if self._stall_s == inf else [Timer(at_s=self._watched_s + self._stall_s)]
+
+    def _go_on(self, now_s: float) -> list[Action]:
+        """The next step; behind the last, whoever was not in the plan, where it met nobody who would serve this."""
+        if self._next == len(self._plan) and self.attempts == self._before and self.attempts < ATTEMPTS_MAX:
+            self.state = State.PLANNED
+            return [Again()]
+        return self._call_next(now_s)
 
     def _call_next(self, now_s: float) -> list[Action]:
         if self._next == len(self._plan):

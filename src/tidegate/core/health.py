@@ -22,7 +22,7 @@ CLIENT_ERROR: Final = "client_error"
 # What a gateway and a simulated world say of a refusal that is for a quota of ours, however busy it is.
 QUOTA: Final = frozenset({"status_429", "rate_limited"})
 # Causes for which nobody sends a bill: it was not accepted, never arrived, or was never sent.
-UNBILLED: Final = frozenset({CLIENT_ERROR, "connect_timeout", "no_descriptor", "ledger"})
+UNBILLED: Final = frozenset({CLIENT_ERROR, GONE, "connect_timeout", "no_descriptor", "ledger"})
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX: Final = 3600.0
 # First content that is there within a quarter of a second strains no promise; and when hundreds come at once, the loop

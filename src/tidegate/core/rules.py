@@ -182,6 +182,8 @@ _CLOSENESS: Final[tuple[Why, ...]] = (
     # Last: it would be served, were the conversation allowed to move.
     Why.SESSION_ELSEWHERE,
 )
+LASTING: Final = frozenset(_CLOSENESS[: _CLOSENESS.index(Why.OVER_BUDGET)])
+"""Reasons that lie in the request as it stands, whoever waits."""
 PASSING: Final = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY, Why.MEMORY_TAKEN))
 """What is, and not what may be: reasons that pass by themselves, or that operators take back."""
 

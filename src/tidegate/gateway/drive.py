@@ -11,7 +11,7 @@ from tidegate.core.health import OF_THE_REQUEST
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.network import UPLOAD_S_LEAST
 from tidegate.core.resume import narrowed
-from tidegate.core.rules import budget_usd_bound, excluded_ever, tokens_needed_least
+from tidegate.core.rules import LASTING, budget_usd_bound, excluded_ever, tokens_needed_least
 from tidegate.core.why import Why
 from tidegate.engines.base import UNCARRIED, Failure, Outgoing, in_our_form
 from tidegate.gateway.account import Account
@@ -364,7 +364,13 @@ class Drive:
             self._abandon(now_s, Ending.CANCELLED)
             self._fail(committed=self._exchange.started, now_s=now_s)
         else:
-            actions = self._flight.failed(attempt.endpoint, now_s, may_resume=may_resume, fetching=fetching)
+            actions = self._flight.failed(
+                attempt.endpoint,
+                now_s,
+                may_resume=may_resume,
+                fetching=fetching,
+                at_fault=itself and self.request.failover,
+            )
             self._act(actions, now_s)
 
     def _is_translated(self, attempt: Attempt) -> bool:
@@ -764,9 +770,10 @@ class Drive:
             self._answer_error(last_word(UNRECORDED, 0), now_s, outcome="refused", code=UNRECORDED.code)
             return
         barred = self._failure if self._barred else None
-        if barred is not None and decision.retry_after_s is None:
+        if barred is not None and decision.why in LASTING:
             # To nobody else it may ever go: what is in its way is why it could not be sent.
-            self._fail(committed=False, now_s=now_s)
+            reply = last_word(barred, self._flight.attempts)
+            self._answer_error(reply, now_s, outcome="refused", code=None if barred.final else barred.code)
             return
         windows = self._too_small() if decision.why is Why.CONTEXT_TOO_LONG else ()
         reply = refusal(narrowed(self.request, None), decision, windows)
