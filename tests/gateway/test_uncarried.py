@@ -326,6 +326,18 @@ async def test_what_one_finds_too_long_and_ours_is_too_small_for_is_refused_for_
     assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
 
 
+async def test_a_conversation_that_grew_too_long_where_it_goes_on_is_told_that_and_not_where_it_may_not_go(
+    tmp_path: Path,
+) -> None:
+    headers = {"x_tidegate_session": "one", "x_tidegate_slo_ttft_ms": "1000"}
+    places: dict[str, Any] = {"laptop": local(prior=LATE), "cloud": remote(engine="openai", prior=IN_TIME)}
+    async with house(tmp_path, **places) as home:
+        assert (await home.ask(chat(max_tokens=10), **headers)).endpoint == "cloud"
+        home.engines["cloud"].script = TOO_LONG
+        answer = await home.ask(chat(max_tokens=10), **headers)
+    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+
+
 async def test_where_who_was_not_in_the_plan_may_not_serve_the_refusal_names_the_field(tmp_path: Path) -> None:
     places: dict[str, Any] = {"laptop": local(context_tokens=128, prior=LATE), "cloud": remote(engine="anthropic")}
     async with house(tmp_path, **places) as home:

@@ -182,8 +182,10 @@ _CLOSENESS: Final[tuple[Why, ...]] = (
     # Last: it would be served, were the conversation allowed to move.
     Why.SESSION_ELSEWHERE,
 )
-LASTING: Final = frozenset(_CLOSENESS[: _CLOSENESS.index(Why.OVER_BUDGET)])
-"""Reasons that lie in the request as it stands, whoever waits."""
+LASTING: Final = frozenset(
+    (*_CLOSENESS[: _CLOSENESS.index(Why.OVER_BUDGET)], Why.PINNED_ELSEWHERE, Why.SESSION_ELSEWHERE)
+)
+"""Reasons for which nobody else will ever serve a request as it stands, whoever waits."""
 PASSING: Final = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY, Why.MEMORY_TAKEN))
 """What is, and not what may be: reasons that pass by themselves, or that operators take back."""
 
