@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from tests.courier.harness import Pair, pair
 from tests.gateway.fetching import TEXT, breaker, facts, prior
@@ -186,26 +187,22 @@ async def test_who_has_waited_for_what_is_put_into_its_slot_has_it_afterwards(tm
         assert slots.take((2,)) is slot
 
 
-async def test_where_nothing_can_be_put_into_a_slot_its_request_goes_on_and_leaves_it(tmp_path: Path) -> None:
+async def stop(home: Pair) -> None:
+    """The laptop's engine is there no more."""
+    await home.engines["b"].stop()
+
+
+@pytest.mark.parametrize(("happens", "told"), [(stop, None), (expire, GONE)])
+async def test_where_nothing_can_be_put_into_a_slot_it_is_left_and_what_is_gone_is_told(
+    tmp_path: Path, happens: Callable[[Pair], Awaitable[None]], told: Failure | None
+) -> None:
     async with pair(tmp_path) as home, between(home) as couriers:
         shipping, slots, went_on = await come(home, couriers), Slots(1), a_failure()
-        await home.engines["b"].stop()
+        await happens(home)
         slot = slots.take((1,), keep=True)
         assert slot is not None
         assert shipping.restore("laptop", slot, went_on.set_result)
-        assert await went_on is None
-        slot.leave()
-        assert slots.take((2,)) is slot
-
-
-async def test_where_what_has_come_is_gone_that_is_told_and_its_slot_is_left(tmp_path: Path) -> None:
-    async with pair(tmp_path) as home, between(home) as couriers:
-        shipping, slots, went_on = await come(home, couriers), Slots(1), a_failure()
-        await expire(home)
-        slot = slots.take((1,), keep=True)
-        assert slot is not None
-        assert shipping.restore("laptop", slot, went_on.set_result)
-        assert await went_on is GONE
+        assert await went_on is told
         slot.leave()
         assert slots.take((2,)) is slot
 

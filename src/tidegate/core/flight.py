@@ -128,7 +128,6 @@ class Flight:
     """
 
     __slots__ = (
-        "_before",
         "_buffered",
         "_committed",
         "_deadlines",
@@ -137,6 +136,7 @@ class Flight:
         "_plan",
         "_resumes",
         "_stall_s",
+        "_uncounted",
         "_watched_s",
         "attempts",
         "state",
@@ -159,10 +159,12 @@ class Flight:
         self.state = State.PLANNED
         self.winner = ""
         self.attempts = 0
-        self._before = 0  # attempts of the plans before this one, and those that found fault with what is asked
+        # Attempts that say nothing of who was not in the plan: those before it, and of who found fault with the request.
+        self._uncounted = 0
 
     def start(self, plan: tuple[Step, ...], now_s: float) -> list[Action]:
-        """Follow this plan. Called again with a new plan after a hold, and for the rest of an answer."""
+        """Follow this plan. Called again with a new plan after a hold, for the rest of an answer, and
+        after `Decide` and `Again`."""
         assert self.state in (State.PLANNED, State.HELD), "a plan is followed once"
         assert plan, "an empty plan is a refusal, which has no flight"
         first = plan[0]
@@ -170,7 +172,7 @@ class Flight:
             self.state = State.HELD
             return [Hold(until_s=first.until_s)]
         assert len({step.endpoint for step in plan}) == len(plan), "an attempt is known by its endpoint"
-        self._plan, self._next, self._before = plan, 0, self.attempts
+        self._plan, self._next, self._uncounted = plan, 0, self.attempts
         self.state = State.CALLING
         return self._call_next(now_s)
 
@@ -234,7 +236,7 @@ class Flight:
             return []
         self._close(endpoint)
         if at_fault:
-            self._before += 1
+            self._uncounted += 1
         if self.state is State.RELAYING:
             if not self._buffered:
                 return self._resume(may_resume=may_resume)
@@ -355,7 +357,7 @@ class Flight:
 
     def _go_on(self, now_s: float) -> list[Action]:
         """The next step; behind the last, whoever was not in the plan, where it met nobody who would serve this."""
-        if self._next == len(self._plan) and self.attempts == self._before and self.attempts < ATTEMPTS_MAX:
+        if self._next == len(self._plan) and self.attempts == self._uncounted and self.attempts < ATTEMPTS_MAX:
             self.state = State.PLANNED
             return [Again()]
         return self._call_next(now_s)

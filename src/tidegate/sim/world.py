@@ -35,7 +35,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import UPLOAD_S_LEAST, UPLOAD_S_SURE
-from tidegate.core.promise import judged, was_kept
+from tidegate.core.promise import is_left, judged, was_kept
 from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
@@ -516,10 +516,6 @@ class World:
             drive.unpaid = False
         e2e_s = self.loop.now_s - attempt.sent_s
         known = ending is Ending.OK
-        left = ending is Ending.CANCELLED and not cause
-        if attempt.seen_s is not None and not (known or left or attempt.target or drive.came.request.stream):
-            # Of an answer in one piece nobody was shown anything: another one's content is the first.
-            drive.first_s = None
         endpoint = self.endpoints[name]
         usd = 0.0
         seen = known or attempt.seen_s is not None
@@ -534,23 +530,25 @@ class World:
         drive.usd += usd
         self.usd[name] += usd
         self.in_flight[name] -= 1
-        self._tell(
-            Ended(
-                request_id=job.request.id,
-                endpoint=name,
-                ending=ending,
-                e2e_s=e2e_s,
-                ttft_s=None if attempt.seen_s is None else attempt.seen_s - attempt.sent_s,
-                prompt_tokens=job.prompt_tokens if known else None,
-                cached_tokens=attempt.cached_tokens if known else None,
-                # Of one that was given up, as much as has come.
-                output_tokens=(attempt.output_tokens if known else attempt.came_tokens) if seen else None,
-                retry_after_s=retry_after_s,
-                cause=cause,
-                predicted_ttft_s=attempt.predicted_s,
-                predicted_ttft_s_high=attempt.predicted_s_high,
-            )
+        fact = Ended(
+            request_id=job.request.id,
+            endpoint=name,
+            ending=ending,
+            e2e_s=e2e_s,
+            ttft_s=None if attempt.seen_s is None else attempt.seen_s - attempt.sent_s,
+            prompt_tokens=job.prompt_tokens if known else None,
+            cached_tokens=attempt.cached_tokens if known else None,
+            # Of one that was given up, as much as has come.
+            output_tokens=(attempt.output_tokens if known else attempt.came_tokens) if seen else None,
+            retry_after_s=retry_after_s,
+            cause=cause,
+            predicted_ttft_s=attempt.predicted_s,
+            predicted_ttft_s_high=attempt.predicted_s_high,
         )
+        if attempt.seen_s is not None and not (known or is_left(fact) or attempt.target or drive.came.request.stream):
+            # Of an answer in one piece nobody was shown anything: another one's content is the first.
+            drive.first_s = None
+        self._tell(fact)
         self._looks.again(name)
         self._balanced(name)
 
