@@ -159,7 +159,7 @@ class Flight:
         self.state = State.PLANNED
         self.winner = ""
         self.attempts = 0
-        # Attempts that say nothing of who was not in the plan: those before it, and of who found fault with the request.
+        # Attempts that tell nothing of whoever was not in the plan: those before it, and whose endpoint found fault.
         self._uncounted = 0
 
     def start(self, plan: tuple[Step, ...], now_s: float) -> list[Action]:
