@@ -242,9 +242,10 @@ def test_what_was_sent_and_ended_is_counted_where_it_was() -> None:
     assert (far.attempts, far.hedges, far.output_tokens, far.in_flight.total_s(60.0)) == (1, 1, 4, 2.0)
 
 
-def test_a_request_whose_rest_is_asked_for_has_arrived_once() -> None:
+@pytest.mark.parametrize("again", [{"said_tokens": 5}, {"budget_usd": 0.5}, {"shipped": "own>far"}])
+def test_a_request_that_is_asked_for_anew_has_arrived_once(again: dict[str, object]) -> None:
     tally, request = Tally(("own",), 0.0, 60.0), core.request("r")
-    for at_s, fact in ((1.0, request), (2.0, replace(request, said_tokens=5)), (61.0, core.request("s"))):
+    for at_s, fact in ((1.0, request), (2.0, replace(request, **again)), (61.0, core.request("s"))):
         tally.line(Line(at_s=at_s, fact=fact))
     assert tally.arrivals == [1, 1]
 

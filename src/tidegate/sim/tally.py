@@ -67,13 +67,16 @@ class Tally:
         self.endpoints = {name: EndpointTally(start_s, bin_s) for name in endpoints}
         self.held = Level(start_s, bin_s)
         self.arrivals: list[int] = []
+        self._came: set[str] = set()
         self._held: set[str] = set()
 
     def line(self, line: Line) -> None:
         """One line of the journal."""
         fact, now_s = line.fact, line.at_s
         match fact:
-            case Request(said_tokens=0, shipped=""):
+            case Request() if fact.id not in self._came:
+                # What is asked anew, with another budget or for the rest of an answer, has arrived already.
+                self._came.add(fact.id)
                 index = int((now_s - self.start_s) // self.bin_s)
                 self.arrivals += [0] * (index + 1 - len(self.arrivals))
                 self.arrivals[index] += 1
