@@ -1,5 +1,6 @@
 """A budget that is to last: what its dollars are worth, whom that keeps from spending them, and when it is found."""
 
+from collections.abc import Sequence
 from math import sin, tau
 
 import msgspec
@@ -7,12 +8,13 @@ import pytest
 
 from tests import make
 from tidegate.core.budget import BUDGETS_MAX, DAY_S, HOUR_S, PRICE_MAX, Budgets, Spending, fault, fresh
-from tidegate.core.model import Decision, Drawn, Held, Request, Run, Wait, replace
+from tidegate.core.model import Decision, Drawn, Endpoint, Held, Request, Run, Wait, replace
 from tidegate.core.replay import explained
 from tidegate.core.revive import fault as fault_of
 from tidegate.core.revive import reconfigured, revived
 from tidegate.core.router import Router
 from tidegate.core.state import State
+from tidegate.core.why import Why
 
 MINUTE_S = 60.0
 
@@ -27,9 +29,11 @@ def wanted_usd(at_s: float) -> float:
     return 20.0 / 1440.0 * (1.0 + 0.9 * sin(tau * (at_s / DAY_S - 0.5)))
 
 
-def live(days: int, reaction: float, usd: float = 10.0) -> list[tuple[float, list[float]]]:
+def live(
+    days: int, reaction: float, usd: float = 10.0, rigid_usd: Sequence[float] = ()
+) -> list[tuple[float, list[float]]]:
     """What each day spends of its budget, and its prices, where twice the budget is wanted, and the price `1 + p` lets
-    of it `(1 + p) ** -reaction`."""
+    of it `(1 + p) ** -reaction`. So much more of each day, `rigid_usd`, is spent whatever the price."""
     by_name: dict[str, Spending] = {}
     budgets, found = Budgets(by_name), []
     for day in range(days):
@@ -41,7 +45,8 @@ def live(days: int, reaction: float, usd: float = 10.0) -> list[tuple[float, lis
             if budgets.is_news(fact, at_s):
                 budgets.drawn(fact, at_s)
             prices.append(budgets.price("day"))
-            spent_usd = min(usd, spent_usd + wanted_usd(at_s) * (1.0 + prices[-1]) ** -reaction)
+            rigid = rigid_usd[day] / 1440.0 if rigid_usd else 0.0
+            spent_usd = min(usd, spent_usd + rigid + wanted_usd(at_s) * (1.0 + prices[-1]) ** -reaction)
         found.append((spent_usd, prices))
     return found
 
@@ -59,6 +64,17 @@ def test_the_price_of_a_later_day_is_nearly_the_same_from_morning_to_evening(rea
     day = [1.0 + price for price in prices[120:1320]]
     assert min(day) > 0.75 * best
     assert max(day) < 1.3 * best
+
+
+def test_a_day_on_which_a_vendor_alone_could_serve_so_much_is_soon_forgotten() -> None:
+    """What is bought at any price says little of what dollars are worth."""
+    days = live(6, 1.0, rigid_usd=(2.0, 2.0, 15.0, 2.0, 2.0, 2.0))
+    assert days[2][1][-1] == PRICE_MAX
+    usual = 1.0 + days[1][1][720]
+    for _, prices in days[4:]:
+        day = [1.0 + price for price in prices[360:1080]]
+        assert min(day) > 0.6 * usual
+        assert max(day) < 1.6 * usual
 
 
 def test_nothing_is_left_for_no_one_where_the_budget_lasts_anyway() -> None:
@@ -123,6 +139,33 @@ def test_what_gains_less_than_its_dollars_are_worth_stays_here() -> None:
     assert first(router(20.0).decide(asked(), 0.0)) == "laptop"
     assert first(router(20.0).decide(asked(worth_usd=0.1), 0.0)) == "cloud"
     assert first(router(20.0).decide(asked(budgets=()), 0.0)) == "cloud"
+
+
+def vendors(price: float, *cheaper: Endpoint) -> Router:
+    """An engine of ours that costs what it runs, and dearer vendors of whom each keeps the promise, too."""
+    own = make.endpoint("laptop", usd_per_s=0.001, prior=replace(make.LOCAL_PRIOR, sigma=0.05))
+    return Router((own, *(cheaper or (make.endpoint("cloud", local=False),))), make.policy(), priced(price))
+
+
+@pytest.mark.parametrize("failover", [True, False])
+def test_the_price_of_a_budget_is_the_reason_where_it_turns_the_choice(failover: bool) -> None:
+    request = asked(worth_usd=0.01, failover=failover)
+    free, dear = (vendors(price).decide(request, 0.0) for price in (0.0, 9.0))
+    assert (first(free), free.why) == ("cloud", Why.CHEAPEST_ON_TIME)
+    assert (first(dear), dear.why) == ("laptop", Why.BUDGET_DECIDES)
+    # Of whom it leaves first anyway, it is not.
+    alone = Router((make.endpoint("cloud", local=False),), make.policy(), priced(9.0))
+    assert alone.decide(request, 0.0).why is Why.ONLY_ENDPOINT
+    slow = router(20.0).decide(asked(worth_usd=0.1), 0.0)
+    assert (first(slow), slow.why) == ("cloud", Why.WORTH_THE_PRICE)
+
+
+def test_the_price_of_a_budget_is_the_reason_too_where_its_dollars_left_nothing_to_predict() -> None:
+    """Who is tried once has nothing predicted of a vendor that, so priced, is worth less than what is here."""
+    once = asked(failover=False)
+    free, dear = (router(price).decide(once, 0.0) for price in (0.0, 20.0))
+    assert (first(free), free.why) == ("cloud", Why.WORTH_THE_PRICE)
+    assert (first(dear), dear.why) == ("laptop", Why.BUDGET_DECIDES)
 
 
 def test_prices_of_the_budgets_of_a_request_add_up() -> None:

@@ -44,6 +44,12 @@ def test_a_prompt_that_no_longer_fits_goes_elsewhere_and_one_that_fits_nowhere_i
     assert (refused.at, refused.goes_to) == (flip.at, "")
 
 
+def test_several_prompts_that_fit_nowhere_are_refused_beyond_a_window_each() -> None:
+    asked = request(prompts=20, completions=20, output_tokens_max=96, prompt_tokens=4_000, slo=Slo())
+    flip = found(router(LAPTOP), asked)[Axis.PROMPT_TOKENS, "", True]
+    assert (flip.at, flip.goes_to) == (20 * 4_000 + 1, "")
+
+
 def test_with_more_in_flight_it_waits_or_goes_elsewhere() -> None:
     known, asked = router(), request()
     flip = found(known, asked)[Axis.IN_FLIGHT, "laptop", True]

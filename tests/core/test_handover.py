@@ -5,6 +5,7 @@ import pytest
 
 from tests import make
 from tidegate.core.base import asked
+from tidegate.core.explore import UNUSED_S
 from tidegate.core.handover import CACHED_LEAST, HandoverModel, combined
 from tidegate.core.health import GONE
 from tidegate.core.model import (
@@ -19,6 +20,7 @@ from tidegate.core.model import (
     Request,
     Run,
     Shipped,
+    Slo,
     Wait,
     replace,
 )
@@ -265,6 +267,20 @@ def test_who_may_be_tried_once_is_not_handed_over(changes: dict[str, object]) ->
     router = pair()
     assert not any(isinstance(step, Prefill) for step in router.decide(long(**changes), 0.0).plan)
     assert not router.prefills(long(**changes), 0.0)
+
+
+@pytest.mark.parametrize(("explore_share", "alone_s"), [(0.0, 2.0 * UNUSED_S), (0.1, 0.5 * UNUSED_S)])
+def test_where_a_handover_is_best_nobody_else_is_tried_first(explore_share: float, alone_s: float) -> None:
+    """After another one no prompt is computed away: the handover could not follow, and save the promise."""
+    router = Router(pair().endpoints, make.policy(explore_share=explore_share))
+    router.state.hedging.left_usd = 1.0
+    router.observe(make.started(make.request("before"), "laptop"), 0.0)
+    router.observe(make.ended("before", "laptop"), 1.0)
+    at_s = 1.0 + alone_s
+    for number in range(50):
+        decision = router.decide(long(id=f"r{number}", arrived_s=at_s, slo=Slo(ttft_s=18.0)), at_s)
+        assert isinstance(decision.plan[0], Prefill)
+        assert decision.propensity == 1.0
 
 
 def test_what_has_come_starts_at_home_at_once() -> None:

@@ -90,6 +90,18 @@ def test_what_it_needs_at_least_has_nothing_in_it_that_may_never_come() -> None:
     assert memory.kv_tokens_needed_least(asked) == 1_003
 
 
+def test_several_prompts_take_all_of_the_memory_that_there_is_and_need_that_of_one() -> None:
+    several = make.request(prompt_tokens=40 * 9_000, prompts=40, completions=40, output_tokens_max=1)
+    assert memory.kv_tokens_needed_least(several) == 9_001
+    router = told()
+    assert isinstance(router.decide(several, 0.0).plan[0], Run)
+    longer = replace(several, prompt_tokens=40 * KV_TOKENS)
+    assert router.decide(longer, 0.0).why is Why.MEMORY_TOO_SMALL
+    # Beside others they would wait in the engine, and wait here.
+    send(router, make.request(prompt_tokens=10), 1.0)
+    assert isinstance(router.decide(several, 2.0).plan[0], Wait)
+
+
 # --- what there is --------------------------------------------------------------------------------------------------
 
 
@@ -272,7 +284,7 @@ def test_our_own_engine_gets_no_more_than_it_has_slots() -> None:
     assert isinstance(router.decide(make.request(), 1.0).plan[0], Run)
     send(router, make.request(), 1.0)
     decision = router.decide(make.request(), 2.0)
-    assert (decision.why, router.endpoint("box").room) == (Why.WAITS_FOR_SLOT, 0)
+    assert (decision.why, router.endpoint("box").room) == (Why.WAITS_FOR_ANY, 0)
 
 
 def test_more_slots_than_its_concurrency_change_nothing_nor_do_those_of_others() -> None:
@@ -287,7 +299,7 @@ def test_what_does_not_fit_beside_what_runs_is_held_until_that_has_ended() -> No
     router = told()
     first, second = send(router, big("a"), 0.0), big("b", arrived_s=1.0)
     decision = router.decide(second, 1.0)
-    assert (decision.why, decision.plan[0].endpoint) == (Why.WAITS_FOR_SLOT, "box")
+    assert (decision.why, decision.plan[0].endpoint) == (Why.WAITS_FOR_ANY, "box")
     router.observe(Held(request=second), 1.0)
     assert router.due(1.5) == []
     router.observe(make.ended(first.id, "box"), 4.0)
@@ -303,7 +315,7 @@ def test_what_is_small_goes_on_beside_it_until_something_large_waits() -> None:
     waiting = big("b", arrived_s=1.0)
     router.observe(Held(request=waiting), 1.0)
     # Its promise has to be kept sooner than that of what comes after it.
-    assert router.decide(replace(small, arrived_s=2.0), 2.0).why is Why.WAITS_FOR_SLOT
+    assert router.decide(replace(small, arrived_s=2.0), 2.0).why is Why.WAITS_FOR_ANY
 
 
 def test_what_does_not_fit_now_goes_elsewhere_where_that_keeps_its_promise() -> None:

@@ -47,18 +47,18 @@ def test_the_more_are_late_the_later_it_is_over() -> None:
 
 def test_who_can_only_be_late_waits_where_the_engine_has_time_for_it() -> None:
     router, now_s = overloaded(late=4, hours=0.0)
-    assert next_one(router, now_s).why is Why.WAITS_FOR_SLOT
+    assert next_one(router, now_s).why is Why.WAITS_FOR_ANY
 
 
 def test_who_can_be_in_time_waits_where_few_are_late() -> None:
     router, now_s = overloaded(late=16)
-    assert router.decide(make.request(arrived_s=now_s), now_s).why is Why.WAITS_FOR_SLOT
+    assert router.decide(make.request(arrived_s=now_s), now_s).why is Why.WAITS_FOR_ANY
 
 
 def test_who_can_only_be_late_waits_where_another_is_merely_full() -> None:
     router, now_s = overloaded(4, make.endpoint("cloud", local=False, concurrency=1))
     router.observe(make.started(make.request(arrived_s=now_s), "cloud"), now_s)
-    assert next_one(router, now_s).why is Why.WAITS_FOR_SLOT
+    assert next_one(router, now_s).why is Why.WAITS_FOR_ANY
 
 
 def test_where_another_key_waits_as_well_a_share_is_kept_for_what_is_late() -> None:
@@ -91,7 +91,7 @@ def test_what_was_given_up_soon_leaves_the_engine_time_for_who_can_only_be_late(
         now_s += ANSWER_S
     router.observe(make.started(make.request(arrived_s=now_s), "laptop"), now_s)
     router.observe(Held(request=make.request("late", arrived_s=now_s - 20.0)), now_s)
-    assert next_one(router, now_s).why is Why.WAITS_FOR_SLOT
+    assert next_one(router, now_s).why is Why.WAITS_FOR_ANY
 
 
 @pytest.mark.parametrize("ending", [Ending.OK, Ending.CANCELLED])

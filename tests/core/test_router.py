@@ -567,12 +567,12 @@ def test_what_can_only_be_late_is_refused_at_once_where_those_in_time_leave_it_n
     assert decision.retry_after_s is not None
     # What can still be in time is held as ever, and so is what was promised nothing.
     for patient in (make.request(arrived_s=now_s), make.request(arrived_s=now_s, slo=Slo())):
-        assert router.decide(patient, now_s).why is Why.WAITS_FOR_SLOT
+        assert router.decide(patient, now_s).why is Why.WAITS_FOR_ANY
 
 
 def test_what_can_only_be_late_is_held_while_there_is_time_for_it() -> None:
     router, now_s = saturated(busy_s=10.0)
-    assert router.decide(make.request(arrived_s=now_s, ttft_s=0.3), now_s).why is Why.WAITS_FOR_SLOT
+    assert router.decide(make.request(arrived_s=now_s, ttft_s=0.3), now_s).why is Why.WAITS_FOR_ANY
 
 
 def test_one_long_prompt_that_is_late_itself_is_no_reason_to_send_the_next_one_away_for_an_hour() -> None:
@@ -585,7 +585,7 @@ def test_one_long_prompt_that_is_late_itself_is_no_reason_to_send_the_next_one_a
     assert router.decide(first, 0.0).why is Why.ONLY_ENDPOINT
     router.observe(make.started(first, "laptop"), 0.0)
     # Its prompt takes a minute and a half, of which two seconds are left until the next one is taken.
-    assert router.decide(second, 1.0).why is Why.WAITS_FOR_SLOT
+    assert router.decide(second, 1.0).why is Why.WAITS_FOR_ANY
     router.observe(Held(request=second), 1.0)
     told = router.decide(third, 3.5)
     assert told.why is Why.TOO_LATE
@@ -640,6 +640,15 @@ def test_of_several_completions_each_has_to_fit_the_window_of_one_tier_alone() -
     assert found is not None
     assert found[1] == pytest.approx(1000 * 1e-6 + 150 * 4e-6), "all that was made is paid"
     assert router.alone_usd(three, 1000, 151, local=False, now_s=1.0) is None
+
+
+def test_of_several_prompts_each_has_to_fit_the_window_of_one_tier_alone() -> None:
+    router = make.router(make.endpoint("cloud", local=False, context_tokens=1050))
+    three = make.request(prompts=3, completions=3)
+    found = router.alone_usd(three, 3000, 150, local=False, now_s=1.0)
+    assert found is not None
+    assert found[1] == pytest.approx(3000 * 1e-6 + 150 * 4e-6), "all of them are paid"
+    assert router.alone_usd(three, 3001, 150, local=False, now_s=1.0) is None
 
 
 def test_running_an_engine_costs_what_a_request_is_predicted_to_take_there_with_the_tokens_that_it_had() -> None:

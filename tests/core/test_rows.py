@@ -242,6 +242,14 @@ def test_of_several_completions_each_has_to_fit_a_window_and_all_are_paid() -> N
         assert compared_usd(head, replace(R, completions=3)) == (None if usd is None else pytest.approx(usd))
 
 
+def test_of_several_prompts_each_has_to_fit_a_window_and_all_are_paid() -> None:
+    # Two hundred tokens of four prompts, with two at most of the answer to one.
+    for context_tokens, usd in ((52, 200 * 1e-6 + 5 * 4e-6), (51, None)):
+        head = header(endpoints=(LAPTOP, replace(CLOUD, context_tokens=context_tokens)))
+        several = replace(R, prompts=4, completions=4, output_tokens_max=2)
+        assert compared_usd(head, several) == (None if usd is None else pytest.approx(usd))
+
+
 def test_a_failure_that_is_made_good_elsewhere_is_one_row_with_both_attempts() -> None:
     (row,) = told(
         (100.0, R),
@@ -379,6 +387,34 @@ def test_who_leaves_while_he_is_held_behind_a_step_that_is_passed_over_has_left(
         (109.0, LATER),
     )
     assert (row.outcome, row.e2e_s, row.held_s) == (came, 3.5, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("cause", "came", "kept"),
+    [("client_error", Came.CLIENT_ERROR, None), ("over_budget", Came.REFUSED, None), ("", Came.FAILED, False)],
+)
+@pytest.mark.parametrize("waited", [False, True])
+def test_what_could_be_sent_to_nobody_came_to_what_is_told_of_it(
+    cause: str, came: Came, kept: bool | None, waited: bool
+) -> None:
+    waits = Decision(request_id="r", plan=(Wait(endpoint="laptop", until_s=109.0),), why=Why.WAITS_FOR_SLOT)
+    before = [(100.0, waits), (100.0, Held(request=R))] if waited else []
+    passed_over = [(101.0, Released(request_id="r"))] if waited else []
+    said = [(101.0, Released(request_id="r", cause=cause))] if cause else []
+    (row,) = told((100.0, R), *before, (101.0, decided("cloud")), *passed_over, *said, (109.0, LATER))
+    assert (row.outcome, row.kept, row.e2e_s, row.usd) == (came, kept, 1.0, 0.0)
+
+
+def test_what_could_not_be_paid_for_after_another_one_failed_was_refused() -> None:
+    (row,) = told(
+        (100.0, R),
+        (100.0, decided("rack", "cloud")),
+        (100.0, make.started(R, "rack")),
+        (101.0, ended("rack", Ending.FAILED, cause="status_500")),
+        (101.0, Released(request_id="r", cause="over_budget")),
+        (109.0, LATER),
+    )
+    assert (row.outcome, row.attempts) == (Came.REFUSED, 1)
 
 
 def test_a_hedge_that_is_beaten_ends_with_the_answer_and_costs_what_it_cost() -> None:

@@ -47,6 +47,21 @@ def test_context_must_hold_prompt_and_output() -> None:
     assert (decision.why, decision.retry_after_s) == (Why.CONTEXT_TOO_LONG, None)
 
 
+@pytest.mark.parametrize("kind", [Capability.EMBEDDING, Capability.COMPLETION])
+def test_of_several_prompts_each_has_a_window_of_its_own(kind: Capability) -> None:
+    router = make.router(make.endpoint(context_tokens=8_192, capabilities=(kind,)))
+    # In the mean, of which the longest has more: whether that fits, the engine says.
+    several = make.request(needs=(kind,), prompts=40, completions=40, output_tokens_max=92)
+    assert decide(router, replace(several, prompt_tokens=40 * 8_100)).plan
+    decision = decide(router, replace(several, prompt_tokens=40 * 8_100 + 1))
+    assert (decision.why, decision.retry_after_s) == (Why.CONTEXT_TOO_LONG, None)
+
+
+def test_several_choices_after_one_prompt_have_all_of_it_in_their_windows() -> None:
+    router = make.router(make.endpoint(context_tokens=8_192))
+    assert decide(router, make.request(prompt_tokens=8_193, completions=4)).why is Why.CONTEXT_TOO_LONG
+
+
 @pytest.mark.parametrize("least", list(Likeness))
 def test_no_endpoint_is_less_alike_than_the_request_demands(least: Likeness) -> None:
     endpoints = [
@@ -116,6 +131,16 @@ def test_a_cost_limit_counts_all_that_has_a_place_where_no_most_is_asked_for() -
         )
     )
     assert decide(brief, make.request(prompt_tokens=400, output_tokens_max=None, cost_usd_max=0.0011)).plan
+
+
+def test_a_cost_limit_counts_what_each_of_several_prompts_leaves_of_its_window() -> None:
+    cloud = make.endpoint("cloud", local=False, context_tokens=1_000, price=Price(usd_per_output_token=1e-5))
+    several = make.request(prompt_tokens=900, prompts=3, completions=3, output_tokens_max=None)
+    # However long each is, together they leave 2,100 tokens.
+    assert decide(make.router(cloud), replace(several, cost_usd_max=0.0211)).plan
+    assert decide(make.router(cloud), replace(several, cost_usd_max=0.0209)).why is Why.OVER_MAX_COST
+    twice = replace(several, completions=6)
+    assert decide(make.router(cloud), replace(twice, cost_usd_max=0.0419)).why is Why.OVER_MAX_COST
 
 
 def test_a_budget_counts_what_may_be_generated_however_short_an_answer_is_expected() -> None:

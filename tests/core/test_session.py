@@ -132,7 +132,7 @@ def test_a_place_that_is_merely_full_is_waited_for_and_no_other_is_taken() -> No
     for name in ("laptop", "cloud"):
         decision = router.decide(talk(name), 0.0)
         assert {step.endpoint for step in decision.plan} == {name}
-        assert decision.why is Why.WAITS_FOR_SLOT
+        assert decision.why is Why.WAITS_FOR_ANY
 
 
 def test_residency_holds_before_it() -> None:

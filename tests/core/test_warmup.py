@@ -223,6 +223,27 @@ def test_a_model_that_is_in_use_is_not_swapped_out_for_one_that_is_to_stay_loade
     assert played.due == []
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_of_two_models_of_one_engine_that_are_missed_one_is_loaded_after_the_other(waits: bool) -> None:
+    mine = laptop("laptop", beside=("other",))
+    other = laptop("other", models=("n",), beside=("laptop",))
+    cloud = make.endpoint("cloud", local=False, models=("m", "n"))
+    played = Played(make.router(mine, other, cloud))
+    played.told(resident=False)
+    played.told(resident=False, endpoint="other")
+    assert [played.asks(model=model) for model in ("m", "n")] == ["cloud", "cloud"]
+    assert played.due == ["laptop"]
+    played.begins()
+    if waits:
+        # Its turn in the engine comes after this load.
+        sent = make.request(arrived_s=played.now_s, model="n")
+        played.router.observe(make.started(sent, "other"), played.now_s)
+    assert played.due == []
+    played.ends(20.0)
+    played.now_s += 31.0
+    assert played.due == ["other"]
+
+
 @pytest.mark.parametrize("hindrance", ["down", "drained", "static", "breaker", "off"])
 def test_nothing_is_loaded_where_it_could_not_be_used(hindrance: str) -> None:
     mine = laptop(warms_up=hindrance != "off")

@@ -6,7 +6,7 @@ import pytest
 
 from tests import make
 from tests.core.test_router import fill
-from tidegate.core.model import Request, replace
+from tidegate.core.model import Overrides, Request, replace
 from tidegate.core.router import Router
 from tidegate.core.why import Why
 
@@ -28,6 +28,26 @@ def test_beside_another_of_ours_that_has_a_slot_as_well_none_is_the_only_one() -
     router = make.router(make.endpoint("a"), make.endpoint("b"), make.endpoint("c", concurrency=1))
     fill(router, "c", 1)
     assert decided(router, make.request()) == ("a", Why.CHEAPEST_ON_TIME)
+
+
+def test_who_waits_for_want_of_anybody_is_not_said_to_wait_for_what_costs_less() -> None:
+    vendor = make.router(make.endpoint("cloud", local=False, concurrency=1))
+    fill(vendor, "cloud", 1)
+    assert decided(vendor, make.request()) == ("cloud", Why.WAITS_FOR_ANY)
+    late = make.request(ttft_s=0.2, arrived_s=-0.5)
+    ours = make.router(make.endpoint("laptop", concurrency=1))
+    fill(ours, "laptop", 1)
+    assert decided(ours, late) == ("laptop", Why.WAITS_FOR_ANY)
+    both = make.router(make.endpoint("laptop", concurrency=1), make.endpoint("cloud", local=False))
+    fill(both, "laptop", 1)
+    assert decided(both, make.request(ttft_s=60.0)) == ("laptop", Why.WAITS_FOR_SLOT)
+
+
+def test_what_the_static_rule_holds_waits_by_that() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1))
+    fill(router, "laptop", 1)
+    router.observe(Overrides(static=True), 0.0)
+    assert decided(router, make.request()) == ("laptop", Why.STATIC_RULE)
 
 
 @pytest.mark.parametrize("asked", [{"failover": False}, {"retry": 2}, {}])

@@ -1,10 +1,13 @@
 """The thread that keeps the index: whatever befalls it, pages are not answered from what stands still."""
 
+import errno
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +78,33 @@ async def test_what_the_disk_did_not_take_is_in_the_index_once_it_does_again(jou
         assert Counter({one.klass: one.requests for one in classes}) == Counter(row.klass for row in rows)
         (problem,) = said
         assert "disk is full" in problem
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_is_in_the_way_of_opening_a_segment_for_a_moment_leaves_nothing_out(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, said = folded(journal), list[str]()
+    path, rest = cut(journal, 0.5)
+    opened, refused = Path.open, list[Path]()
+
+    def crowded(at: Path, *args: Any, **named: Any) -> Any:
+        if at == path and len(refused) < 3:
+            refused.append(at)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(at))
+        return opened(at, *args, **named)
+
+    with begun(journal, said.append) as (made, requests):
+        made.start()
+        await eventually(lambda: made.follower.share == 1.0)
+        with path.open("ab") as file:
+            monkeypatch.setattr(Path, "open", crowded)
+            file.write(rest)
+        await eventually(lambda: requests.extent().rows == len(rows) and made.follower.share == 1.0)
+    assert len(refused) == 3
+    (problem,) = said
+    assert "the journal is not read on until this is over" in problem
+    assert "Too many open files" in problem
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,5 +1,6 @@
 """What holds for every dialect, before whatever speaks it: the fake, and the real llama.cpp where it is marked."""
 
+import json
 import re
 from typing import Any
 
@@ -217,6 +218,40 @@ def test_what_is_wrong_with_our_account_is_no_clients_fault_whatever_status_it_h
 ) -> None:
     failure = dialect.failure(400, {}, body, NOW_S)
     assert (failure.status, failure.ending, failure.final) == (502, Ending.FAILED, False)
+
+
+QUOTING = (
+    "Invalid value: '{}'. Supported values are: 'system', 'assistant', 'user', 'function', 'tool', and 'developer'.",
+    "'{}' is not one of ['system', 'assistant', 'user', 'function'] - 'messages.0.role'",
+    "messages[0].role: unknown variant `{}`, expected one of `system`, `user`",
+)
+
+
+@dialects
+@pytest.mark.parametrize("sentence", QUOTING)
+@pytest.mark.parametrize("words", ["Your credit balance is too low", "API key not valid", "Incorrect API key provided"])
+def test_a_client_that_is_quoted_is_no_word_about_our_account(dialect: Dialect, sentence: str, words: str) -> None:
+    body = json.dumps({"error": {"message": sentence.format(words), "code": "invalid_value"}}).encode()
+    failure = dialect.failure(400, {}, body, NOW_S)
+    assert (failure.status, failure.ending, failure.final, failure.aside) == (400, Ending.OK, True, "")
+
+
+REASONS = b'{"error":{"code":403,"message":"Forbidden","metadata":{"reasons":["hate"],"flagged_input":"SECRET"}}}'
+OPENROUTER = b'{"error":{"code":403,"message":"m requires moderation. Your input was flagged for \\"hate\\""}}'
+XAI_SAFETY = (
+    b'{"code":"The caller does not have permission to execute the specified operation","error":"Content violates usage '
+    b'guidelines. Team: t, API key ID: k, Model: m, Failed check: SAFETY_CHECK_TYPE_BIO"}'
+)
+
+
+@dialects
+@pytest.mark.parametrize("body", [REASONS, OPENROUTER, XAI_SAFETY])
+def test_a_prompt_that_one_vendor_does_not_like_is_no_failure_of_its_own_and_another_one_may_take_it(
+    dialect: Dialect, body: bytes
+) -> None:
+    failure = dialect.failure(403, {}, body, NOW_S)
+    assert (failure.status, failure.ending, failure.cause, failure.final) == (400, Ending.REFUSED, UNFIT, False)
+    assert "SECRET" not in failure.message
 
 
 @dialects

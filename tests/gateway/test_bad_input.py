@@ -103,6 +103,34 @@ async def test_a_request_that_cannot_be_served_is_told_where_and_what_to_do(tmp_
     assert answer.header("x-request-id") == "mine"
 
 
+DEEP: dict[str, tuple[str, bytes]] = {
+    "stream_options": (
+        CHAT,
+        b'{"model":"m","messages":[{"role":"user","content":"a"}],"max_tokens":1,'
+        b'"stream":true,"stream_options":{"a":%b}}',
+    ),
+    "tools": (
+        CHAT,
+        b'{"model":"m","messages":[{"role":"user","content":"a"}],"max_tokens":1,'
+        b'"tools":[{"type":"function","a":%b}]}',
+    ),
+    "metadata": ("/v1/responses", b'{"model":"m","input":"a","max_output_tokens":1,"metadata":%b}'),
+    "metadata of a stream": (
+        "/v1/responses", b'{"model":"m","input":"a","max_output_tokens":1,"stream":true,"metadata":%b}',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEEP)
+async def test_a_nest_is_carried_or_refused_however_deep_it_is(tmp_path: Path, name: str) -> None:
+    path, body = DEEP[name]
+    # Where Python stops is a matter of how many calls there are within each other when it looks.
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=remote()) as home:
+        told = [await home.ask(body % (b"[" * depth + b"]" * depth), path=path) for depth in range(840, 1000)]
+    assert {answer.status for answer in told} <= {200, 400}
+    assert told[-1].status == 400
+
+
 HUGE = json.dumps(chat("x" * (1024 * 1024))).encode()
 RAW: dict[str, tuple[bytes, int]] = {
     "a body beyond the bound": (wire("POST", CHAT, HUGE), 413),
@@ -148,9 +176,9 @@ async def test_a_prompt_that_fits_only_the_largest_window_goes_there(tmp_path: P
     assert (answer.endpoint, answer.header("x-tidegate-why")) == ("cloud", "only_long_enough")
 
 
-def too_long(why: Why, prompt_tokens: int, output_tokens_max: int | None) -> str:
+def too_long(why: Why, prompt_tokens: int, output_tokens_max: int | None, prompts: int = 1) -> str:
     """What a client is told of windows of 8192 and 4096 tokens; a gateway that is the client knows it as such."""
-    request = make.request(prompt_tokens=prompt_tokens, output_tokens_max=output_tokens_max)
+    request = make.request(prompt_tokens=prompt_tokens, output_tokens_max=output_tokens_max, prompts=prompts)
     told = refusal(request, Decision(request_id="r", plan=(), why=why), (8192, 4096))
     assert told.code == "context_length_exceeded"
     assert read_error(400, error_body(told.message, told.kind)).context_exceeded
@@ -177,3 +205,8 @@ def test_of_a_prompt_that_fits_without_its_output_it_is_not_said_that_it_is_too_
     message = too_long(Why.CONTEXT_TOO_LONG, 8191, 8000)
     assert "input length and `max_tokens` exceed context limit: 8191 + 8000 > 8192" in message
     assert "too long" not in message
+
+
+def test_of_several_prompts_it_is_said_how_long_they_are_in_the_mean() -> None:
+    assert "about 9000 tokens in the mean of 10 prompts" in too_long(Why.CONTEXT_TOO_LONG, 90_000, None, 10)
+    assert "500 + 8000 > 8192 in the mean of 10 prompts" in too_long(Why.CONTEXT_TOO_LONG, 5_000, 8_000, 10)

@@ -26,9 +26,11 @@ from tidegate.core.price import Price
 from tidegate.core.replay import replay
 from tidegate.core.rows import Rows
 from tidegate.core.rules import budget_usd_bound
+from tidegate.core.why import Why
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.errand import Errands
 from tidegate.gateway.spending import UNRECORDED, Spending, upper_usd
+from tidegate.sim.observed import observe
 from tidegate.state.cap import Cap, Period
 from tidegate.state.ledger import Ledger
 from tidegate.state.store import LedgerError
@@ -214,6 +216,29 @@ async def test_who_is_sent_more_than_others_is_paid_for_as_soon_as_that_much_is_
             ledger.release("another")
             assert (await asking).endpoint == "cloud"
             assert home.engines["laptop"].in_flight == 1
+
+
+async def test_who_is_sent_more_than_is_left_and_can_go_nowhere_else_was_refused_in_the_journal_too(
+    tmp_path: Path,
+) -> None:
+    tool = {"name": "f", "input_schema": {"type": "object"}, "input_examples": [{"a": "x" * 3_000}]}
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "tools": [tool]}
+    async with house(tmp_path, budget={"usd_per_day": 5, "pace": False}, cloud=remote(engine="anthropic")) as home:
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        ledger.reserve("another", "", 4.998, home.gateway.clock.now_s())
+        answer = await home.ask(body, path="/v1/messages", x_tidegate_slo_ttft_ms="2000")
+        ledger.release("another")
+        (line,) = home.log()
+    (decision,) = [line.fact for line in home.journal() if isinstance(line.fact, Decision)]
+    assert decision.plan, "by what a decision counts, it could be paid"
+    assert (answer.status, line["outcome"]) == (429, "refused")
+    rows = Rows()
+    (row,) = [row for one in home.journal() for row in rows.feed(one)] + rows.rest()
+    assert row.outcome == "refused"
+    (played,) = observe(home.journal()).asked
+    assert played.outcome.outcome == "refused"
+    assert home.gateway.router.decide(played.request, played.request.arrived_s).why is Why.OVER_BUDGET
 
 
 async def test_who_may_not_be_paid_for_counts_as_refused(tmp_path: Path) -> None:
@@ -739,6 +764,21 @@ def test_what_is_held_back_covers_whatever_is_read_beside_the_prompt() -> None:
     assert most_usd(max_tokens=10, response_format=schema) >= plain + 2_000 * 1e-3
     tools = [{"type": "function", "function": {"name": "g"}}]
     assert most_usd(max_tokens=10, tools=tools, functions=functions) >= plain + 3_000 * 1e-3
+
+
+def test_what_is_held_back_covers_a_prediction_that_does_not_come_true_as_output() -> None:
+    prediction = {"type": "content", "content": "x" * 2_000}
+    assert most_usd(max_tokens=10, prediction=prediction) >= most_usd(max_tokens=10) + 2_000 * (1e-3 + 4e-3)
+    assert most_usd(prediction=prediction) <= most_usd() + 2_100 * 1e-3
+
+
+async def test_a_part_that_nobody_here_knows_holds_back_a_whole_window(tmp_path: Path) -> None:
+    part = {"type": "document_url", "document_url": "https://x/y.pdf"}
+    asked = chat(max_tokens=10) | {"messages": [{"role": "user", "content": [part]}]}
+    async with house(tmp_path, budget={"usd_per_day": 1}, cloud=vendor()) as home:
+        assert (await home.ask(asked)).status == 429
+        assert sent(home) == 0
+        assert (await home.ask(chat(max_tokens=10))).status == 200
 
 
 def test_what_is_held_back_covers_the_window_that_an_engine_tells() -> None:

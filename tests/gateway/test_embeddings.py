@@ -30,6 +30,16 @@ async def test_embeddings_go_where_they_can_be_made_and_cost_their_prompt(tmp_pa
     assert float(answer.header("x-tidegate-cost-usd")) == pytest.approx(line["cost_usd"], abs=1e-8)
 
 
+async def test_many_inputs_of_which_each_fits_a_window_are_embedded(tmp_path: Path) -> None:
+    cloud = remote(capabilities=["embedding"], context_tokens=8192)
+    async with house(tmp_path, cloud=cloud) as home:
+        answer = await home.ask({"model": "m", "input": ["A chunk of a document. " * 90] * 100}, path=EMBEDDINGS)
+        alone = await home.ask({"model": "m", "input": "A chunk of a document. " * 9_000}, path=EMBEDDINGS)
+        (seen,) = home.engines["cloud"].seen
+    assert (answer.status, len(json.loads(seen.body)["input"])) == (200, 100)
+    assert (alone.status, alone.error["code"]) == (400, "context_length_exceeded")
+
+
 async def test_the_end_of_embeddings_is_their_first_content(tmp_path: Path) -> None:
     async with house(tmp_path, cloud=remote(capabilities=["embedding"])) as home:
         await home.ask({"model": "m", "input": "Say hi"}, path=EMBEDDINGS)

@@ -192,6 +192,7 @@ TEMPLATE = (
     b'{"error":{"code":500,"message":"Jinja Exception: Conversation roles must alternate","type":"server_error"}}'
 )
 FIELD = b'{"error":{"message":"Unrecognized request argument supplied: top_k","code":null}}'
+FLAGGED = b'{"error":{"code":403,"message":"Your input was flagged","metadata":{"reasons":["violence"]}}}'
 
 
 @pytest.mark.parametrize(
@@ -202,8 +203,9 @@ FIELD = b'{"error":{"message":"Unrecognized request argument supplied: top_k","c
         (Script(status=400, error=FIELD), "closed"),
         (Script(status=413, error=b"<html>Request Entity Too Large</html>"), "closed"),
         (Script(status=500, error=TEMPLATE), "closed"),
+        (Script(status=403, error=FLAGGED), "closed"),
     ],
-    ids=["account", "parameter", "field", "size", "template"],
+    ids=["account", "parameter", "field", "size", "template", "flagged"],
 )
 async def test_what_one_endpoint_does_not_take_another_one_may_and_its_breaker_knows_the_difference(
     tmp_path: Path, script: Script, breaker: str
@@ -284,14 +286,15 @@ IGNORED = b'{"object":"chat.completion","choices":[{"index":0,"message":{"conten
     [
         (OVERFLOW, 400, "context_length_exceeded", "1531 tokens", "closed"),
         (b"\xef\xbb\xbf" + OVERFLOW, 400, "context_length_exceeded", "1531 tokens", "closed"),
+        (FLAGGED, 400, None, "flagged", "closed"),
         (b'{"error":{"message":"out of memory"}}', 502, "upstream_error", "out of memory", "open"),
         (IGNORED, 502, "upstream_error", "answered application/json where text/event-stream", "open"),
         (b"{", 502, "upstream_error", "answered application/json where text/event-stream", "open"),
     ],
-    ids=["overflow", "marked", "error", "answer", "cut"],
+    ids=["overflow", "marked", "flagged", "error", "answer", "cut"],
 )
 async def test_json_where_a_stream_was_asked_for_is_the_error_that_it_tells_and_else_no_answer(
-    tmp_path: Path, body: bytes, status: int, code: str, said: str, breaker: str
+    tmp_path: Path, body: bytes, status: int, code: str | None, said: str, breaker: str
 ) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -315,6 +318,7 @@ async def test_an_overflow_is_no_last_word_while_a_larger_endpoint_only_failed(t
     async with house(tmp_path, laptop=local(scripts[0]), cloud=remote(scripts[1])) as home:
         answer = await home.ask()
     assert (answer.status, answer.error["code"]) == (503, "upstream_overloaded")
+    assert answer.error["message"].startswith("No endpoint could complete this (2 tried); the last to fail: ")
 
 
 AFTER = {fault.value: fault for fault in (Fault.CUT, Fault.MALFORMED, Fault.ERROR_EVENT, Fault.UNFINISHED)}

@@ -27,6 +27,9 @@ SCRIPTS = {
     "malformed": Script(pad=ANSWER, fault=Fault.MALFORMED),
     "quoting_500": Script(status=500, error=QUOTES),
     "quoting_400": Script(status=400, error=QUOTES),
+    "quoting_account": Script(
+        status=400, error=json.dumps({"error": {"message": f"Invalid value: '{PROMPT} incorrect api key'"}}).encode()
+    ),
     "quoting_429": Script(status=429, error=QUOTES),
     "overflow": Script(status=400, error=OVERFLOW.replace(b"request", PROMPT.encode())),
 }

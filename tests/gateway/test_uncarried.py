@@ -1,6 +1,7 @@
 """What an engine's dialect cannot say: another engine is asked, and a refusal names the field."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from tests.gateway.harness import SURE, House, Place, chat, house, local, remote
 from tests.http.harness import eventually
 from tidegate.core.flight import ATTEMPTS_MAX
 from tidegate.core.model import Decision, replace
+from tidegate.core.resume import PASSED_OVER
 from tidegate.core.rows import Came, Rows
+from tidegate.core.ruled import barred_by
 from tidegate.engines.fake import Fault, Script
 from tidegate.sim.observed import observe
 
@@ -57,6 +60,36 @@ async def test_the_step_after_one_that_was_passed_over_keeps_its_own_cutover(tmp
     (decision,) = [line.fact for line in home.journal() if isinstance(line.fact, Decision)]
     assert [step.endpoint for step in decision.plan] == ["laptop", "other", "cloud"]
     assert (answer.endpoint, line["hedged"]) == ("cloud", True)
+
+
+@streams
+async def test_what_no_dialect_can_say_is_at_fault_in_the_journal_as_it_is_in_the_log(
+    tmp_path: Path, stream: bool
+) -> None:
+    async with house(tmp_path, laptop=local(engine="anthropic"), cloud=remote(engine="anthropic")) as home:
+        await home.ask(chat(stream=stream, logit_bias={"1": 5}), x_tidegate_slo_ttft_ms="1000")
+        (line,) = home.log()
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+    rows = Rows()
+    (row,) = [row for one in home.journal() for row in rows.feed(one)] + rows.rest()
+    assert (row.outcome, row.kept) == (line["outcome"], None) == (Came.CLIENT_ERROR, None)
+    assert not any(told.startswith("tidegate_promises_total{") for told in metrics.splitlines())
+    seen = observe(home.journal())
+    assert (seen.asked, seen.client_errors) == ([], 1)
+
+
+async def test_where_it_could_not_be_sent_it_is_not_sent_when_its_day_is_played_again(tmp_path: Path) -> None:
+    free = {"usd_per_1m_input_tokens": 0, "usd_per_1m_output_tokens": 0}
+    for name, (fields, cloud, _) in CANNOT.items():
+        (tmp_path / name).mkdir()
+        cheap = replaced(cloud, price=free)
+        async with house(tmp_path / name, cloud=cheap, other=remote(engine="openai", prior=IN_TIME)) as home:
+            answer = await home.ask(chat(max_tokens=10, **fields))
+        (decision,) = [line.fact for line in home.journal() if isinstance(line.fact, Decision)]
+        assert ([step.endpoint for step in decision.plan], answer.endpoint) == (["cloud", "other"], "other")
+        (one,) = observe(home.journal()).asked
+        assert barred_by(one.request.rulings, "cloud") == PASSED_OVER
+        assert not barred_by(one.request.rulings, "other")
 
 
 @streams
@@ -200,6 +233,8 @@ async def test_a_held_request_that_no_engine_can_say_is_refused_in_its_turn(tmp_
         await free("laptop")
         answer = await asking
         assert len(home.engines["laptop"].seen) == 1
+        await home.quiet()
+        assert outcomes(home) == {line["outcome"] for line in home.log()} == {"client_left", "client_error"}
     assert answer.status == 400
     assert f"`{named}`" in speech.error(answer)
 
@@ -211,6 +246,12 @@ TOO_LONG = Script(
     status=400,
     error=b'{"error":{"message":"maximum context length","type":"x","param":null,"code":"context_length_exceeded"}}',
 )
+
+
+def replaced(place: Place, **settings: Any) -> Place:
+    return dataclasses.replace(place, settings=place.settings | settings)
+
+
 CANNOT: dict[str, tuple[dict[str, Any], Place, int]] = {
     "uncarried": ({"logit_bias": {"1": 5}}, remote(engine="anthropic", prior=IN_TIME), 0),
     "too_long": ({}, remote(TOO_LONG, engine="openai", prior=IN_TIME), 1),

@@ -158,10 +158,30 @@ def test_when_everything_changes_predictions_follow_within_twenty_requests(ratio
         took_s = (parts[0] + parts[1]) * (ratio if index >= 150 else 1.0) * exp(draw.gauss(0.0, 0.08))
         sent = latency.predict(parts, 0, 0, float(index))
         errors.append(abs(sent.median_s / took_s - 1.0))
-        latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
-        latency.fit(sent, parts, took_s, float(index), float(index))
+        latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), float(index), index + 0.5)
+        latency.fit(sent, parts, took_s, index + 0.5, index + 0.5)
     assert sorted(errors[140:150])[5] < 0.15
     assert sorted(errors[170:180])[5] < 0.15
+
+
+@pytest.mark.parametrize("stall_s", [5.0, 60.0, 300.0])
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.25])
+def test_one_stall_is_no_reason_to_expect_other_times_of_those_that_follow(sigma: float, stall_s: float) -> None:
+    def predicted(index_of_stall: int) -> list[float]:
+        """What is predicted of one after another, where one of them stalls."""
+        draw, latency, found = Random(13), fresh(), []
+        parts = [0.05, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0]
+        for index in range(150):
+            usual_s = 0.35 * exp(draw.gauss(0.0, sigma))
+            took_s = stall_s if index == index_of_stall else usual_s
+            sent_s, now_s = float(index), index + 0.5
+            sent = latency.predict(parts, 0, 0, sent_s)
+            found.append(sent.median_s)
+            latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), sent_s, now_s)
+            latency.fit(sent, parts, took_s, now_s, now_s)
+        return found
+
+    assert predicted(100) == pytest.approx(predicted(-1), rel=0.02)
 
 
 def test_chance_alone_is_seldom_taken_for_a_change() -> None:

@@ -138,7 +138,7 @@ def test_while_the_switch_is_pulled_the_static_rule_decides_all_that_does_not_wa
     storm.tell(Overrides(static=True))
     for request in storm.requests.values():
         decision = storm.router.decide(request, storm.now_s + 1000.0)
-        assert not decision.plan or decision.why in (Why.STATIC_RULE, Why.WAITS_FOR_SLOT)
+        assert not decision.plan or decision.why in (Why.STATIC_RULE, Why.WAITS_FOR_ANY)
 
 
 @given(seeds)

@@ -1,5 +1,6 @@
 """What another gateway served becomes a journal of its own decisions, for a configuration of ours."""
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -227,6 +228,57 @@ def test_what_is_secret_in_a_log_is_told_nowhere(config: Config) -> None:
     same = adopt([served(0, fields={"messages": [{"role": "user", "content": "word " * 900}]})], config)
     # Whoever has a journal of it cannot try which prompts they were.
     assert facts(other, Request)[0].prefix != facts(same, Request)[0].prefix
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "bearer sk-live-0123456789abcdef",
+        "BEARER abc",
+        " sk-live-0123456789abcdef",
+        "token=sk-live-0123456789abcdef",
+        "team-sk-live-0123456789abcdef",
+        "sk_live_0123456789abcdef",
+        "SK-LIVE-0123456789ABCDEF",
+        "Basic dXNlcjpwYXNz",
+        "Authorization: Basic dXNlcjpwYXNz",
+        "token ghp_0123456789abcdef",
+        "api_key: 0123456789abcdef",
+        "password=hunter2",
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.",
+        "user eyJhbGciOiJub25lIn0.e30.",
+        "of the rack: 0123456789abcdef0123456789abcdef",
+        # Whether it is a name or a secret, nobody can see.
+        "6f1c2b1e-8d0a-4c55-9a5e-0d5a3f6f7b11",
+    ],
+)
+def test_a_key_that_has_what_looks_like_a_secret_in_it_is_told_by_a_digest(config: Config, key: str) -> None:
+    (request,) = facts(adopt([served(key=key)], config), Request)
+    assert re.fullmatch("[0-9a-f]{12}", request.key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "task-runner",
+        "risk-team",
+        "Desk-Bot",
+        "help_desk_sk",
+        "basic-plan",
+        "Basic plan",
+        "token-service",
+        "ring-bearer",
+        "keyjobs",
+        "Eyjafjallajokull",
+        "key-accounts",
+        "anna.schmidt@support.example.com",
+        "Marketing, Europe: campaigns and translations",
+        "0123456789abcdef",
+    ],
+)
+def test_a_key_that_is_a_name_stands_as_it_is(config: Config, key: str) -> None:
+    (request,) = facts(adopt([served(key=key)], config), Request)
+    assert request.key == key
 
 
 def test_prices_are_those_of_its_beginning_in_whatever_order_it_is_written(

@@ -1,25 +1,29 @@
 """What a journal tells of requests is what they came to, and of attempts what they were."""
 
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
 
 from tests import make as core
 from tests.sim.days import Stage
-from tidegate.core.health import CLIENT_ERROR, CONTEXT_EXCEEDED
+from tidegate.core.health import CLIENT_ERROR, CONTEXT_EXCEEDED, OF_THE_REQUEST
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Capability,
     Decision,
     Ended,
     Ending,
+    Endpoint,
     FirstToken,
     Held,
     Line,
     Overrides,
+    Prefill,
     Probed,
     Released,
+    Request,
     Run,
     Segment,
     Shipped,
@@ -37,8 +41,8 @@ CLOUD = core.endpoint("cloud", local=False)
 RACK = core.endpoint("rack", local=False)
 
 
-def header(*, at_s: float = 0.0, follows: bool = False) -> Line:
-    router = core.router(CLOUD)
+def header(*endpoints: Endpoint, at_s: float = 0.0, follows: bool = False) -> Line:
+    router = core.router(*(endpoints or (CLOUD,)))
     segment = Segment(
         version=JOURNAL_VERSION,
         software="t",
@@ -186,6 +190,127 @@ def test_who_could_not_be_sent_to_everybody_could_not_be_whatever_is_played_agai
     assert one.request == request
 
 
+OURS = core.endpoint("ours")
+
+
+def asked(*facts: tuple[float, object]) -> Request:
+    """What one request asks for in the day that is played again, of a journal with three endpoints."""
+    lines = [header(CLOUD, RACK, OURS), *(Line(at_s=at_s, fact=fact) for at_s, fact in facts)]  # type: ignore[arg-type]
+    (one,) = observe(lines).asked
+    return one.request
+
+
+def plan(*steps: str | Prefill) -> Decision:
+    runs = (Run(endpoint=step, timeout_s=60.0) if isinstance(step, str) else step for step in steps)
+    return Decision(request_id="r", plan=tuple(runs), why=Why.CHEAPEST_ON_TIME)
+
+
+def tried(
+    request: Request, endpoint: str, at_s: float = 0.0, ending: Ending = Ending.OK, cause: str = ""
+) -> list[tuple[float, object]]:
+    """An attempt of a second."""
+    tokens = 5 if ending is Ending.OK else None
+    ended = core.ended("r", endpoint, ending=ending, cause=cause, output_tokens=tokens)
+    return [(at_s, core.started(request, endpoint)), (at_s + 1.0, ended)]
+
+
+def failed(request: Request, endpoint: str) -> list[tuple[float, object]]:
+    return tried(request, endpoint, 0.0, Ending.FAILED, "status_500")
+
+
+@pytest.mark.parametrize("limit", [{}, {"budget_usd": 5.0}, {"cost_usd_max": 1.0}], ids=str)
+def test_who_was_first_in_a_plan_and_was_not_asked_cannot_be_whatever_is_played_again(limit: dict[str, Any]) -> None:
+    request = core.request("r", **limit)
+    found = asked((0.0, request), (0.0, plan("cloud", "rack")), *tried(request, "rack"))
+    assert found == narrowed(request, ("ours", "rack"))
+    # Behind one that was asked, it may be for want of what that one took.
+    found = asked(
+        (0.0, request),
+        (0.0, plan("ours", "cloud", "rack")),
+        *failed(request, "ours"),
+        *tried(request, "rack", 1.0),
+    )
+    assert found == (request if limit else narrowed(request, ("ours", "rack")))
+    # What is free is never passed over for that.
+    found = asked(
+        (0.0, request),
+        (0.0, plan("cloud", "ours", "rack")),
+        *failed(request, "cloud"),
+        *tried(request, "rack", 1.0),
+    )
+    assert found == narrowed(request, ("cloud", "rack"))
+
+
+def test_a_reason_that_passes_is_none_when_it_is_played_again() -> None:
+    request, drained = core.request("r"), Overrides(drained=("cloud",))
+    broken, served = failed(request, "ours"), tried(request, "rack", 1.0)
+    # Operators have taken it out of the plan meanwhile, or a reload has.
+    for meanwhile in (drained, header(CLOUD, RACK, OURS, follows=True).fact):
+        decided = [(0.0, plan("ours", "cloud", "rack")), (0.5, meanwhile)]
+        assert asked((0.0, request), decided[0], broken[0], decided[1], broken[1], *served) == request
+    # There was no slot in which to compute the prompt alone.
+    step = Prefill(endpoint="cloud", target="ours", timeout_s=60.0)
+    assert asked((0.0, request), (0.0, plan(step, "rack")), *tried(request, "rack")) == request
+    # It was asked after all, when its turn came again.
+    again = [(1.0, plan("cloud")), *tried(request, "cloud", 1.0)]
+    found = asked((0.0, request), (0.0, plan("cloud", "rack")), *failed(request, "rack"), *again)
+    assert found == request
+
+
+def test_who_could_not_be_sent_the_rest_of_an_answer_might_have_given_all_of_it() -> None:
+    request = core.request("r")
+    rest = replace(request, said_tokens=5, prompt_tokens=205)
+    broke = Ended(request_id="r", endpoint="ours", ending=Ending.FAILED, e2e_s=1.0, ttft_s=0.5, output_tokens=5)
+    begun = [(0.0, request), (0.0, plan("ours")), (0.0, core.started(request, "ours")), (1.0, broke), (1.0, rest)]
+    assert asked(*begun, (1.0, plan("cloud", "rack")), *tried(rest, "rack", 1.0)) == request
+    too_long = tried(rest, "cloud", 1.0, Ending.REFUSED, CONTEXT_EXCEEDED)
+    assert asked(*begun, (1.0, plan("cloud", "rack")), *too_long, *tried(rest, "rack", 2.0)) == request
+
+
+@pytest.mark.parametrize("cause", OF_THE_REQUEST)
+def test_who_found_it_too_long_or_unfit_finds_it_so_whatever_is_played_again(cause: str) -> None:
+    request = core.request("r")
+    decided = [(0.0, request), (0.0, plan("cloud", "rack"))]
+    served = tried(request, "rack", 1.0)
+    assert asked(*decided, *tried(request, "cloud", 0.0, Ending.REFUSED, cause), *served) == narrowed(
+        request, ("ours", "rack")
+    )
+    # Of what was told of a KV cache that was to be used, nothing is known of the request.
+    shipped = replace(request, shipped="rack>cloud")
+    assert asked(*decided, *tried(shipped, "cloud", 0.0, Ending.REFUSED, cause), *served) == request
+    # What the gateway says itself of where it can be sent holds, too.
+    told = narrowed(request, ("rack", "cloud"))
+    decided = [*decided, (0.5, told), (0.5, plan("cloud", "rack"))]
+    assert asked(*decided, *tried(told, "cloud", 0.5, Ending.REFUSED, cause), *served) == narrowed(request, ("rack",))
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_what_no_endpoint_could_be_sent_is_the_fault_of_the_request_or_was_refused_for_want_of_money(
+    waited: bool,
+) -> None:
+    request = core.request("r")
+    waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
+    before = [(0.0, request), *([(0.0, waits), (0.0, Held(request=request))] if waited else []), (1.0, plan("cloud"))]
+    passed_over = [(1.0, Released(request_id="r"))] if waited else []
+    found = of(*before, *passed_over, (1.0, Released(request_id="r", cause=CLIENT_ERROR)))
+    assert (found.asked, found.client_errors) == ([], 1)
+    (one,) = of(*before, *passed_over, (1.0, Released(request_id="r", cause=Why.OVER_BUDGET))).asked
+    # As in the gateway's metrics, nobody could have kept its promise.
+    assert (one.outcome.outcome, one.outcome.e2e_s, one.outcome.judged) == ("refused", 1.0, None)
+    assert core.router(CLOUD).decide(one.request, 0.0).why is Why.OVER_BUDGET
+
+
+def test_what_could_not_be_paid_for_after_another_one_failed_is_asked_as_it_came() -> None:
+    request = core.request("r", budget_usd=1.0)
+    (one,) = of(
+        (0.0, request),
+        (0.0, plan("cloud", "rack")),
+        *failed(request, "cloud"),
+        (1.0, Released(request_id="r", cause=Why.OVER_BUDGET)),
+    ).asked
+    assert (one.outcome.outcome, one.request) == ("refused", request)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_first_content_of_an_answer_in_one_piece_is_that_of_who_gave_it(stream: bool) -> None:
     request = replace(core.request("r"), stream=stream)
@@ -315,6 +440,13 @@ def test_what_failed_by_its_own_fault_is_counted_and_in_nothing(ending: Ending, 
         (0.0, core.started(request, "cloud")),
         (0.1, Ended(request_id="r", endpoint="cloud", ending=ending, e2e_s=0.1, cause=cause)),
     )
+    assert (found.asked, found.client_errors) == ([], 1)
+
+
+def test_what_is_found_wrong_after_another_one_failed_is_at_fault() -> None:
+    request = core.request("r")
+    wrong = tried(request, "cloud", 1.0, Ending.OK, CLIENT_ERROR)
+    found = of((0.0, request), (0.0, plan("rack", "cloud")), *failed(request, "rack"), *wrong)
     assert (found.asked, found.client_errors) == ([], 1)
 
 

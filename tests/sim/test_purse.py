@@ -3,13 +3,20 @@
 import pytest
 
 from tests import make
+from tests.sim.days import LONG_S, Listed
 from tests.sim.test_scenario import FAR, HEAD, OWN
 from tidegate.config.cap import Cap, Period
-from tidegate.core.model import Decision, Drawn, Line, Request
+from tidegate.core.model import Decision, Drawn, Line, Price, Request, replace
 from tidegate.core.replay import replay
+from tidegate.core.rows import Rows
+from tidegate.sim.api import Api, ApiProfile
+from tidegate.sim.chance import Chance
+from tidegate.sim.job import Job
+from tidegate.sim.place import Remote
 from tidegate.sim.purse import Purse
 from tidegate.sim.scenario import parse
 from tidegate.sim.stage import play
+from tidegate.sim.world import World
 
 CLOUD = make.endpoint("cloud", local=False)
 DAY_S = 86_400.0
@@ -64,6 +71,28 @@ def test_no_more_is_spent_than_the_budget_has_and_the_journal_replays() -> None:
     # Who may not be paid for knows it, and is not decided anew whenever anything ends.
     asked, decided = (sum(isinstance(line.fact, kind) for line in lines) for kind in (Request, Decision))
     assert decided < 4 * asked
+
+
+def test_who_could_not_be_paid_for_when_another_one_had_failed_was_refused_in_the_journal_as_in_the_world() -> None:
+    cheap = make.endpoint("cheap", local=False, price=Price(usd_per_input_token=1e-9))
+    # Enough for one at a time.
+    most = Purse().most_usd(make.request(), CLOUD)
+    lines: list[Line] = []
+    world = World(
+        (cheap, CLOUD), make.policy(), purse=Purse([Cap(usd=1.5 * most, period=Period.DAY)]), journal=lines.append
+    )
+    broken = ApiProfile(ttft_s=0.1, tpot_s=0.1, errors=1.0, error_times_s=(1.0,))
+    profiles = {"cheap": broken, "cloud": replace(broken, errors=0.0)}
+    places = {name: Remote(name, Api(one, Chance(1), name), world.loop, world) for name, one in profiles.items()}
+    jobs = [
+        Job(request=make.request(f"r{number}", arrived_s=0.1 * number), prompt_tokens=200, output_tokens=100)
+        for number in range(2)
+    ]
+    world.run(places, Listed(jobs), probe_s=5.0, until_s=LONG_S)
+    rows = Rows()
+    told = {row.id: row.outcome for row in [*(row for line in lines for row in rows.feed(line)), *rows.rest()]}
+    assert told == {one.request.id: one.outcome for one in world.outcomes} == {"r0": "ok", "r1": "refused"}
+    assert replay(lines).difference is None
 
 
 def test_what_a_budget_has_spent_is_told_before_anything_is_decided_unless_who_comes_first_is_served() -> None:

@@ -1,12 +1,15 @@
 """What was tried tells what another policy is worth, without a simulation; what was never tried tells nothing."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests import make as core
 from tests.sim.days import LONG_S, Listed
 from tidegate.core.condition import All
-from tidegate.core.model import Decision, Line, Price, Run, Slo, replace
+from tidegate.core.model import Decision, Held, Line, Price, Request, Run, Segment, Slo, Wait, replace
 from tidegate.core.ruling import Rule, Ruling
+from tidegate.core.why import Why
 from tidegate.sim.api import Api, ApiProfile
 from tidegate.sim.chance import Chance
 from tidegate.sim.changed import Changed
@@ -51,12 +54,14 @@ def week(share: float, count: int = 1_500, *, alone: int = 0) -> list[Line]:
     return lines
 
 
+CHANGED = Changed(policy=core.policy(), rules=(Rule(when=All(of=()), says=Ruling(rule="dear", to=("dear",))),))
+
+
 def to_dear(lines: list[Line], free: int = 0) -> Robust:
     """By a policy that sends everything to the dear one. So many of the first have cost nothing, after all."""
-    rule = Rule(when=All(of=()), says=Ruling(rule="dear", to=("dear",)))
     outcomes = [one.outcome for one in observe(lines).asked]
     outcomes[:free] = [replace(one, usd=0.0) for one in outcomes[:free]]
-    return robust(lines, Changed(policy=core.policy(), rules=(rule,)), outcomes)
+    return robust(lines, CHANGED, outcomes)
 
 
 def test_what_the_other_policy_is_worth_is_what_it_costs_more() -> None:
@@ -100,6 +105,51 @@ def _beside(line: Line) -> Line:
         return line
     plan = (replace(first, cutover_s=1.0), *line.fact.plan[1:])
     return replace(line, fact=replace(line.fact, plan=plan))
+
+
+def told(lines: list[Line], change: Callable[[Line], list[Line]]) -> list[Line]:
+    """The same where more, or less, was told of each line's request."""
+    return [new for line in lines for new in change(line)]
+
+
+def test_who_waited_first_is_in_no_figure() -> None:
+    lines = week(0.2, count=300)
+    outcomes = [one.outcome for one in observe(lines).asked]
+    assert robust(lines, CHANGED, outcomes).requests == 300
+
+    def waits(line: Line) -> list[Line]:
+        if not isinstance(fact := line.fact, Decision):
+            return [line]
+        first = replace(fact, plan=(Wait(endpoint="cheap", until_s=line.at_s + 9.0),), why=Why.WAITS_FOR_SLOT)
+        return [replace(line, fact=first), line]
+
+    assert robust(told(lines, waits), CHANGED, outcomes).requests == 0
+
+
+def test_nor_is_who_waited_since_before_the_lines_begin() -> None:
+    lines = week(0.2, count=300)
+    outcomes = [one.outcome for one in observe(lines).asked]
+    (first, *rest) = lines
+    assert isinstance(first.fact, Segment)
+    (request, *_) = [line.fact for line in lines if isinstance(line.fact, Request)]
+    router = core.router(CHEAP, DEAR)
+    router.observe(Held(request=request), request.arrived_s)
+    held = replace(first, fact=replace(first.fact, state=router.snapshot()))
+    assert robust([held, *rest], CHANGED, outcomes).requests == 299
+
+
+def test_who_could_not_be_sent_where_it_was_to_go_first_is_in_no_figure() -> None:
+    lines = week(0.2, count=300)
+    outcomes = [one.outcome for one in observe(lines).asked]
+
+    def passed_over(line: Line) -> list[Line]:
+        if not isinstance(fact := line.fact, Decision):
+            return [line]
+        # The other one of the two comes first, and it is sent where it was sent.
+        (other,) = {"cheap", "dear"} - {fact.plan[0].endpoint}
+        return [replace(line, fact=replace(fact, plan=(Run(endpoint=other, timeout_s=9.0), fact.plan[0])))]
+
+    assert robust(told(lines, passed_over), CHANGED, outcomes).requests == 0
 
 
 def test_where_nobody_ever_tried_there_is_no_estimate() -> None:

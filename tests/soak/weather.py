@@ -43,6 +43,7 @@ from tidegate.core.resume import RULE
 from tidegate.core.rules import may_go_to
 from tidegate.core.step import StepTime
 from tidegate.core.warmup import HANGS_S_MAX
+from tidegate.core.why import Why
 from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
 from tidegate.sim.arrivals import Gamma, Poisson
 from tidegate.sim.ask import Ask
@@ -446,7 +447,9 @@ class Weather:
                 case Held() as one:
                     held.add(one.request.id)
                 case Released() as released:
-                    held.remove(released.request_id)
+                    unpaid = released.cause == Why.OVER_BUDGET
+                    assert unpaid or released.request_id in held, "it was held, or could not be paid for"
+                    held.discard(released.request_id)
                 case Warming() as load:
                     assert load.endpoint not in warming
                     warming.add(load.endpoint)

@@ -137,7 +137,7 @@ def test_the_more_is_to_be_embedded_the_more_may_come(
 
 def test_as_many_of_the_largest_as_a_vendor_takes_are_within_the_bound() -> None:
     assert 2048 * 4096 * len("-0.012345678901234567,") < EMBEDDINGS_BYTES_MAX
-    assert asked(input=["hi"] * 2048).inputs * EMBEDDING_BYTES_MAX == EMBEDDINGS_BYTES_MAX
+    assert asked(input=["hi"] * 2048).prompts * EMBEDDING_BYTES_MAX == EMBEDDINGS_BYTES_MAX
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"data":[]}', b'{"choices":[{"message":{"content":"a"}}]}', b"<html>"])

@@ -43,6 +43,11 @@ def test_what_is_left_out_is_not_asked_for() -> None:
     assert (call.messages, call.media, call.prompt_tokens, call.knobs) == (1, 0, None, None)
 
 
+def test_several_choices_of_a_chat_are_after_one_prompt() -> None:
+    call = chat(n=3)
+    assert (call.prompts, call.completions) == (1, 3)
+
+
 def test_null_is_left_out() -> None:
     names = ("stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools", "response_format")
     assert chat(**dict.fromkeys((*names, "logprobs", "functions"))).needs == (CHAT,)
@@ -116,6 +121,36 @@ def test_what_is_seen_or_heard_is_no_text_whatever_its_name(kind: str, need: Cap
     assert call.text_bytes < 200
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "document_url", "document_url": "https://x/y.pdf"},
+        {"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}},
+        {"type": "input_file", "file_id": "f"},
+        {"type": "video", "video": ["https://x/1.jpg"]},
+        {"type": "image_file", "image_file": {"file_id": "f"}},
+        {"type": "file", "file": {"file_id": "f"}},
+    ],
+)
+def test_a_part_that_may_stand_for_more_than_its_bytes_is_a_medium_and_asks_for_nothing_of_who_knows_it(
+    part: dict[str, Any],
+) -> None:
+    call = chat(messages=[{"role": "user", "content": [{"type": "text", "text": "what is it?"}, part]}])
+    assert (call.needs, call.media) == ((CHAT,), 1)
+    assert call.prompt_tokens_most > 10**9
+
+
+@pytest.mark.parametrize("kind", ["text", "input_text", "output_text", "refusal", "thinking"])
+def test_a_part_of_text_is_no_medium(kind: str) -> None:
+    call = chat(messages=[{"role": "assistant", "content": [{"type": kind, kind: "a", "cache_control": {}}, "b"]}])
+    assert (call.needs, call.media) == ((CHAT,), 0)
+
+
+def test_what_was_said_aloud_before_and_is_named_by_its_id_is_a_medium() -> None:
+    assert chat(messages=[{"role": "assistant", "audio": {"id": "audio_a"}}]).media == 1
+    assert chat(messages=[{"role": "assistant", "content": "a", "audio": None}]).media == 0
+
+
 def test_the_word_image_in_a_text_needs_no_eyes() -> None:
     content = json.dumps([{"type": "image_url", "image_url": {}}])
     assert chat(messages=[{"role": "user", "content": content}]).needs == (CHAT,)
@@ -144,7 +179,7 @@ def test_content_may_be_missing_null_a_string_or_parts() -> None:
 )
 def test_a_prompt_is_text_or_tokens_one_or_several(prompt: Any, prompts: int, tokens: int | None) -> None:
     call = completion(prompt, n=2)
-    assert call.completions == 2 * prompts
+    assert (call.prompts, call.completions) == (prompts, 2 * prompts)
     assert call.prompt_tokens == tokens
     assert json.loads(bytes(call.prompt)) == prompt
 

@@ -33,6 +33,9 @@ USUAL: Final = 0.05
 # As if so much of what is expected did not come: what is not spent by the end is lost, and what is missing then is made
 # up for at a slightly higher price. Chosen of 0, 0.1 and 0.2 in a reckoning without queues, where days differed.
 MARGIN: Final = 0.1
+# Who is served by a vendor alone pays any price, which says nothing of worth: no dollar counts for more than so many
+# usual ones, or one day whose budget ends early is remembered for as much as a month of others.
+UNUSUAL: Final = 3.0
 # With less than this left nobody can tell what would be bought: what is held back may not fit.
 LAST: Final = 0.02
 # Nobody gains a thousand dollars with one; it keeps numbers finite.
@@ -91,9 +94,18 @@ class Spending(msgspec.Struct, kw_only=True):
             self.spent_usd = 0.0
         spent_usd, left_usd = max(0.0, self.told_spent_usd - self.spent_usd), self.told_usd - self.told_spent_usd
         if at_s > self.at_s and (spent_usd > 0.0 or left_usd > LAST * self.told_usd):
-            self._watch((1.0 + self.price) * spent_usd, self.at_s, at_s)
+            self._watch(self._worth() * spent_usd, self.at_s, at_s)
         self.at_s, self.spent_usd = max(self.at_s, at_s), self.told_spent_usd
-        self.price = self._price(left_usd, at_s)
+        self.price = _price((1.0 - MARGIN) * self.expected_usd(at_s), left_usd)
+
+    def _worth(self) -> float:
+        """What a dollar that was spent was worth, as far as its price tells."""
+        return min(1.0 + self.price, UNUSUAL * (1.0 + _price(self._usual_usd(), self.told_usd)))
+
+    def _usual_usd(self) -> float:
+        """What usual hours spend in a whole window, in dollars at what they are worth; none where none was watched."""
+        seen_s = sum(self.hours_s)
+        return self.window_s * sum(self.hours_usd) / seen_s if seen_s > 0.0 else 0.0
 
     def _watch(self, usd: float, since_s: float, until_s: float) -> None:
         """Between the two `usd` were spent, at what they were worth."""
@@ -117,17 +129,9 @@ class Spending(msgspec.Struct, kw_only=True):
                 self.hours_usd[hour] = hour_usd * kept + part_usd
                 self.hours_s[hour] = seen_s * kept + within_s
 
-    def _price(self, left_usd: float, now_s: float) -> float:
-        """At which what is left lasts until the end."""
-        expected_usd = (1.0 - MARGIN) * self.expected_usd(now_s)
-        if left_usd <= 0.0 or expected_usd >= (1.0 + PRICE_MAX) * left_usd:
-            return PRICE_MAX
-        return max(0.0, expected_usd / left_usd - 1.0)
-
     def expected_usd(self, now_s: float) -> float:
         """What is still to be spent until the end, in dollars at what they are worth."""
-        seen_s = sum(self.hours_s)
-        doubt_usd = USUAL * self.window_s * sum(self.hours_usd) / seen_s if seen_s > 0.0 else 0.0
+        doubt_usd = USUAL * self._usual_usd()
         usual_usd = self.usual_usd + doubt_usd
         today = (self.actual_usd + doubt_usd) / usual_usd if usual_usd > 0.0 else 1.0
         lately_usd = SEEN_S * self.recent_usd / self.recent_s
@@ -241,6 +245,13 @@ def fault(by_name: dict[str, Spending]) -> str:
         if not 0.0 <= one.price <= PRICE_MAX:
             return f"of `{name}` have a price that is negative, or above {PRICE_MAX:g}"
     return ""
+
+
+def _price(expected_usd: float, left_usd: float) -> float:
+    """At which what is left buys what is expected."""
+    if left_usd <= 0.0 or expected_usd >= (1.0 + PRICE_MAX) * left_usd:
+        return PRICE_MAX
+    return max(0.0, expected_usd / left_usd - 1.0)
 
 
 def overlap_s(hour: int, since_s: float, until_s: float) -> float:

@@ -42,7 +42,8 @@ class Decider:
             return self._static(request, length, models, reasons, now_s)
         held, own = bool(self._known.waiting.requests), [model for model in models if model.owned]
         if own and self._known.waiting.behind(request, now_s):
-            return self._wait(request, plan.cheapest_first(request, own, length)[0][1], inf, now_s)
+            first = plan.cheapest_first(request, own, length)[0][1]
+            return self._wait(request, first, inf, now_s, _why_waits(others=len(own) < len(models)))
         request = self._known.priced(request, now_s)
         worth = worth_usd(request, length)
         for model in own:
@@ -101,6 +102,8 @@ class Decider:
             why = Why.ONLY_AVAILABLE if full else rules.why_only(reasons.values())
         if request.rulings and plan.rules_decide(ranked[0], options + (passed or [])):
             why = Why.RULE_DECIDES
+        elif request.budget_price and plan.budget_decides(request, ranked[0], options, unseen, worth, now_s):
+            why = Why.BUDGET_DECIDES
         return self._go(request, ranked, reasons, why, worth, now_s)
 
     def _handed_over(
@@ -210,7 +213,7 @@ class Decider:
         elif not fits and not others and not self._known.waiting.expired(request, now_s):
             return self._refuse_full(request, own, reasons, place.start_s, now_s)
         if stays:
-            why = Why.WAITS_FOR_SHARE if place.behind else Why.WAITS_FOR_SLOT
+            why = Why.WAITS_FOR_SHARE if place.behind else _why_waits(others=bool(others))
             return self._wait(request, place.endpoint, place.start_s, now_s, why)
         if others and (fits or plan.is_worth_paying(request, others, worth)):
             passed = list(own.values()) if fits else []
@@ -240,12 +243,10 @@ class Decider:
                 for m, why in busy
             ]
             start_s, name = min(starts_s)
-            return self._wait(request, name, start_s, now_s)
+            return self._wait(request, name, start_s, now_s, Why.WAITS_FOR_ANY)
         return refuse(request, reasons, self._known.models, now_s)
 
-    def _wait(
-        self, request: Request, endpoint: str, start_s: float, now_s: float, why: Why = Why.WAITS_FOR_SLOT
-    ) -> Decision:
+    def _wait(self, request: Request, endpoint: str, start_s: float, now_s: float, why: Why) -> Decision:
         until_s = min(start_s, now_s + self._known.policy.recheck_s)
         wait = Wait(endpoint=endpoint, until_s=plan.to_ms(until_s))
         return Decision(request_id=request.id, plan=(wait,), why=why)
@@ -268,7 +269,7 @@ class Decider:
         )
         free = any(takes[m.name] for m in own)
         if own and not free and (held or not ranked) and self._known.waiting.may_wait(request, now_s):
-            return self._wait(request, own[0].name, inf, now_s)
+            return self._wait(request, own[0].name, inf, now_s, Why.STATIC_RULE)
         if not ranked:
             return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._known.models, now_s)
         steps = plan.static_steps(request, [self._known.models[n] for n in ranked[: self._attempts_max(request)]])
@@ -297,6 +298,11 @@ def _full(request: Request, own: dict[str, Option], now_s: float) -> dict[str, W
         fits = room <= 0 or books.fits(memory.kv_tokens_needed(request, option.base.length), now_s)
         found[name] = Why.BUSY if fits else Why.MEMORY_TAKEN
     return found
+
+
+def _why_waits(*, others: bool) -> Why:
+    """Why it waits for one of ours, where `others` would take it now, or nobody would."""
+    return Why.WAITS_FOR_SLOT if others else Why.WAITS_FOR_ANY
 
 
 def _first(decision: Decision) -> str:

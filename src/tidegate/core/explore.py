@@ -92,7 +92,8 @@ def trials(
     if len(options) < 2:
         return []
     best = min(options, key=plan.by_value)
-    if best.attainment < ATTAINMENT_LEAST:
+    # A handover comes first in a plan or not at all: behind another one it could save nothing.
+    if best.attainment < ATTAINMENT_LEAST or best.target:
         return []
     least = max(ATTAINMENT_LEAST, best.attainment - ATTAINMENT_LESS_MAX)
     usd_max, spent_s = LOSS_SHARE_MAX * worth_usd, now_s - request.arrived_s

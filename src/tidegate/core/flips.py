@@ -234,7 +234,8 @@ def _of_request(copy: Copy, request: Request, now_s: float) -> Iterator[Walk]:
         return Walk(axis, now, lambda value: copy.asked(changed(value), now_s), (_up(now, STEP), _down(now, STEP)))
 
     windows = [model.context_tokens for model in copy.router.serving(request.model)]
-    tokens, most = float(request.prompt_tokens), BEYOND * max(windows, default=0)
+    # Several prompts have a window each.
+    tokens, most = float(request.prompt_tokens), BEYOND * max(windows, default=0) * request.prompts
     if tokens >= 1.0:
         # What is held is looked at in the midst of all that is: each question takes a while.
         step = STEP if copy.holds(request.id) else STEP_PROMPT

@@ -5,7 +5,7 @@ spread is, and a test whether everything has changed. Everything learned is deca
 """
 
 from collections.abc import Collection
-from math import exp, inf, log, sqrt
+from math import exp, log, sqrt
 from typing import Final
 
 from tidegate.core import correction, regression
@@ -169,24 +169,25 @@ class Latency:
         self._settle(now_s)
         learned = self.learned
         shift, median_s, sigma, row, column = learned.shift, sent.median_s, sent.sigma, sent.row, sent.column
-        scale_s = _scale_s(sent, took_s)
-        x = [part / scale_s for part in sent.parts]
         error, trust = log(took_s / median_s), 0.0
         # What was predicted before a change is far off for that change, and no limit holds its sample back.
-        middle, most = inf, min(ERROR_MAX * sigma, ERROR_LOG_MAX)
+        counted_s, most = took_s, min(ERROR_MAX * sigma, ERROR_LOG_MAX)
         if sent_s >= shift.moved_s:
             trust = sent.trust
             if trust > MIDDLE_TRUST:
-                middle = MIDDLE * sigma
+                counted_s = min(max(took_s, sent.low_s(MIDDLE)), sent.high_s(MIDDLE))
             if trust > TRUST_MIN:
                 add_error(shift, error, max(sigma, SIGMA_MIN), share * telling)
             if missed is not None:
                 self._promises.learn(row * self._columns + column, missed)
                 learn_mean(learned.mean, took_s * times, median_s * times, trust, now_s)
+        # Its parts are of what counts, too: of all that a stall takes they are next to nothing, as if work took less.
+        scale_s = _scale_s(sent, counted_s)
+        x = [part / scale_s for part in sent.parts]
         self._correction.learn(
             row,
             column,
-            log(took_s / scale_s) - error + min(max(error, -middle), middle),
+            log(counted_s / scale_s),
             now_s,
             x=x,
             error=min(max(error, -most), most),

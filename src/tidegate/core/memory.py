@@ -40,8 +40,10 @@ def kv_tokens_needed(request: Request | Started, length: Length) -> int:
 
 def kv_tokens_needed_least(request: Request) -> int:
     """What cannot be done without. Neither our guess of an output's length is in it nor the client's bound: engines
-    reserve no memory for what may never come, and most answers are far shorter."""
-    return request.prompt_tokens + request.completions
+    reserve no memory for what may never come, and most answers are far shorter. Of several prompts each is a sequence
+    of its own, and those that find no memory wait in the engine: one has to fit."""
+    tokens, prompts = request.prompt_tokens + request.completions, request.prompts
+    return tokens if prompts <= 1 else -(-tokens // prompts)
 
 
 class Spare(Fixed, frozen=True):

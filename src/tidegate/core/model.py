@@ -68,8 +68,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     """What the core may know of one inference request. Never the prompt.
 
     `prompt_tokens` is an estimate made from bytes, and `prompt_tokens_most` what no tokenizer makes more of, counted
-    where a budget is to hold it, 0 where it was not; there are several `prompts` where each has a window of its own.
-    `output_tokens_max` is the client's own bound, None where it
+    where a budget is to hold it, 0 where it was not. Where there are several `prompts`, each with a window of its own,
+    both are those of all of them. `output_tokens_max` is the client's own bound of each answer, None where it
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work. Where its
     class has a target for its `attainment`, those are the most, and what is learned says how much of them it is.
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
@@ -355,7 +355,11 @@ class Held(Record, frozen=True, kw_only=True, tag="held"):
 
 class Released(Record, frozen=True, kw_only=True, tag="released"):
     """A held request left the queue unsent: its client left, or it was refused, or it came to nothing here for this
-    `cause`."""
+    `cause`.
+
+    Or nobody was left to whom a request could be sent, held or not: then the `cause` is `client_error`, where nobody
+    can be asked for it as it stands, or `over_budget`.
+    """
 
     request_id: str
     cause: str = ""

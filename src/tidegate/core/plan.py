@@ -250,6 +250,38 @@ def rules_decide(best: Option, options: list[Option]) -> bool:
     return any(o.value_usd + o.base.rule_usd > unruled_usd for o in options if o.base.rule_usd > best.base.rule_usd)
 
 
+def budget_decides(
+    request: Request,
+    best: Option,
+    options: list[Option],
+    unseen: list[EndpointModel] | None,
+    worth: float,
+    now_s: float,
+) -> bool:
+    """Whether another of these would be worth more than `best`, were a budget's dollars worth no more than themselves.
+
+    Of those `unseen` only who may be is predicted: nothing is worth more than its promise kept, less its cost.
+    """
+    unpriced_usd = best.value_usd + request.budget_price * best.base.paid_usd
+    if _is_beaten(request, best, unpriced_usd, options):
+        return True
+    if not unseen:
+        return False
+    length = best.base.length
+    rivals = [one for usd, _, one in cheapest_first(request, unseen, length) if worth - usd > unpriced_usd]
+    return _is_beaten(request, best, unpriced_usd, weigh(request, rivals, length, worth, now_s))
+
+
+def _is_beaten(request: Request, best: Option, unpriced_usd: float, options: list[Option]) -> bool:
+    """Whether one of these, for which more is paid than for `best`, is worth more before the budget's price."""
+    price, paid_usd = request.budget_price, best.base.paid_usd
+    for option in options:
+        more_usd = option.base.paid_usd
+        if more_usd > paid_usd and option.value_usd + price * more_usd > unpriced_usd:
+            return True
+    return False
+
+
 def to_ms(seconds: float) -> float:
     """Whole milliseconds: finer differences are those of one machine's logarithm, and a journal is for all of them."""
     return ceil(seconds * 1000.0) / 1000.0

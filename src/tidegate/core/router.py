@@ -31,7 +31,7 @@ from tidegate.core.model import (
 from tidegate.core.network import NetworkModel
 from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import barred_by
-from tidegate.core.rules import budget_usd_bound, excluded_ever, tokens_needed_least
+from tidegate.core.rules import budget_usd_bound, excluded_ever, longest_tokens, tokens_needed_least
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, worth_usd
 from tidegate.core.why import Why
@@ -369,7 +369,8 @@ class Router:
         """
         # Each of several completions stands in a window of its own, and they are decoded side by side.
         each = output_tokens / request.completions
-        model = self._known.eligible.cheapest_ever(request, prompt_tokens + ceil(each), local=local)
+        tokens = longest_tokens(request, prompt_tokens) + ceil(each)
+        model = self._known.eligible.cheapest_ever(request, tokens, local=local)
         if model is None:
             return None
         usd = model.cost.usd(prompt_tokens, output_tokens, 0.0)

@@ -32,7 +32,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.promise import is_left, was_kept
-from tidegate.core.rules import excluded_ever
+from tidegate.core.rules import excluded_ever, longest_tokens
 from tidegate.core.why import Why
 
 # Requests that are not over: each has a connection to the gateway, and no process has so many. The oldest is let go.
@@ -62,6 +62,8 @@ class Came(StrEnum):
     UNKNOWN = "unknown"
 
 
+# What came of a request that could not be sent, by the cause that is told.
+_UNSENT = {CLIENT_ERROR: Came.CLIENT_ERROR, Why.OVER_BUDGET.value: Came.REFUSED}
 _ENDINGS = {
     Came.OK: Ending.OK,
     Came.REFUSED: Ending.REFUSED,
@@ -156,7 +158,8 @@ class _Open(msgspec.Struct):
     # What was told with the output that is counted, besides `said_tokens` of answers that broke off before.
     told: Ended | None = None
     said_tokens: int = 0
-    # How the last attempt ended, if one did, and whether the request itself was at fault in all that failed.
+    # How the last attempt ended, if one did, and whether the request itself was at fault in all that failed, or in the
+    # end.
     ending: Ending | None = None
     at_fault: bool = True
     # Whether anybody has said that it is wrong: who is cancelled after that was given up, and no client left.
@@ -283,8 +286,9 @@ class Rows:
                 known.held_since_s, known.waits, known.released = now_s, True, None
             case Released():
                 _unhold(known, now_s)
-                # Where a step is passed over, that is in the moment of its decision. Behind it, it may wait on.
-                known.released = fact if known.waits or known.decided_s < now_s else None
+                # Where a step is passed over, that is in the moment of its decision. Behind it, it may wait on, unless
+                # that is told to be why it came to nothing.
+                known.released = fact if fact.cause or known.waits or known.decided_s < now_s else None
             case Shipped():
                 self._shipped(known, fact, now_s)
             case Judged():
@@ -334,7 +338,9 @@ class Rows:
         elif fact.ending is not Ending.CANCELLED or not known.wrong:
             known.wrong = known.wrong or fact.cause == CLIENT_ERROR
             known.ending = Ending.CANCELLED if is_left(fact) else Ending.FAILED
-            known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
+            # Whoever says that it is wrong has the last word, whatever failed before.
+            at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
+            known.at_fault = at_fault or fact.ending is Ending.OK
             if fact.ttft_s is not None and not sent.started.target and not known.answered:
                 known.told = fact
             if known.winner is sent and not known.request.stream and not is_left(fact):
@@ -411,8 +417,8 @@ class Rows:
     def _remote_usd(self, known: _Open, prompt_tokens: int, output_tokens: int) -> float | None:
         """What the answer costs at the cheapest remote endpoint that may ever serve it."""
         request = known.request
-        # Each of several completions stands in a window of its own.
-        tokens = prompt_tokens + ceil(output_tokens / request.completions)
+        # Each of several prompts and completions stands in a window of its own.
+        tokens = longest_tokens(request, prompt_tokens) + ceil(output_tokens / request.completions)
         winner, gave = known.winner, ""
         # Where a part of it was said before, or its prompt computed elsewhere, its dollars are not those of one answer.
         if winner is not None and not known.said_tokens and not winner.started.shipped:
@@ -481,6 +487,8 @@ def _came(known: _Open) -> Came:
         # Let go while it waited, whatever was tried before: where nothing of ours is the cause, its client is gone.
         if not known.released.cause:
             return Came.CLIENT_LEFT
+        if known.released.cause in _UNSENT:
+            return _UNSENT[known.released.cause]
     elif known.ending is None:
         # Where it was to wait, its process has ended; else every step was passed over: for a budget, or because no
         # dialect says it.

@@ -23,12 +23,19 @@ _RANK_OF: Final = {likeness: rank for rank, likeness in enumerate(Likeness)}
 def tokens_needed(request: Request, length: Length) -> int:
     """Context this request needs: its prompt and its output, up to the client's bound or else the 95th percentile."""
     output_tokens = request.output_tokens_max if request.output_tokens_max is not None else length.high_tokens
-    return request.prompt_tokens + int(output_tokens)
+    return longest_tokens(request, request.prompt_tokens) + int(output_tokens)
 
 
 def tokens_needed_least(request: Request) -> int:
     """What cannot be done without: our own guess of an output's length is no reason to refuse, only to prefer."""
-    return request.prompt_tokens + (request.output_tokens_max or 1)
+    return longest_tokens(request, request.prompt_tokens) + (request.output_tokens_max or 1)
+
+
+def longest_tokens(request: Request, prompt_tokens: int) -> int:
+    """Of so many tokens of its prompts together, those that the longest has at least. Each has a window of its own:
+    whether the longest fits is for the engine to say, which alone knows it."""
+    prompts = request.prompts
+    return prompt_tokens if prompts <= 1 else -(-prompt_tokens // prompts)
 
 
 def attempts_max(request: Request, policy: Policy) -> int:
@@ -56,10 +63,10 @@ def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float
 
 def cost_usd_bound(request: Request, model: EndpointModel) -> float:
     """The most its tokens can cost there, in dollars: the same with all the output that there is room for, where none
-    is asked to be the most."""
+    is asked to be the most. Of several prompts what one leaves less of its window another leaves more."""
     endpoint, output_tokens = model.endpoint, request.output_tokens_max
     if output_tokens is None:
-        output_tokens = max(0, model.context_tokens - request.prompt_tokens)
+        output_tokens = max(0, model.context_tokens - request.prompt_tokens // max(1, request.prompts))
     return endpoint.price.upper_usd(request.prompt_tokens, _generated(output_tokens, endpoint) * request.completions)
 
 

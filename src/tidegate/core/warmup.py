@@ -3,8 +3,8 @@
 Whoever would have been served best by a model that is away goes elsewhere, so that nobody would ever load it. What that
 costs adds up until it comes to what a load costs. Then one is begun, and requests go elsewhere until it is done: ski
 rental, never more than twice what would have been best. Where a request waits for a load itself, one is begun beside
-it, which does not end should its client leave. There is one at a time, none soon after one that failed, and none that
-takes an engine from another model that was used just now.
+it, which does not end should its client leave. An engine has one at a time, none soon after one that failed, and none
+that takes it from another model that was used just now.
 
 One whose speed is a guess is loaded as if it would have served best: else it were never asked, and never known.
 
@@ -58,8 +58,14 @@ class WarmUps:
         self._models = [model for model in models.values() if model.endpoint.warms_up]
 
     def due(self, now_s: float) -> list[str]:
-        """The endpoints whose model is to be loaded now, or used so that it stays."""
-        return [model.name for model in self._models if self._may(model, now_s) and self._is_due(model, now_s)]
+        """The endpoints whose model is to be loaded now, or used so that it stays: of one engine no two."""
+        found: list[str] = []
+        for model in self._models:
+            if any(name in found for name in model.endpoint.beside):
+                continue
+            if self._may(model, now_s) and self._is_due(model, now_s):
+                found.append(model.name)
+        return found
 
     def missed(self, fact: Started, request: Request, options: Sequence[Option], now_s: float) -> None:
         """A request goes to one of these: to another than it would have gone to, had a model been there."""
@@ -105,7 +111,9 @@ class WarmUps:
         warm_up = state.cold.warm_up
         if warm_up.sent is not None or now_s < warm_up.not_before_s or now_s < state.not_before_s:
             return False
-        return state.up and not model.drained and not (state.breaker.openings and state.breaker.blocks(now_s))
+        if not state.up or model.drained or (state.breaker.openings and state.breaker.blocks(now_s)):
+            return False
+        return not any(other.state.cold.warm_up.sent is not None for other in self._beside(model))
 
     def _is_due(self, model: EndpointModel, now_s: float) -> bool:
         state = model.state
@@ -125,8 +133,11 @@ class WarmUps:
 
     def _is_free(self, model: EndpointModel, of_late_s: float, now_s: float) -> bool:
         """Whether nobody uses another model of its engine, or did so of late."""
-        beside = [self._all[name] for name in model.endpoint.beside if name in self._all]
-        return not any(self._is_used(other, of_late_s, now_s) for other in beside)
+        return not any(self._is_used(other, of_late_s, now_s) for other in self._beside(model))
+
+    def _beside(self, model: EndpointModel) -> list[EndpointModel]:
+        """The others of its engine."""
+        return [self._all[name] for name in model.endpoint.beside if name in self._all]
 
     @staticmethod
     def _is_used(model: EndpointModel, of_late_s: float, now_s: float) -> bool:

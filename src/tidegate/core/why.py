@@ -13,6 +13,7 @@ class Why(StrEnum):
     LEAST_LOSS = "least_loss"
     SENT_AWAY = "sent_away"
     RULE_DECIDES = "rule_decides"
+    BUDGET_DECIDES = "budget_decides"
     KEPT_SHARE = "kept_share"
     ONLY_LONG_ENOUGH = "only_long_enough"
     ONLY_ALLOWED = "only_allowed"
@@ -29,6 +30,7 @@ class Why(StrEnum):
     STATIC_RULE = "static_rule"
     # Why not yet
     WAITS_FOR_SLOT = "waits_for_slot"
+    WAITS_FOR_ANY = "waits_for_any"
     WAITS_FOR_SHARE = "waits_for_share"
     # Why not this endpoint, or none at all
     UNKNOWN_MODEL = "unknown_model"
@@ -63,6 +65,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.LEAST_LOSS: "no endpoint is expected to keep the promise; this one loses least",
     Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
     Why.RULE_DECIDES: "operators' rules would rather have it here; without them another endpoint would be worth more",
+    Why.BUDGET_DECIDES: "another endpoint would be worth more, were a budget's dollars worth no more than themselves",
     Why.KEPT_SHARE: "late or promised nothing, it starts in the share of our engine that is kept for such requests",
     Why.ONLY_LONG_ENOUGH: "only this endpoint's context window and memory hold prompt and output",
     Why.ONLY_ALLOWED: "the request's data may go to no other site",
@@ -76,8 +79,9 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_AVAILABLE: "every other endpoint is drained, down, backing off or full",
     Why.ONLY_ENDPOINT: "no other endpoint serves this model",
     Why.EXPLORES: "to learn what it is like: little is at risk by that, and the best one is next in the plan",
-    Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
-    Why.WAITS_FOR_SLOT: "waiting for a slot of our own still keeps the promise and costs less",
+    Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote; what is held stays",
+    Why.WAITS_FOR_SLOT: "waiting for a slot of our own is worth more than going elsewhere now",
+    Why.WAITS_FOR_ANY: "nobody who may serve it has a place for it now; it waits for the first",
     Why.WAITS_FOR_SHARE: "it waits behind requests of a key that has had less of our engines, and would be late",
     Why.UNKNOWN_MODEL: "no endpoint serves this model",
     Why.MUST_STAY_LOCAL: "the request's data must stay local",

@@ -23,7 +23,7 @@ from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Pric
 from tidegate.dashboard.prices import Budget, Prices
 from tidegate.dashboard.replayed import Replayed
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_if_there, unopened
+from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_from, unopened
 from tidegate.telemetry.segments import PACKED, SegmentName, segments
 
 # What is added to the index at once: some hundredths of a second, after which whoever waits has their turn.
@@ -40,6 +40,8 @@ SAMPLES_MAX: Final = 64  # classes and models are configured, and few
 BUDGETS_MAX: Final = 64  # those of all first, by name; keys may have hundreds
 
 Run = tuple[str, int]
+# What keeps a segment shut until somebody changes it; everything else that is in the way may be over in a moment.
+_SHUT = (PermissionError, IsADirectoryError)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -100,7 +102,7 @@ class Follower:
     """Brings an index up to the journal in `folder`, a step at a time: one thread takes steps, any may ask."""
 
     def __init__(self, folder: Path, index: Index, on_problem: Callable[[str], None] = lambda _: None) -> None:
-        """`on_problem` is told by a step, once of each segment that cannot be opened, or read to its end."""
+        """`on_problem` is told by a step, once of each segment that may not be opened, or cannot be read to its end."""
         self.share = 0.0
         self.under_way = self.changes = 0
         self.last_s: float | None = None
@@ -119,7 +121,7 @@ class Follower:
         self._listed: list[str] = []
         self._files: list[_File] = []
         self._last: dict[Run, _File] = {}
-        # Those that could not be opened. Somebody may change that: they are tried again when others come or go.
+        # Those that may not be opened. Somebody may change that: they are tried again when others come or go.
         self._shut = set[str]()
         # Of those that are not written any more, for others follow them.
         self._ended: dict[str, os.stat_result] = {}
@@ -365,15 +367,15 @@ class Follower:
         self._say(f"{where} cannot be read on, and is left out from there; `tidegate journal ls` says why")
 
     def _opened(self, tail: _Tail, path: Path) -> BinaryIO | None:
-        """Its segment, from where it was read to; None where it is gone, or cannot be opened."""
+        """Its segment, from where it was read to; None where it is gone, or may not be opened. OSError where that
+        cannot be now."""
         if tail.file is None:
             try:
                 tail.file = open_segment(path)
                 tail.file.seek(tail.offset)
             except FileNotFoundError:
                 pass
-            except OSError as error:
-                tail.close()
+            except _SHUT as error:
                 self._shut.add(tail.name)
                 self._say(f"a segment is left out: {unopened(path, error)}")
         return tail.file
@@ -418,9 +420,10 @@ def _newness(tail: _Tail) -> tuple[bool, float, str]:
 
 
 def _going_on(path: Path) -> set[str]:
-    """The requests that are under way when a segment begins; none where that cannot be read."""
-    with suppress(JournalError):
-        for line in read_if_there(path):
+    """The requests that are under way when a segment begins; none where that cannot be read. OSError where it cannot
+    be opened now."""
+    with suppress(JournalError, FileNotFoundError, *_SHUT), open_segment(path) as file:
+        for line in read_from(path, file):
             return begun(line.fact).under_way if isinstance(line.fact, Segment) else set()
     return set()
 

@@ -227,7 +227,7 @@ class Account:
         """The most tokens that its prompts or its answers can have: each of them has a window."""
         endpoint, call = self._upstreams[attempt.endpoint].endpoint, self._call
         window = max(self._dispatch.window(endpoint.name), endpoint.context_tokens)
-        return _SURELY * window * max(call.inputs, call.completions, call.generated)
+        return _SURELY * window * max(call.prompts, call.completions, call.generated)
 
     def held(self, now_s: float) -> None:
         """It waits for a slot: since it arrived, unless it has waited before, or anything was sent."""
@@ -242,6 +242,10 @@ class Account:
         self._dispatch.metrics.held_for(held_s)
         if released:
             self._dispatch.tell(Released(request_id=self._request.id, cause=cause), now_s)
+
+    def unsent(self, cause: str, now_s: float) -> None:
+        """Nobody is left to whom it could be sent, and no end of an attempt tells why."""
+        self._dispatch.tell(Released(request_id=self._request.id, cause=cause), now_s)
 
     def started(
         self, upstream: Upstream, now_s: float, *, hedge: bool, target: str = "", streamed: bool = False

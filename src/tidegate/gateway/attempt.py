@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tidegate.core.model import Ending, Headroom, replace
-from tidegate.engines.base import Failure, Outgoing, overflow
+from tidegate.engines.base import Failure, Outgoing, overflow, unfit
 from tidegate.gateway.failures import BROKEN, NO_DESCRIPTOR
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
@@ -384,6 +384,8 @@ def _broken(stream: BadStream) -> Failure:
         return overflow(error.message)
     if error is not None and error.of_the_account:
         return replace(_fault(stream.cause, "reported an error of the gateway's account"), aside=error.message)
+    if error is not None and error.flagged:
+        return unfit(error)
     return _fault(stream.cause, stream.message)
 
 

@@ -7,7 +7,7 @@ from msgspec import Raw
 from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
-from tidegate.core.health import OF_THE_REQUEST
+from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.network import UPLOAD_S_LEAST
 from tidegate.core.resume import narrowed
@@ -161,7 +161,8 @@ class Drive:
     def _turn(self, now_s: float) -> None:
         self._epoch = self._dispatch.epoch
         if (self._held or self._barred) and not self._look_again(now_s):
-            self._unhold(now_s, released=True)
+            assert self._failure is not None, "nobody is barred without a reason"
+            self._unhold(now_s, released=True, cause=self._failure.cause)
             self._fail(committed=self._exchange.started, now_s=now_s)
             return
         decision = self._decision = self._dispatch.decide(self.request, now_s)
@@ -805,6 +806,8 @@ class Drive:
             if failure.cause == OVER_BUDGET:
                 outcome = "refused"
                 self._dispatch.metrics.refused(Why.OVER_BUDGET)
+            if self._barred.steps and outcome != "failed":
+                self._account.unsent(Why.OVER_BUDGET.value if outcome == "refused" else CLIENT_ERROR, now_s)
             # A final failure is relayed in the engine's words, and these may quote the prompt.
             self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
             return

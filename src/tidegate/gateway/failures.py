@@ -107,7 +107,7 @@ def last_word(failure: Failure, tried: int) -> ErrorReply:
     """What the client is told of the failure that was the last, after so many attempts."""
     message = failure.message
     if not (failure.final or failure in _OURS or failure.cause in NEVER_HERE):
-        message = f"No endpoint could complete this ({tried} tried); the last one: {message.rstrip('.')}."
+        message = f"No endpoint could complete this ({tried} tried); the last to fail: {message.rstrip('.')}."
     return ErrorReply(
         status=failure.status,
         message=message,

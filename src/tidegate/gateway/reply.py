@@ -3,6 +3,7 @@
 from math import ceil
 
 from tidegate.core.model import Decision, Record, Request
+from tidegate.core.rules import longest_tokens
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.wire.errors import BadRequest, error_body
 from tidegate.wire.translate import Client
@@ -124,14 +125,15 @@ def _too_long(request: Request, window: int) -> str:
 
     Who reads that the prompt is too long shortens the conversation: it is not said where only `max_tokens` is.
     """
-    prompt, limit = request.prompt_tokens, request.output_tokens_max
+    prompt, limit = longest_tokens(request, request.prompt_tokens), request.output_tokens_max
+    several = "" if request.prompts == 1 else f" in the mean of {request.prompts} prompts"
     if limit and prompt < window:
         return (
-            f"The input length and `max_tokens` exceed context limit: {prompt} + {limit} > {window}: "
+            f"The input length and `max_tokens` exceed context limit: {prompt} + {limit} > {window}{several}: "
             "lower max_tokens or shorten the prompt."
         )
     return (
-        f"The prompt is too long: about {prompt} tokens, and this model's maximum context length is {window} "
+        f"The prompt is too long: about {prompt} tokens{several}, and this model's maximum context length is {window} "
         "where it may be served: shorten the prompt."
     )
 

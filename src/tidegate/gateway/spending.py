@@ -18,6 +18,7 @@ from tidegate.state.ledger import LEASE_USD_MAX, Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.tick import Tick, run
 from tidegate.wire.anthropic.request import keeps_long
+from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import EMBEDDING, Call
 
 # What was spent is written this late, unless with what is held back for another: until then the whole bound counts.
@@ -194,6 +195,10 @@ def upper_usd(endpoint: Endpoint, call: Call, window: int) -> float:
     prompt_tokens = min(max(call.prompt_tokens_most, call.native_tokens_most), window * call.prompts)
     answers = max(call.completions, call.generated)
     output_tokens_max = 0 if call.kind is EMBEDDING else call.output_tokens_max
+    predicted = call.fields.get("prediction")
+    if output_tokens_max is not None and predicted is not None:
+        # What the answer was predicted to say, and does not, is billed as its output.
+        output_tokens_max += len(memoryview(predicted))
     return budget_usd_of(endpoint, window, prompt_tokens, output_tokens_max, answers)
 
 
@@ -216,7 +221,7 @@ def _runs_its_own(tools: Raw | None) -> bool:
         return True
     try:
         return all(bytes(tool.get("type", _NO_TYPE)) in _OWN_TOOLS for tool in _TOOLS.decode(tools) or ())
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
 
 
@@ -227,7 +232,7 @@ def _says_what_is_priced(modalities: Raw | None, endpoint: Endpoint) -> bool:
     priced = ("text", "audio") if Capability.AUDIO in endpoint.capabilities else ("text",)
     try:
         return all(one in priced for one in _MODALITIES.decode(modalities) or ())
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
 
 

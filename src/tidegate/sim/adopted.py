@@ -47,8 +47,16 @@ from tidegate.wire.tokens import PRIOR_BYTES_PER_TOKEN, TokenRatio
 REQUESTS_MAX = 200_000
 # Who is tried again is so within this.
 RETRY_S = 60.0
-# A key that is a secret is told apart, and not told.
-_SECRETS = re.compile(r"sk-|Bearer |[A-Za-z0-9+/_=-]{32,}")
+# A key that is a secret is told apart, and not told. What may be either, as a UUID, is taken for one: a name that is
+# not shown can be looked up in the log, and a secret that was shown has to be changed.
+_SECRETS = re.compile(
+    r"(?<![a-z0-9])sk[-_]"  # no `task-` or `desk-`
+    r"|\bbearer\s|\b(?:basic|token)\s+\S{8,}"  # no "Basic plan"
+    r"|(?:key|password|secret|token)\s*[:=]"
+    r"|(?<![a-z0-9])(?-i:eyJ)"  # how a JWT begins
+    r"|[a-z0-9+/_=-]{32,}",
+    re.IGNORECASE,
+)
 _ASKED = ("messages", "prompt", "tools", "functions", "max_tokens", "max_completion_tokens", "n", "stream")
 _PORTS = {"https": 443, "http": 80}
 _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - an address to compare with, not to listen at
@@ -324,8 +332,8 @@ def _shown(base: str) -> str:
 
 
 def _named(key: str) -> str:
-    """A key's name as it stands, or a digest of what is none."""
-    return blake2b(key.encode("utf-8", "replace"), digest_size=6).hexdigest() if _SECRETS.match(key) else key
+    """A key's name as it stands, or a digest of what may be a secret or has one in it."""
+    return blake2b(key.encode("utf-8", "replace"), digest_size=6).hexdigest() if _SECRETS.search(key) else key
 
 
 def _is_at(url: Url, host: str, port: int) -> bool:

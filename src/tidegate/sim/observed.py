@@ -21,6 +21,7 @@ from tidegate.core.model import (
     Probed,
     Released,
     Request,
+    Run,
     Segment,
     Shipped,
     Started,
@@ -30,9 +31,11 @@ from tidegate.core.model import (
 from tidegate.core.overlap import Overlap
 from tidegate.core.promise import is_left
 from tidegate.core.replay import Replay, ReplayError
+from tidegate.core.resume import PASSED_OVER, narrowed
 from tidegate.core.router import Router
 from tidegate.core.rows import SETTLED_S, attempt_usd
 from tidegate.core.state import State
+from tidegate.core.why import Why
 from tidegate.sim.outcome import Outcome
 
 # Of a longer journal the last so many, at least: two a second all day long.
@@ -161,13 +164,18 @@ class _Open(msgspec.Struct):
     # KV caches that are on their way to who decodes.
     shipping: int = 0
     refused: bool = False
-    # Whatever ended did so because of what was asked.
+    # Whatever ended did so because of what was asked, or the last did.
     at_fault: bool = True
     # When it was decided last. Whether it waits by that, and when it was let go while it did, for which cause of ours.
     decided_s: float = 0.0
     waits: bool = False
     released_s: float | None = None
     released_for: str = ""
+    # How many steps of its plan have had their turn, and how often anything was set otherwise before it was decided.
+    turns: int = 0
+    epoch: int = 0
+    # Who cannot be sent it, or has found it unfit or too long.
+    barred: set[str] = set()
     # The last attempt that ended, and when.
     ended: Ended | None = None
     ended_s: float = 0.0
@@ -186,6 +194,7 @@ class _Header(NamedTuple):
 class _Reading:
     def __init__(self) -> None:
         self._found: Observed | None = None
+        self._endpoints: dict[str, Endpoint] = {}
         # The headers of this configuration, from the last one before the beginning on.
         self._headers: list[_Header] = []
         self._open: dict[str, _Open] = {}
@@ -194,6 +203,8 @@ class _Reading:
         self._attempts: dict[tuple[str, str], Attempted] = {}
         self._in_flight: dict[str, dict[str, int]] = {}
         self._down_s: dict[str, float] = {}
+        # Headers and hands on the wheel so far: what was decided before one may be forbidden since.
+        self._epoch = 0
 
     def take(self, line: Line) -> None:
         fact, now_s = line.fact, line.at_s
@@ -218,6 +229,7 @@ class _Reading:
                 self._probed(fact, now_s)
             case Overrides():
                 found.overridden += 1
+                self._epoch += 1
         while self._still:
             request_id = next(iter(self._still))
             if self._still[request_id] + SETTLED_S >= now_s:
@@ -251,8 +263,10 @@ class _Reading:
     def _segment(self, segment: Segment, now_s: float) -> None:
         found = self._found
         self._headers.append(_Header(now_s, segment))
+        self._epoch += 1
         if found is None:
             self._found = Observed(segment.endpoints, segment.policy, _state(segment), now_s, now_s)
+            self._endpoints = {endpoint.name: endpoint for endpoint in segment.endpoints}
             return
         found.end_s = max(found.end_s, now_s)
         if not segment.follows:
@@ -304,14 +318,16 @@ class _Reading:
         known = self._open.get(fact.request_id)
         if known is not None:
             known.held, known.released_for = False, fact.cause
-            # Where a step is passed over, that is in the moment of its decision. Behind it, it may wait on.
-            known.released_s = now_s if known.waits or known.decided_s < now_s else None
+            # Where a step is passed over, that is in the moment of its decision. Behind it, it may wait on, unless that
+            # is told to be why it came to nothing.
+            known.released_s = now_s if fact.cause or known.waits or known.decided_s < now_s else None
 
     def _decided(self, decision: Decision, now_s: float) -> None:
         known = self._open.get(decision.request_id)
         if known is None:
             return
         known.decision, known.decided_s, known.released_s = decision, now_s, None
+        known.turns, known.epoch = 0, self._epoch
         known.waits = bool(decision.plan) and isinstance(decision.plan[0], Wait)
         if not decision.plan and not known.under_way:
             known.refused = True
@@ -326,9 +342,33 @@ class _Reading:
         there[fact.request_id] = fact.prompt_tokens
         known = self._open.get(fact.request_id)
         if known is not None:
+            self._pass_over(known, fact)
             known.attempts += 1
             known.under_way += 1
             known.held = False
+
+    def _pass_over(self, known: _Open, fact: Started) -> None:
+        """Those of its plan that should have come before this one, and were not asked, could not be sent it.
+
+        Nothing is known of who was passed over since operators have set something, or for want of money of which
+        another attempt has taken a part, or of a slot in which to compute a prompt for another: all of that passes.
+        """
+        known.barred.discard(fact.endpoint)
+        plan = () if known.decision is None else known.decision.plan
+        turn = next((number for number, step in enumerate(plan) if step.endpoint == fact.endpoint), -1)
+        if turn < known.turns:
+            return
+        passed, known.turns = plan[known.turns : turn], turn + 1
+        if known.epoch != self._epoch or fact.said_tokens:
+            return
+        for step in passed:
+            if isinstance(step, Run) and not (known.attempts and self._may_lack_money(known.request, step.endpoint)):
+                known.barred.add(step.endpoint)
+
+    def _may_lack_money(self, request: Request, endpoint: str) -> bool:
+        bounded = request.cost_usd_max is not None or request.budget_usd is not None
+        there = self._endpoints.get(endpoint)
+        return bounded and there is not None and there.price.asks_money
 
     def _first(self, fact: FirstToken, now_s: float) -> None:
         attempt = self._attempts.get((fact.request_id, fact.endpoint))
@@ -354,6 +394,9 @@ class _Reading:
         if known is None:
             return
         known.under_way -= 1
+        sent = attempt.started
+        if fact.cause in OF_THE_REQUEST and not (sent.target or sent.shipped or sent.said_tokens):
+            known.barred.add(fact.endpoint)
         endpoint = next((one for one in found.endpoints if one.name == fact.endpoint), None)
         if endpoint is not None:
             known.usd += attempt_usd(endpoint, known.request, attempt.started, fact) + endpoint.running_usd(fact.e2e_s)
@@ -371,7 +414,9 @@ class _Reading:
         if attempt.ttft_s is not None and not (known.request.stream or _served(fact) or is_left(fact)):
             # Of an answer in one piece nobody was shown anything: another one's content is the first.
             known.first_s = None
-        known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
+        # Whoever says that it is wrong has the last word, whatever failed before.
+        at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
+        known.at_fault = at_fault or (fact.ending is Ending.OK and not _served(fact))
         if known.ended is None or not _served(known.ended):
             known.ended, known.ended_s = fact, now_s
         if fact.ending is Ending.OK and not known.under_way:
@@ -403,7 +448,7 @@ class _Reading:
             return
         self._still.pop(request_id, None)
         assert found is not None
-        request, decision = known.request, known.decision
+        request, decision = self._playable(known), known.decision
         ended = known.ended
         how = _named(known)
         if decision is None or how is None:
@@ -412,7 +457,7 @@ class _Reading:
         if request.completions > 1:
             found.several += 1
             return
-        if ended is not None and known.at_fault and not known.refused and known.released_s is None:
+        if how == CLIENT_ERROR:
             found.client_errors += 1
             return
         over_s = max(known.ended_s, known.released_s or 0.0, known.decided_s if ended is None else 0.0)
@@ -434,13 +479,26 @@ class _Reading:
             cached_tokens=0 if ended is None else ended.cached_tokens or 0,
             output_tokens=seen if ok else 0,
             usd=known.usd,
-            refused_for_ever=known.refused and not known.said and decision.retry_after_s is None,
+            refused_for_ever=how == "refused" and not known.said and decision.retry_after_s is None,
         )
         told = ended.prompt_tokens if ok and ended is not None and not known.said else None
         whole = ok and ended is not None and _says_length(request, ended)
         found.asked.append(Asked(request=request, outcome=outcome, prompt_tokens=told, seen=seen, whole=whole))
         if len(found.asked) >= 2 * REQUESTS_MAX:
             self._trim(found)
+
+    def _playable(self, known: _Open) -> Request:
+        """What was asked, where its day is played again: where it could not be sent it cannot be then, nor be paid for
+        where nothing that was left was enough."""
+        request = known.request
+        if known.released_s is not None and known.released_for == Why.OVER_BUDGET and not known.attempts:
+            return replace(request, budget_usd=0.0)
+        if not known.barred:
+            return request
+        serving = tuple([one.name for one in self._endpoints.values() if request.model in one.models])
+        to = next((one.to for one in request.rulings if one.rule == PASSED_OVER), serving)
+        others = tuple([name for name in to if name not in known.barred])
+        return narrowed(request, others) if others and len(others) < len(to) else request
 
     def _trim(self, found: Observed) -> None:
         """It begins with the last requests: nothing that was before them counts."""
@@ -497,10 +555,16 @@ def _named(known: _Open) -> str | None:
         # Let go while it waited, whatever was tried before: where nothing of ours is the cause, its client is gone.
         if not known.released_for:
             return LEFT
+        if known.released_for == CLIENT_ERROR:
+            return CLIENT_ERROR
+        if known.released_for == Why.OVER_BUDGET:
+            return "refused"
     elif ended is None:
         # Where it was to wait, its process has ended; else every step was passed over: for a budget, or because no
         # dialect says it.
         return None if decision is None or not decision.plan or known.waits or known.attempts else "failed"
+    elif known.at_fault:
+        return CLIENT_ERROR
     elif is_left(ended):
         return LEFT
     return "failed" if ended is None or known.first_s is None else "failed_mid_stream"

@@ -10,7 +10,7 @@ from math import sqrt
 
 import msgspec
 
-from tidegate.core.model import Decision, Line, Record, Request, Run, Segment, replace
+from tidegate.core.model import Decision, Line, Record, Request, Run, Segment, Started, replace
 from tidegate.core.replay import Replay
 from tidegate.core.router import Router
 from tidegate.core.state import State
@@ -43,12 +43,14 @@ class Robust(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class _Choice(msgspec.Struct, frozen=True):
-    """One decision: what was predicted of where it went and of where it would go, in dollars, and how likely it was.
+    """One decision: what was predicted of where it went (`here`) and of where it would go, in dollars, and how likely
+    it was.
 
     `same`: the other policy would do that, too. `untried`: chance could not have done what it would do. `otherwise`: it
     would send it elsewhere than it goes as a rule.
     """
 
+    here: str
     there_usd: float
     here_usd: float
     same: bool
@@ -83,46 +85,61 @@ def robust(lines: Iterable[Line], changed: Changed, outcomes: Iterable[Outcome])
 
 
 def _choices(lines: Iterable[Line], changed: Changed, wanted: Callable[[str], bool]) -> dict[str, _Choice]:
-    """What was chosen first of each request that was sent at once, and what would have been."""
+    """What was chosen first of each request that was sent there at once, and what would have been."""
     core, other = Replay(), _Other(changed)
     found: dict[str, _Choice] = {}
+    # Those that were decided before, and choices of which it is not known yet whether they were sent there.
+    decided = set[str]()
+    chosen: dict[str, _Choice] = {}
     for line in lines:
         fact = line.fact
-        if not isinstance(fact, Decision):
-            core.feed(line)
-            other.feed(line)
+        if isinstance(fact, Decision):
+            request = core.requests.get(fact.request_id)
+            if request is not None and fact.request_id not in decided and wanted(fact.request_id):
+                choice = _choice(core.router, other, request, fact, line.at_s)
+                if choice is not None:
+                    chosen[fact.request_id] = choice
+            decided.add(fact.request_id)
             continue
-        request = core.requests.get(fact.request_id)
-        if (
-            request is None
-            or request.said_tokens
-            or request.shipped
-            or fact.request_id in found
-            or not wanted(fact.request_id)
-        ):
-            continue
-        first = fact.plan[0] if fact.plan else None
-        if not isinstance(first, Run) or core.router is None:
-            continue
-        there = other.first(request, line.at_s)
-        if there is None:
-            continue
-        usd = {one.endpoint: one.value_usd for one in core.router.candidates(request, line.at_s)}
-        here_usd, there_usd = usd.get(first.endpoint), usd.get(there.endpoint)
-        if here_usd is not None and there_usd is not None:
-            usual = first.endpoint
-            if fact.propensity < 1.0:
-                # Who has one attempt does not explore.
-                greedy = core.router.decide(replace(request, failover=False), line.at_s)
-                usual = greedy.plan[0].endpoint if greedy.plan else usual
-            # An answer beside which another one starts is not what it is alone.
-            same = (there.endpoint, there.cutover_s) == (first.endpoint, first.cutover_s)
-            # What is tried by chance is another endpoint, never the same with or without one beside it.
-            untried = not same and (fact.propensity >= 1.0 or there.endpoint == first.endpoint)
-            found[fact.request_id] = _Choice(
-                there_usd, here_usd, same, untried, max(fact.propensity, 1e-6), there.endpoint != usual
-            )
+        core.feed(line)
+        other.feed(line)
+        if isinstance(fact, Segment) and core.router is not None:
+            # Whoever is held there waits since before it.
+            decided |= core.router.state.held.keys()
+        elif isinstance(fact, Started):
+            choice = chosen.pop(fact.request_id, None)
+            # Where it could not be sent, what another one made of it says nothing of who was chosen.
+            if choice is not None and choice.here == fact.endpoint:
+                found[fact.request_id] = choice
     return found
+
+
+def _choice(
+    router: Router | None, other: "_Other", request: Request, decision: Decision, now_s: float
+) -> _Choice | None:
+    """What was chosen by this decision, and what would have been; None where it was not, or would not be, sent at
+    once, or is no request as it came."""
+    first = decision.plan[0] if decision.plan else None
+    if router is None or not isinstance(first, Run) or request.said_tokens or request.shipped:
+        return None
+    there = other.first(request, now_s)
+    if there is None:
+        return None
+    usd = {one.endpoint: one.value_usd for one in router.candidates(request, now_s)}
+    here_usd, there_usd = usd.get(first.endpoint), usd.get(there.endpoint)
+    if here_usd is None or there_usd is None:
+        return None
+    usual = first.endpoint
+    if decision.propensity < 1.0:
+        # Who has one attempt does not explore.
+        greedy = router.decide(replace(request, failover=False), now_s)
+        usual = greedy.plan[0].endpoint if greedy.plan else usual
+    # An answer beside which another one starts is not what it is alone.
+    same = (there.endpoint, there.cutover_s) == (first.endpoint, first.cutover_s)
+    # What is tried by chance is another endpoint, never the same with or without one beside it.
+    untried = not same and (decision.propensity >= 1.0 or there.endpoint == first.endpoint)
+    propensity, otherwise = max(decision.propensity, 1e-6), there.endpoint != usual
+    return _Choice(first.endpoint, there_usd, here_usd, same, untried, propensity, otherwise)
 
 
 class _Other:

@@ -42,6 +42,7 @@ from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
 from tidegate.core.sending import prefill_of, started
 from tidegate.core.waiting import SWEEP_S
+from tidegate.core.why import Why
 from tidegate.sim.carrier import Carrier, Shipment, declared
 from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job, Traffic
@@ -321,8 +322,12 @@ class World:
 
     def _give_up(self, drive: _Drive, *, committed: bool) -> None:
         """Nobody is left who could be asked."""
-        without = "refused" if drive.unpaid else "failed"
-        self._over(drive, "failed_mid_stream" if committed else without)
+        if committed:
+            self._over(drive, "failed_mid_stream")
+            return
+        if drive.unpaid:
+            self._tell(Released(request_id=drive.job.request.id, cause=Why.OVER_BUDGET.value))
+        self._over(drive, "refused" if drive.unpaid else "failed")
 
     def _look_at_budget(self, drive: _Drive) -> None:
         """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""

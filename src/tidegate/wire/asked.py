@@ -25,6 +25,7 @@ class Message(msgspec.Struct, gc=False):
 
     role: str
     content: Raw | UnsetType = UNSET
+    audio: Raw | UnsetType = UNSET  # what the assistant has said before, by its id
 
 
 class StreamOptions(msgspec.Struct, gc=False):

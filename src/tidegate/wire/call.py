@@ -33,7 +33,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     `text_bytes` is about how much text the two hold, escapes and media left out; `messages` and `media` count the
     parts of it that tokens are not made of. `prompt_tokens` is exact where the client sent tokens. `knobs` is our
     own object in the body, and no longer in `fields`. `completions` are the choices that an answer has, and `generated`
-    those that are made for them, of which the best are told. `inputs` are the texts that are to be embedded.
+    those that are made for them, of which the best are told. There are several `prompts`, each with a window of its
+    own, where several texts are to be embedded or completed; several choices after one prompt make no more of them.
     """
 
     kind: Capability
@@ -43,7 +44,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_max: int | None
     completions: int
     generated: int = 1
-    inputs: int = 1
+    prompts: int = 1
     needs: tuple[Capability, ...]
     prompt: memoryview
     tools: memoryview
@@ -59,11 +60,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def prompt_bytes(self) -> int:
         """Of the prompt, and of the tools before it."""
         return len(self.prompt) + len(self.tools)
-
-    @property
-    def prompts(self) -> int:
-        """How many of them have a window of their own: choices of a chat have theirs after one prompt."""
-        return 1 if self.kind is Capability.CHAT else max(self.inputs, self.completions)
 
     @property
     def prompt_tokens_most(self) -> int:

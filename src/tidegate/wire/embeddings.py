@@ -41,7 +41,7 @@ def parse(body: bytes) -> Call:
         # There is no output: a bound of none is exact, where no bound would be taken for a usual answer.
         output_tokens_max=0,
         completions=1,
-        inputs=_inputs(asked.input),
+        prompts=_inputs(asked.input),
         needs=(EMBEDDING,),
         prompt=prompt,
         tools=NO_BYTES,

@@ -64,7 +64,8 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     """What an endpoint said went wrong.
 
     `context_exceeded`: the prompt, with its output, is too long for it; `unfit`: it cannot do what is asked, and others
-    may, as where there is an `unknown_field`; `of_the_account`: our key there is no good, or was not paid for.
+    may, as where there is an `unknown_field`; `flagged`: it will not answer such a prompt; `of_the_account`: our key
+    there is no good, or was not paid for.
     """
 
     message: str
@@ -74,6 +75,7 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     context_exceeded: bool = False
     unfit: bool = False
     unknown_field: bool = False
+    flagged: bool = False
     of_the_account: bool = False
 
 
@@ -165,7 +167,13 @@ _UNKNOWN_FIELD = re.compile(
 _ACCOUNT_CODES = frozenset(
     {"invalid_api_key", "insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "account_deactivated"}
 )
-_ACCOUNT = re.compile(r"credit balance is too low|incorrect api key|api key not valid|api key expired", re.IGNORECASE)
+# What is said of a request may quote its client, who is to shut nobody out by that: these are how a sentence begins.
+_ACCOUNT = re.compile(
+    r"\s*(?:(?:your )?credit balance is too low|incorrect api key|api key not valid|api key expired)", re.IGNORECASE
+)
+# How OpenRouter and xAI say that they do not like a prompt; the first has its reasons, too.
+_FLAGGED = re.compile(r"requires moderation|input was flagged|content violates usage guidelines", re.IGNORECASE)
+_REASONS = ("reasons", "flagged_input")
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _MARKUP = re.compile(r"<[/!]?[a-zA-Z][^<>]*>")
@@ -184,8 +192,13 @@ def _error(message: object, fields: Mapping[str, object] | None = None) -> Error
         context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(looked_at)),
         unfit=code in UNFIT_CODES or bool(_UNFIT.search(looked_at)),
         unknown_field=bool(_UNKNOWN_FIELD.search(looked_at)),
-        of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.search(looked_at)),
+        flagged=_has_reasons(fields.get("metadata")) or bool(_FLAGGED.search(looked_at)),
+        of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.match(looked_at)),
     )
+
+
+def _has_reasons(metadata: object) -> bool:
+    return isinstance(metadata, dict) and any(name in metadata for name in _REASONS)
 
 
 def _detail(detail: object) -> str:

@@ -9,7 +9,7 @@ from tidegate.core.model import Capability
 from tidegate.wire.asked import Chat, Completion, Message, Part, decode_chat, decode_completion, decode_parts
 from tidegate.wire.call import Call as Call
 from tidegate.wire.call import Native as Native
-from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.outline import OUTLINED_BYTES_MIN, outline, whole_bytes
 from tidegate.wire.shape import bad_field, read_fields
 from tidegate.wire.tokens import text_bytes
@@ -86,6 +86,7 @@ def parse(body: bytes, kind: Capability) -> Call:
         output_tokens_max=None if output_tokens_max is None else min(output_tokens_max, OUTPUT_TOKENS_MAX),
         completions=(asked.n or 1) * found.prompts,
         generated=max(asked.n or 1, best_of or 1) * found.prompts,
+        prompts=found.prompts,
         needs=_needs(kind, asked, tools is not None, found),
         prompt=prompt,
         tools=tools_json,
@@ -99,10 +100,13 @@ def parse(body: bytes, kind: Capability) -> Call:
 
 
 NO_BYTES = memoryview(b"")
+_NULL = Raw(b"null")
 _QUOTE = ord('"')
 # A video is a row of images to those who see.
 _SEEN: Final = ("image_url", "video_url")
 _HEARD: Final = ("input_audio", "audio_url")
+# What is no longer than its bytes; whatever else a part may be (documents, files), its bytes may stand for more.
+_READ: Final = ("", "text", "refusal", "thinking", "input_text", "output_text")
 
 
 class _Content:
@@ -121,6 +125,7 @@ class _Content:
         self.messages = len(messages)
         for at, message in enumerate(messages):
             content = message.content
+            self.files += message.audio is not UNSET and message.audio != _NULL
             # A string is passed by unread: to decode a long prompt would take half as long again.
             if content is UNSET or memoryview(content)[0] == _QUOTE:
                 continue
@@ -134,9 +139,11 @@ class _Content:
 
     def _read_part(self, part: Part) -> None:
         image, video, audio, sound = part.image_url, part.video_url, part.audio_url, part.input_audio
-        self.images += image is not UNSET or video is not UNSET or part.type in _SEEN
-        self.sounds += audio is not UNSET or sound is not UNSET or part.type in _HEARD
-        self.files += part.file is not UNSET
+        is_seen = image is not UNSET or video is not UNSET or part.type in _SEEN
+        is_heard = audio is not UNSET or sound is not UNSET or part.type in _HEARD
+        self.images += is_seen
+        self.sounds += is_heard
+        self.files += part.file is not UNSET or not (is_seen or is_heard or part.type in _READ)
         for media in (image, video, audio, sound, part.file):
             if media is not UNSET:
                 view = memoryview(media)
@@ -180,7 +187,7 @@ def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
     """The request for an endpoint that calls the model `model`: every other field byte for byte as it came.
 
     A stream is always asked for its usage: it is what the estimates learn from and what is charged. Embeddings have
-    no field for it, and some servers refuse one.
+    no field for it, and some servers refuse one. Raises `BadRequest` for options that cannot be taken apart.
     """
     fields = dict(call.fields)
     fields["model"] = Raw(msgspec.json.encode(model))
@@ -189,6 +196,9 @@ def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
     fields["stream"] = _TRUE if stream else _FALSE
     options = fields.pop("stream_options", None)
     if stream:
-        kept = {} if options is None else _options(options) or {}
+        try:
+            kept = {} if options is None else _options(options) or {}
+        except RecursionError:  # beyond what was borne when it was looked at, from fewer calls within each other
+            raise BadRequest("`stream_options`: is nested too deeply.", param="stream_options") from None
         fields["stream_options"] = Raw(msgspec.json.encode({**kept, "include_usage": _TRUE}))
     return msgspec.json.encode(fields)

@@ -228,7 +228,7 @@ def reader(
     """
     inner: StreamReader | Aggregator | WholeReader
     if not streamed:
-        inner = WholeReader(call.kind, inputs=call.inputs)
+        inner = WholeReader(call.kind, prompts=call.prompts)
     elif call.stream:
         # Other dialects always tell the usage.
         usage = call.include_usage or client is not None

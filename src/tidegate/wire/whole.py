@@ -31,10 +31,12 @@ class WholeReader:
     done_frame = b""
     reasoned = False  # nobody looks into it
 
-    def __init__(self, kind: Capability = Capability.CHAT, *, inputs: int = 1) -> None:
-        """`inputs`: how many are to be embedded."""
+    def __init__(self, kind: Capability = Capability.CHAT, *, prompts: int = 1) -> None:
+        """`prompts`: how many are to be answered; each has an embedding, where it is to be embedded."""
         self._kind = kind
-        self._bytes_max = max(ANSWER_BYTES_MAX, min(inputs * EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX))
+        self._bytes_max = ANSWER_BYTES_MAX
+        if kind is EMBEDDING:
+            self._bytes_max = max(ANSWER_BYTES_MAX, min(prompts * EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX))
         self._body = bytearray()
         self._result = b""
         self.content = False

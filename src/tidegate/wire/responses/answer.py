@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 
-from tidegate.wire.hub import NO_COUNTS, Answer, Counts, Said, ToolCall, encode, read_answer
+from tidegate.wire.hub import NO_COUNTS, Answer, Counts, Said, ToolCall, encode, in_one_line, read_answer
 from tidegate.wire.openai import Call
 from tidegate.wire.sse import BadStream, Cause
 
@@ -84,7 +83,7 @@ def opening(answer: Answer, call: Call, now_s: float) -> dict[str, Any]:
 def _given(fields: dict[str, Raw], name: str, usual: Any) -> Any:
     value = fields.get(name, _NULL)
     # What a client has broken into lines would break the event that repeats it.
-    return usual if value == _NULL else Raw(msgspec.json.format(bytes(value), indent=-1))
+    return usual if value == _NULL else in_one_line(bytes(value))
 
 
 def response(
