@@ -30,6 +30,17 @@ def test_what_is_in_brackets_is_part_of_a_name(
     assert 'model in ["n[awq]", "m[/x]"]' in said
 
 
+def test_a_name_that_is_long_is_on_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    file = tmp_path / ("a-" * 40 + "folder") / "tidegate.toml"
+    file.parent.mkdir()
+    file.write_text(GOOD)
+    assert main(["check", str(file)]) == 0
+    assert f"{file} is good.\n" in capsys.readouterr().out
+
+
 def test_a_name_that_is_not_text_is_escaped_in_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     name, shown = os.fsdecode(b"\xff"), "\\udcff"
     assert main(["check", "--json", f"{name}.toml"]) == 2

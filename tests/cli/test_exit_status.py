@@ -85,3 +85,37 @@ def test_what_a_full_disk_does_not_take_is_no_alarm_and_is_told_in_a_line(folder
         assert ended(folder, verb, full, stderr=full).returncode == 2
     finally:
         os.close(full)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("verb", "status"),
+    [
+        ("version --json", 0),
+        ("version", 0),
+        ("doctor alarming --json", 1),
+        ("journal show well --json", 0),
+        ("check none.toml", 2),
+        ("status --admin 127.0.0.1:1 --json", 2),
+        ("simulate --json", 2),
+    ],
+)
+def test_whoever_closes_an_output_wants_nothing_said_there_and_has_the_status(
+    folder: Path, verb: str, status: int, closed: str
+) -> None:
+    command = f"{sys.executable} -m tidegate.cli.main {verb} {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, env=BUFFERED, text=True, check=False)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+def test_a_simulation_has_its_status_where_nobody_wants_its_figures() -> None:
+    command = f"{sys.executable} -m tidegate.cli.main simulate scenarios/laptop-and-cloud.toml --json >&-"
+    assert subprocess.run(["sh", "-c", command], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("columns", ["0", "00"])
+def test_what_is_said_is_said_also_where_a_terminal_has_no_columns(folder: Path, columns: str) -> None:
+    for verb, said in (("check good.toml", "good.toml is good."), ("check none.toml", "there is no such file")):
+        done = ended(folder, verb, subprocess.PIPE, env=BUFFERED | {"COLUMNS": columns})
+        assert said in done.stdout + done.stderr

@@ -17,6 +17,7 @@ from tidegate.core.hardware import Machine
 from tidegate.core.model import JOURNAL_VERSION, Fingerprint, Handover, Line, Prefill, Probed, Segment, Slo, replace
 from tidegate.core.replay import explained, with_flips
 from tidegate.core.timeline import Stage, What
+from tidegate.telemetry.segments import SegmentName
 
 
 def test_each_candidate_is_told_with_its_speed_what_it_saves_and_what_bounds_it() -> None:
@@ -233,6 +234,8 @@ def test_standard_input_is_a_journal_of_which_one_decision_is_named(
     given(b"")
     assert main(["explain", "--journal", "-"]) == 2
     assert "say which decision" in capsys.readouterr().err
+    assert main(["explain", "--journal", "-", "r-1"]) == 2
+    assert "standard input: nothing is written in this journal" in capsys.readouterr().err
     given(b"nonsense\n")
     assert main(["explain", "--journal", "-", "r-1"]) == 2
     assert "standard input:1" in capsys.readouterr().err
@@ -243,8 +246,22 @@ def test_a_journal_that_is_not_there_is_told_from_a_decision_that_is_in_none(
 ) -> None:
     assert main(["explain", "--journal", str(tmp_path / "none")]) == 2
     assert "no such file or folder" in capsys.readouterr().err
-    assert main(["explain", "--journal", str(tmp_path), "r-1"]) == 1
-    assert "no decision r-1" in capsys.readouterr().err
+    segment = tmp_path / str(SegmentName.first(0.0))
+    for given in ([], ["r-1"]):
+        assert main(["explain", "--journal", str(tmp_path), *given]) == 2
+        assert f"{tmp_path}: no journal here" in capsys.readouterr().err
+    segment.touch()
+    for source in (tmp_path, segment):
+        assert main(["explain", "--journal", str(source), "r-1"]) == 2
+        assert f"{source}: nothing is written in this journal" in capsys.readouterr().err
+    router = make.router(make.endpoint())
+    begun = Segment(
+        version=JOURNAL_VERSION, software="t", policy=router.policy, endpoints=router.endpoints, state=router.snapshot()
+    )
+    segment.write_bytes(msgspec.json.encode(Line(at_s=0.0, fact=begun)) + b"\n")
+    for source in (tmp_path, segment):
+        assert main(["explain", "--journal", str(source), "r-1"]) == 1
+        assert "no decision r-1" in capsys.readouterr().err
 
 
 def test_the_chosen_candidate_is_coloured_and_one_that_is_excluded_is_dim_unless_no_colour_is_wanted(

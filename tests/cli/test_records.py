@@ -248,6 +248,31 @@ def test_what_this_user_may_not_read_is_told_with_who_may(journal: Path, capsys:
         closed.chmod(mode)
 
 
+def test_a_folder_that_is_named_like_a_segment_is_told_with_what_to_do(
+    journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = journal / str(SegmentName.first(60.0))
+    folder.mkdir()
+    assert main(["journal", "show", str(journal)]) == 2
+    assert f"{folder}: Is a directory; no segment is one: move it away" in capsys.readouterr().err
+
+
+def test_a_file_that_no_export_can_be_written_to_is_told_with_what_to_do(
+    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (tmp_path / "none" / "x", tmp_path):
+        for form in ("--csv", "--parquet"):
+            assert main(["journal", "export", str(journal), form, str(file)]) == 1
+            assert capsys.readouterr().err.endswith("; name a file that can be written\n")
+
+
+@pytest.mark.parametrize("ago", ["9" * 320 + "d", "9" * 5000 + "d", "d", "yesterday"])
+def test_what_is_no_time_is_refused(journal: Path, capsys: pytest.CaptureFixture[str], ago: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["journal", "show", str(journal), "--since", ago])
+    assert "is no time" in capsys.readouterr().err
+
+
 def test_of_a_folder_without_a_journal_nothing_is_the_newest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

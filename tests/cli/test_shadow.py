@@ -79,8 +79,11 @@ def test_what_cannot_be_followed_is_said_so(folder: Path, tmp_path: Path, capsys
     assert "did you mean `cloud`?" in capsys.readouterr().err
     assert main(["shadow", str(folder / "log.jsonl"), "--config", str(tmp_path / "none.toml")]) == 2
     assert "no such file" in capsys.readouterr().err
-    assert main(["shadow", str(tmp_path / "none"), "--config", str(folder / "tidegate.toml")]) == 1
-    assert "tidegate shadow:" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.log").write_text("GET / 200\n")
+    for wrong in ("none", "empty", "other.log"):
+        assert main(["shadow", str(tmp_path / wrong), "--config", str(folder / "tidegate.toml")]) == 2
+        assert f"tidegate shadow: {tmp_path / wrong}" in capsys.readouterr().err
     (tmp_path / "journal-20260101T000000000Z-7-000000.jsonl").write_text("")
     assert main(asked(folder, "--journal", str(tmp_path))) == 2
     assert "name another folder" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from io import BytesIO, TextIOWrapper
@@ -13,6 +14,10 @@ import pytest
 
 from tests.telemetry.test_journal import files_end_at
 from tidegate.cli.main import main
+from tidegate.cli.output import lines_into, segment
+from tidegate.core.model import Line, Probed
+from tidegate.telemetry.reading import read
+from tidegate.telemetry.segments import segments
 
 LAPTOP = "scenarios/laptop-and-cloud.toml"
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
@@ -199,13 +204,13 @@ def test_a_journal_folder_that_cannot_be_is_said_so(tmp_path: Path, capsys: pyte
 
 
 def test_no_journal_is_written_beside_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    segment = tmp_path / "journal-20260101T000000000Z-7-000000.jsonl.zst"
-    segment.write_bytes(b"")
+    packed = tmp_path / "journal-20260101T000000000Z-7-000000.jsonl.zst"
+    packed.write_bytes(b"")
     assert run(LAPTOP, "--journal", tmp_path) == 2
     said = capsys.readouterr().err
     assert "has a journal already" in said
     assert "name another folder" in said
-    assert list(tmp_path.iterdir()) == [segment]
+    assert list(tmp_path.iterdir()) == [packed]
 
 
 def test_a_journal_that_the_disk_has_no_room_for_is_exit_status_2_and_no_broken_bound(
@@ -217,6 +222,42 @@ def test_a_journal_that_the_disk_has_no_room_for_is_exit_status_2_and_no_broken_
     assert "--journal" in said
     assert "disk that has room" in said
     assert list((tmp_path / "journal").iterdir()) == []
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tidegate.cli.output import BUFFER_BYTES, lines_into, segment
+from tidegate.core.model import Line, Probed
+
+with lines_into(segment("simulate", Path(sys.argv[1]), 0.0)) as write:
+    for number in range(BUFFER_BYTES // 20):
+        write(Line(at_s=float(number), fact=Probed(endpoint="laptop", up=True)))
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_what_a_run_that_is_killed_leaves_is_no_journal_and_in_the_way_of_none(tmp_path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False).returncode == -signal.SIGTERM
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size
+    assert segments(tmp_path) == []
+    assert run(LAPTOP, "--journal", tmp_path) == 0
+    (written,) = tmp_path.iterdir()
+    assert segments(tmp_path) == [written]
+    assert all(line.at_s >= 0.0 for line in read(written))
+
+
+def test_of_two_that_write_into_one_folder_the_second_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with lines_into(segment("simulate", tmp_path, 0.0)) as write:
+        assert write is not None
+        write(Line(at_s=0.0, fact=Probed(endpoint="laptop", up=True)))
+        assert run(LAPTOP, "--journal", tmp_path) == 2
+        assert "another run writes one there" in capsys.readouterr().err
+    (written,) = tmp_path.iterdir()
+    assert written.read_bytes().count(b"\n") == 1
 
 
 @pytest.mark.parametrize("option", ["--json", "--html"])

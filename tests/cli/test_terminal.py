@@ -227,7 +227,7 @@ async def test_the_gateways_own_certificate_is_trusted_and_none_that_its_signer_
 
     assert made["own"].cert_chain_pems[1:], "who has signed it is in its file"
     assert await asked("own") == b"it is me"
-    with pytest.raises(UnreachableError, match="certificate verify failed"):
+    with pytest.raises(UnreachableError, match=r"certificate verify failed.*name the file .* by --config"):
         await asked("other")
 
 
@@ -241,6 +241,22 @@ async def test_who_asks_for_plain_text_where_there_is_tls_is_told_what_to_write(
     async with serving(lambda exchange: exchange.respond(200, [], b""), tls=shown) as server:
         assert await status(server.port) == 2
     assert "write https://HOST:PORT" in capsys.readouterr().err
+
+
+async def test_who_asks_for_tls_where_there_is_none_is_told_what_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with house(tmp_path) as home:
+        told = ["status", "--admin", f"https://127.0.0.1:{home.admin_port}"]
+        assert await asyncio.to_thread(main, told) == 2
+    assert "write http://HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_host_that_nobody_knows_is_told_with_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--admin", "nobody.invalid"]) == 2
+    said = capsys.readouterr().err
+    assert "http://nobody.invalid does not answer" in said
+    assert "by default 127.0.0.1:8401" in said
 
 
 def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The provider itself: it does what the list says, whoever asks, and has an end."""
 
 import asyncio
+import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,7 +17,9 @@ import pytest
 
 from tests.gateway.harness import chat, wire
 from tests.http.harness import client, eventually, read_response
+from tidegate.cli.chaos import show
 from tidegate.cli.main import main
+from tidegate.cli.output import Console
 from tidegate.engines.faults import EXPECTED, FAULTS, Fault, Kind
 from tidegate.engines.words import Words
 from tidegate.lab import chaos as chaos_module
@@ -148,6 +152,24 @@ def test_a_wrong_option_is_refused_with_what_is_accepted(capsys: pytest.CaptureF
             main(["chaos", *options])
         assert caught.value.code == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("only", [None, Fault.REFUSED, Fault.SILENT])
+async def test_the_list_is_whole_however_narrow_the_terminal_is_and_whom_it_shows_how_to_ask_answers(
+    only: Fault | None,
+) -> None:
+    text = io.StringIO()
+    async with Chaos(pace=PACE) as chaos:
+        rows = [row for row in chaos.rows() if only in (None, row.fault)]
+        show(Console(file=text, width=40), rows, chaos.base_url())
+        said = text.getvalue()
+        for row in rows:
+            told = next(line for line in said.splitlines() if row.base_url in line)
+            assert told.split() == [row.fault.value, row.base_url, *row.meaning.split()]
+        (aimed,) = re.findall(r"curl http://127.0.0.1:\d+(\S*/v1/chat/completions) ", said)
+        async with client(port_of(chaos.base_url())) as (reader, writer):
+            writer.write(wire("POST", aimed, json.dumps(chat()).encode()))
+            assert (await read_response(reader)).status == 200
 
 
 def test_who_has_read_enough_of_the_list_is_not_told_of_a_port() -> None:

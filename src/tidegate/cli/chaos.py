@@ -7,8 +7,8 @@ import sys
 
 from rich.table import Table
 
-from tidegate.cli.output import Console, print_json
-from tidegate.engines.faults import EXPECTED, Kind
+from tidegate.cli.output import Console, print_json, print_table
+from tidegate.engines.faults import EXPECTED, FAULTS, Kind
 from tidegate.lab.chaos import Chaos, Row
 
 _AIM = """\
@@ -40,12 +40,12 @@ async def _run(options: argparse.Namespace) -> None:
         if options.json:
             print_json(rows, flush=True)
         else:
-            _print(rows, provider.base_url())
+            show(Console(highlight=False), rows, provider.base_url())
         await stop.wait()
 
 
-def _print(rows: list[Row], good: str) -> None:
-    console = Console(highlight=False)
+def show(console: Console, rows: list[Row], good: str) -> None:
+    """For people. `good` is the base URL of the provider without a fault."""
     for kind in Kind:
         found = [row for row in rows if row.kind is kind]
         if not found:
@@ -57,6 +57,8 @@ def _print(rows: list[Row], good: str) -> None:
         table.add_column()
         for row in found:
             table.add_row(row.fault.value, row.base_url, row.meaning)
-        console.print(table)
+        print_table(console, table)
+    # The example is one that answers, and soon.
+    answering = (row.base_url for row in rows if not row.waits and not FAULTS[row.fault].below_http)
     seen = good.removesuffix("/v1") + "/seen"
-    print(_AIM.format(url=rows[0].base_url, good=good, seen=seen), flush=True)
+    console.print(_AIM.format(url=next(answering, good), good=good, seen=seen), soft_wrap=True, markup=False)

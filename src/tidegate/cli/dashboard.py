@@ -15,9 +15,11 @@ import uvloop
 from tidegate.cli.output import print_json
 from tidegate.clock import Clock
 from tidegate.config.address import Address, is_loopback, parse_address
+from tidegate.config.load import read
 from tidegate.dashboard.app import Dashboard
 from tidegate.dashboard.parent import Parent
 from tidegate.telemetry.log import Log
+from tidegate.telemetry.reading import JournalError, absent, segments_of
 
 LOW = 5
 """The path of requests comes first."""
@@ -28,7 +30,8 @@ class DamagedError(Exception):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show it until SIGTERM or SIGINT; 1 where that is not possible, 2 where it was asked wrongly."""
+    """Show it until SIGTERM or SIGINT; 1 where that is not possible, 2 where it was asked wrongly. ConfigError where
+    the configuration cannot be read."""
     if options.beside:
         os.nice(LOW)
         return _ran(_beside())
@@ -44,18 +47,23 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    if not options.journal.is_dir():
-        print(f"tidegate dashboard: {options.journal}: there is no such folder; see gateway.journal", file=sys.stderr)
+    if options.config is not None:
+        read(str(options.config), "name the gateway's file, or leave out --config")
+    try:
+        if segments_of(options.journal) is None:
+            raise absent(options.journal, "folder")
+    except JournalError as error:
+        print(f"tidegate dashboard: {error}", file=sys.stderr)
         return 1
-    return _ran(_alone(options, address))
+    return _ran(_alone(options, address), "; see --listen and --journal")
 
 
-def _ran(dashboard: Coroutine[None, None, None]) -> int:
-    """The status that it ends with, once it does."""
+def _ran(dashboard: Coroutine[None, None, None], remedy: str = "") -> int:
+    """The status that it ends with, once it does; `remedy` is what to do where it cannot start."""
     try:
         uvloop.run(dashboard)
     except OSError as error:
-        print(f"tidegate dashboard: cannot start: {error}", file=sys.stderr)
+        print(f"tidegate dashboard: cannot start: {error}{remedy}", file=sys.stderr)
         return 1
     except sqlite3.Error as error:
         place = tempfile.gettempdir()

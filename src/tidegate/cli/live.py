@@ -24,6 +24,7 @@ KEY_ENV = "TIDEGATE_ADMIN_KEY"
 CONFIG = Path("tidegate.toml")
 """The configuration that is read where none is named."""
 
+_USUAL = f"give that which its file has as gateway.admin, by default {GatewayTable().admin}"
 _TTFT = "tidegate_attempt_ttft_seconds_bucket"
 _RATIO = "tidegate_ttft_actual_to_predicted_bucket"
 _SPENT = "tidegate_spent_usd_total"
@@ -62,8 +63,14 @@ class Address:
         except ConnectionRefusedError as error:
             remedy = "start it with `tidegate serve`, or name its file by --config, or its address by --admin"
             raise UnreachableError(f"{self.url} does not answer: {error.strerror}; {remedy}") from None
+        except ssl.SSLCertVerificationError as error:
+            remedy = "name the file that it runs with by --config: its gateway.tls.cert is trusted"
+            raise UnreachableError(f"{self.url} is not trusted: {error}; {remedy}") from None
+        except ssl.SSLError as error:
+            remedy = "where it has no TLS, write http://HOST:PORT, or name its file by --config"
+            raise UnreachableError(f"{self.url} does not answer in TLS: {error}; {remedy}") from None
         except (OSError, HTTPException) as error:
-            raise UnreachableError(f"{self.url} does not answer: {error}") from None
+            raise UnreachableError(f"{self.url} does not answer: {error}; {_USUAL}") from None
         except ValueError:  # its text may repeat the secret
             said = "no request can have such a host, or such a secret"
             raise UnreachableError(f"{self.url} cannot be asked: {said}") from None
@@ -74,8 +81,7 @@ class Address:
         if answer.status == 401:
             raise UnreachableError(f"{self.url} asks for its secret: gateway.admin_key of --config, or {KEY_ENV}")
         if answer.status == 404 and method == "GET":
-            usual = f"give that which its file has as gateway.admin, by default {GatewayTable().admin}"
-            raise UnreachableError(f"{self.url} is no admin address, there is no {path}; {usual}")
+            raise UnreachableError(f"{self.url} is no admin address, there is no {path}; {_USUAL}")
         if answer.status != 200:
             raise UnreachableError(f"{self.url}{path} answers {answer.status}: {_message(body)}")
         return body

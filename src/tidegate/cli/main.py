@@ -1,6 +1,7 @@
 """`tidegate`, one command, and its verbs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -31,11 +32,19 @@ PORT_MAX = 65535 - 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status is 0 where it succeeded, 2 where it was asked wrongly, or what it says cannot be
     written."""
+    _open_what_is_closed()
     if isinstance(sys.stdout, TextIOWrapper):
         # What others call things may have letters that a terminal has not; of standard error Python says the same.
         sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     return status_of(lambda: _ran(options))
+
+
+def _open_what_is_closed() -> None:
+    """Of a standard stream that is closed Python makes None; a verb reads nothing from it, and writes to nobody."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for as long as this process is there
 
 
 def _ran(options: argparse.Namespace) -> int:

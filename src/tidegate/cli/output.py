@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 import rich.console
@@ -20,10 +20,12 @@ from rich.table import Table
 
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Line
-from tidegate.telemetry.segments import SegmentName, segments
+from tidegate.telemetry.packing import sync_folder
+from tidegate.telemetry.segments import PART, SegmentName, segments
 
 BUFFER_BYTES = 1 << 20  # a journal of some MB a second is written in few calls
-WIDTH_MAX = 100_000  # of a table, in columns
+WIDTH = 80  # in columns, where nobody says
+WIDTH_MAX = 100_000  # of a table
 # What systems say where nothing more can be written on a disk.
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
@@ -33,6 +35,13 @@ Bar = Callable[[float], None]
 
 class Console(rich.console.Console):
     """One that says when whoever reads has left, and leaves the status to the verb."""
+
+    def __init__(self, **options: Any) -> None:
+        """See rich's own."""
+        super().__init__(**options)
+        # Whoever starts a program without a terminal may say that it has no columns; in none, nothing would be said.
+        if not self.width:
+            self.width = WIDTH
 
     def on_broken_pipe(self) -> None:
         """Called where that was noticed. Raises the BrokenPipeError, where rich's own ends the process with 1."""
@@ -168,40 +177,63 @@ def check_no_journal(verb: str, folder: Path | None) -> None:
 
 
 def segment(verb: str, folder: Path, start_s: float) -> Path:
-    """A new segment in this folder, empty as yet. Raises ConfigError where there can be none."""
+    """The segment that a new journal in this folder will be. Raises ConfigError where there can be none."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        name, fd = SegmentName.first(start_s).create(folder)
-        os.close(fd)
+        _part(folder).touch(0o600)
     except OSError as error:
         raise refuse(verb, "--journal", f"{folder}: {error.strerror}", "name a folder that can be written to") from None
-    return folder / str(name)
+    return folder / str(SegmentName.first(start_s))
 
 
 @contextmanager
 def lines_into(segment: Path | None) -> Iterator[Callable[[Line], None] | None]:
-    """What writes a line into this segment; nothing without one. Raises ConfigError where it cannot be written, and
-    then the segment is there no more."""
+    """What writes a line into this segment, which is there once it is whole; nothing without one. Raises ConfigError
+    where it cannot be written."""
     if segment is None:
         yield None
         return
-    encode = msgspec.json.Encoder().encode
+    encode, part = msgspec.json.Encoder().encode, _part(segment.parent)
     try:
-        with segment.open("wb", buffering=BUFFER_BYTES) as file:
+        with part.open("ab", buffering=BUFFER_BYTES) as file:
             assert isinstance(file, BufferedWriter)
-            # A gateway that has its journal in the same folder neither packs nor removes what is being written.
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield lambda line: _line(file, encode(line))
-    except BaseException as error:
-        # What breaks off would be read as a journal.
-        if segment.is_file():  # and no device
-            with suppress(OSError):
-                segment.unlink()
-        if not isinstance(error, OSError):
-            raise
-        message, remedy = f"{segment}: {error.strerror}", "name a folder on a disk that has room"
-        raise ConfigError([Problem(file="tidegate", path="--journal", message=message, remedy=remedy)]) from None
+            _begin(file, segment.parent)
+            try:
+                yield lambda line: _line(file, encode(line))
+                file.flush()
+                os.fsync(file.fileno())
+                part.rename(segment)
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink()
+                raise
+        sync_folder(segment.parent)
+    except OSError as error:
+        raise _refused(f"{segment}: {error.strerror}", "name a folder on a disk that has room") from None
+
+
+def _part(folder: Path) -> Path:
+    """Where a journal is written until it is whole: what a kill leaves is none, and the next one takes its place."""
+    return folder / f"journal{PART}"
+
+
+def _begin(file: BufferedWriter, folder: Path) -> None:
+    """Nothing of an earlier one is in it, and nobody else writes it. Raises ConfigError where somebody does."""
+    taken = False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        taken = True
+    except OSError:  # some network file systems have no locks
+        pass
+    # Whoever had the lock a moment ago may have made a segment of this file.
+    if taken or segments(folder):
+        raise _refused(f"{folder} has a journal, or another run writes one there", "name another folder")
+    file.truncate(0)
+
+
+def _refused(message: str, remedy: str) -> ConfigError:
+    return ConfigError([Problem(file="tidegate", path="--journal", message=message, remedy=remedy)])
 
 
 def _line(file: BufferedWriter, encoded: bytes) -> None:

@@ -257,7 +257,7 @@ def _export(options: argparse.Namespace) -> int:
         print(f"tidegate journal export needs {error.name}: pip install 'tidegate[parquet]'", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"tidegate journal export: {file}: {error.strerror}", file=sys.stderr)
+        print(f"tidegate journal export: {file}: {error.strerror}; name a file that can be written", file=sys.stderr)
         return 1
     if options.json:
         print_json({"file": str(file), "rows": count})
@@ -348,9 +348,9 @@ def _number(text: str) -> int:
 
 def _moment(text: str) -> float:
     """A time in UTC as seconds since the epoch, or so long ago."""
-    if text[-1:] in _UNITS and text[:-1].isdecimal():
-        return clock.Clock().now_s() - int(text[:-1]) * _UNITS[text[-1]]
     try:
+        if text[-1:] in _UNITS and text[:-1].isdecimal():
+            return clock.Clock().now_s() - int(text[:-1]) * _UNITS[text[-1]]
         return clock.since_epoch_s(clock.Moment.fromisoformat(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no time, as 2026-11-27T10:00, or 90m, 12h, 3d ago") from None

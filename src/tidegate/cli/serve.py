@@ -74,7 +74,7 @@ def print_summary(found: Summary) -> None:
     """For people."""
     console = Console(highlight=False)
     # In the names of files and models, and in conditions, what is in brackets is no mark-up.
-    console.print(f"[bold]{escape(found.file)}[/] is good.")
+    console.print(f"[bold]{escape(found.file)}[/] is good.", soft_wrap=True)
     console.print(
         f"{_addresses(found)}, keys {found.keys or 'none'}, journal {found.journal or 'off'}, "
         f"learned state {found.state or 'off'}",

@@ -33,7 +33,8 @@ from tidegate.sim.twin import twin
 
 
 def run(options: argparse.Namespace) -> int:
-    """Play it: 0, or 1 where the log does not tell enough. ConfigError where an option cannot be followed."""
+    """Play it: 0, 1 where the log does not tell enough, 2 where it cannot be read, or is none. ConfigError where an
+    option cannot be followed."""
     check_writable("shadow", options.html, "--html")
     check_no_journal("shadow", options.journal)
     config = load_unreached(options.config)
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
             found = _played(adopted, options.journal, bar("as it was"), bar("Tidegate"))
     except (BadLog, AdoptError, ObservedError, ReplayError) as error:
         print(f"tidegate shadow: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, BadLog) else 1
     if options.html is not None:
         write("shadow", options.html, "--html", page(found, str(options.log)).encode())
     if options.json:

@@ -97,7 +97,8 @@ _OPTIONS = """\
 - `--seed N`: another seed of the world.
 - `--json [FILE]`: every figure, as JSON: into the file, or printed.
 - `--html FILE`: the same as one page with plots, which loads nothing.
-- `--journal FOLDER`: the journal, for `tidegate explain` and `tidegate replay`, into a folder that has none.
+- `--journal FOLDER`: the journal, for `tidegate explain` and `tidegate replay`, into a folder that has none. It has its
+  name once it is whole: what a run that is killed leaves, `journal.part`, is overwritten by the next.
 """
 
 _INTRODUCTION = f"""\

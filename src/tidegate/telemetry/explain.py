@@ -8,7 +8,16 @@ from typing import Final
 from tidegate.core.model import Decision, Line, Request
 from tidegate.core.replay import Explained, is_about
 from tidegate.core.replay import explain as explain_lines
-from tidegate.telemetry.reading import JournalError, beside, read, read_from, read_if_there, segments_of
+from tidegate.telemetry.reading import (
+    JournalError,
+    beside,
+    files,
+    read,
+    read_from,
+    read_if_there,
+    unwritten,
+    written,
+)
 
 STDIN = Path("-")
 # A request lives for minutes, and as many segments of the usual size hold ten of eighty requests a second.
@@ -19,15 +28,17 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
     """The decisions about a request, by default the last one made, from the newest segment that has any.
 
     `journal` is a folder, one segment, or `-` for standard input, where `request_id` has to be said. What became of the
-    request is told by the segments around that one, too. Raises `JournalError` or `ReplayError`.
+    request is told by the segments around that one, too. Raises `JournalError`, also where nothing is written in it, or
+    `ReplayError`.
     """
     if journal == STDIN:
         if request_id is None:
             raise JournalError("standard input is read once; say which decision: tidegate explain --journal - ID")
-        return explain_lines(read_from("standard input", sys.stdin.buffer), request_id)
-    files = segments_of(journal)
-    lines = read if files is None else read_if_there
-    for file in reversed([journal] if files is None else files):
+        given = "standard input"
+        return explain_lines(written(given, read_from(given, sys.stdin.buffer)), request_id)
+    paths = files(journal)
+    lines = read if paths == [journal] else read_if_there
+    for file in reversed(paths):
         wanted = request_id or _last_id(lines(file))
         count = sum(is_about(line, wanted) for line in lines(file)) if wanted else 0
         if wanted and count:
@@ -37,6 +48,8 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
             found = explain_lines(lines(file), wanted, count, before=before, after=after)
             if found:
                 return found
+    if not any(True for file in paths for _ in lines(file)):
+        raise unwritten(journal)
     return []
 
 

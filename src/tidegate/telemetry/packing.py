@@ -81,12 +81,21 @@ def pack(path: Path, goes_on: Callable[[], bool] = lambda: True) -> bool:
                     part.rename(packed)
                 finally:
                     part.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)  # before the old one goes
             path.unlink()
     except OSError:
         # The disk is full, or somebody has it: what is not packed is still a segment.
         return False
     return True
+
+
+def sync_folder(folder: Path) -> None:
+    """What has a new name in it is to outlast a power cut. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class Packer:
@@ -140,12 +149,3 @@ def _write(file: BinaryIO, part: Path, goes_on: Callable[[], bool]) -> bool:
         out.flush()
         os.fsync(out.fileno())
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is to outlast a power cut before the old one goes."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

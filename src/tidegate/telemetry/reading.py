@@ -53,14 +53,14 @@ def absent(source: Path, what: str) -> JournalError:
     return JournalError(f"{source}: there is no such {what}; {remedy}")
 
 
-def unwritten(source: Path) -> JournalError:
+def unwritten(source: Path | str) -> JournalError:
     """The error for a journal in which no line is, or none that is whole."""
     return JournalError(
         f"{source}: nothing is written in this journal; see that its gateway serves, and that its disk has room"
     )
 
 
-def written(source: Path, lines: Iterable[Line]) -> Iterator[Line]:
+def written(source: Path | str, lines: Iterable[Line]) -> Iterator[Line]:
     """The lines of a journal. Raises `JournalError` where there are none."""
     line = None
     for line in lines:
@@ -71,7 +71,11 @@ def written(source: Path, lines: Iterable[Line]) -> Iterator[Line]:
 
 def unopened(path: Path, error: OSError) -> JournalError:
     """The error for a folder, or a segment, that the system does not let us open."""
-    remedy = "; do this as the gateway's user, or let this user read it" if isinstance(error, PermissionError) else ""
+    remedy = ""
+    if isinstance(error, PermissionError):
+        remedy = "; do this as the gateway's user, or let this user read it"
+    elif isinstance(error, IsADirectoryError):
+        remedy = "; no segment is one: move it away"
     return JournalError(f"{path}: {error.strerror}{remedy}")
 
 
