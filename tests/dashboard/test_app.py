@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 import threading
 import time
 from pathlib import Path
@@ -133,6 +134,13 @@ async def test_a_decision_that_could_not_be_looked_for_is_not_said_to_be_none(tm
         answer = await page.get("/api/decisions/people-19")
         assert (answer.status, answer.header("retry-after")) == (503, "1")
         assert "journal format 99" in answer.error["message"]
+
+
+@pytest.mark.lengthy
+async def test_where_nothing_is_written_there_is_no_decision(tmp_path: Path) -> None:
+    async with shown(tmp_path) as page:
+        answer = await page.get("/api/decisions/people-19")
+        assert (answer.status, answer.error["message"]) == (404, "The journal has no decision of this id.")
 
 
 @pytest.mark.lengthy
@@ -333,8 +341,30 @@ def test_a_dashboard_that_others_could_reach_is_not_started(tmp_path: Path, caps
     for listen, status, said in (
         ("0.0.0.0:0", 2, "gateway.admin_key"),
         ("8403", 2, "a port is missing"),
-        ("127.0.0.1:0", 1, "there is no such folder"),
+        ("127.0.0.1:0", 1, "there is no such folder; name it (--journal"),
     ):
         folder = str(tmp_path / "none")
         assert main(["dashboard", "--journal", folder, "--listen", listen]) == status
         assert said in capsys.readouterr().err
+
+
+def test_a_dashboard_of_a_configuration_or_a_journal_that_cannot_be_read_is_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for config, said in ((tmp_path / "none.toml", "there is no such file"), (tmp_path, "this is a folder")):
+        assert main(["dashboard", "--journal", str(tmp_path), "--listen", "127.0.0.1:0", "--config", str(config)]) == 2
+        told = capsys.readouterr().err
+        assert f"{config}: file: {said}" in told
+        assert "remedy: name" in told
+    # A name that is too long, since a superuser may look everywhere.
+    assert main(["dashboard", "--journal", str(tmp_path / ("x" * 300)), "--listen", "127.0.0.1:0"]) == 1
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_dashboard_whose_port_is_taken_says_which_option_names_another(
+    journal: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["dashboard", "--journal", str(journal), "--listen", listen]) == 1
+    assert capfd.readouterr().err.endswith("see --listen and --journal\n")

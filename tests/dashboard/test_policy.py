@@ -20,9 +20,10 @@ from tests.dashboard.harness import Shown, shown
 from tests.gateway.harness import KEY, Answer, House, house, wire
 from tests.sim.week import Week
 from tests.telemetry.test_journal import files_end_at
+from tidegate.config.load import revision
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.parent import Parent
-from tidegate.dashboard.policy import POLICY, Policies, policy_of, revision
+from tidegate.dashboard.policy import POLICY, Policies, policy_of
 from tidegate.telemetry.segments import SegmentName
 from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
@@ -85,6 +86,41 @@ async def test_a_policy_is_put_in_force_and_taken_back_and_both_are_written_down
         assert [one["what"] for one in changes] == ["policy rolled back", "policy applied"]
         assert changes[1]["changes"] == [{"path": "policy.attempts_max", "before": 3, "after": 2}]
         assert changes[1]["who"].startswith("anybody at 127.0.0.1")
+
+
+async def test_only_a_file_that_was_loaded_is_told_to_be_in_force_and_another_is_put_in_force_as_it_stands(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        assert (await policy(home))["in_force"]
+        file = tmp_path / "tidegate.toml"
+        edited = file.read_text().replace("[policy]\n", "[policy]\nattempts_max = 2\n")
+        file.write_bytes(edited.replace("\n", "\r\n").encode())
+        seen = await policy(home)
+        assert not seen["in_force"]
+        same = {"text": seen["text"], "revision": seen["revision"]}
+        applied = await asked(home, "POST", "policy/apply", same)
+        assert [change["path"] for change in applied.json["changes"]] == ["policy.attempts_max"]
+        assert home.gateway.router.policy.attempts_max == 2
+        assert (await policy(home))["in_force"]
+        good = file.read_bytes()
+        file.write_text("this is [[ broken")
+        assert (await home.gateway.reloader.reload("me")).problems
+        assert not (await policy(home))["in_force"]
+        file.write_bytes(good)
+        assert (await policy(home))["in_force"]
+
+
+async def test_a_file_is_taken_back_with_its_own_line_ends(tmp_path: Path) -> None:
+    file, before = tmp_path / "tidegate.toml", ALONE.replace("\n", "\r\n")
+    policies = Policies(file, Gateway())
+    file.write_bytes(before.encode())
+    assert (await policies.apply(CHANGED, revision(before), "me", shown=True)).applied
+    good = policies.told().last_good
+    assert good is not None
+    assert good.revision == revision(before)
+    assert (await policies.roll_back(revision(CHANGED), "me", shown=True)).applied
+    assert file.read_bytes() == before.encode()
 
 
 async def test_what_is_wrong_is_said_and_what_was_in_force_still_is(tmp_path: Path) -> None:

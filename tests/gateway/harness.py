@@ -17,8 +17,10 @@ from tests.virtual import loop_clock
 from tidegate.clock import Clock
 from tidegate.config.config import Config
 from tidegate.config.load import load
+from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.model import Ended, Held, Line, Released, Started, Warmed, Warming
 from tidegate.core.replay import replay
+from tidegate.core.why import Why
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.gateway.app import Gateway
 from tidegate.telemetry.journal import read
@@ -274,7 +276,8 @@ def _check(journal: list[Line]) -> None:
         elif isinstance(fact, Held):
             held.add(fact.request.id)
         elif isinstance(fact, Released):
-            held.remove(fact.request_id)
+            assert fact.request_id in held or fact.cause in (CLIENT_ERROR, Why.OVER_BUDGET)
+            held.discard(fact.request_id)
         elif isinstance(fact, Warming):
             assert fact.endpoint not in warming
             warming.add(fact.endpoint)

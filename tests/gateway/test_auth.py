@@ -356,6 +356,42 @@ async def test_a_site_that_a_reload_takes_away_is_told_of_with_the_keys_that_nam
         assert [line["sites"] for line in home.log("event") if "sites" in line] == ["away"]
 
 
+def told_of_classes(home: House) -> list[tuple[str, str]]:
+    return [(line["keys"], line["classes"]) for line in home.log("event") if "classes" in line]
+
+
+async def test_keys_that_name_classes_which_are_not_there_are_told_of_once(tmp_path: Path) -> None:
+    create(tmp_path, "typo", classes=("quick", "bach"), class_default="quick")
+    create(tmp_path, "right", class_default="batch")
+    async with guarded(tmp_path, classes=CLASSES) as home:
+        create(tmp_path, "bob")
+        await home.gateway.auth.refresh()
+        assert told_of_classes(home) == [("typo", "bach")]
+        create(tmp_path, "more", class_default="quik")
+        await home.gateway.auth.refresh()
+        assert told_of_classes(home) == [("typo", "bach"), ("more, typo", "bach, quik")]
+
+
+async def test_a_class_that_a_reload_takes_away_is_told_of_and_the_refusal_says_whose_default_it_is(
+    tmp_path: Path,
+) -> None:
+    secrets = [create(tmp_path, "alice", class_default="gold")]
+    secrets += [create(tmp_path, "bob", classes=("gold", "batch"), class_default="gold")]
+    async with guarded(tmp_path, classes={"gold": {"worth_usd": 0.01}}) as home:
+        file = tmp_path / "tidegate.toml"
+        file.write_text(file.read_text().replace("[class.gold]", "[class.silver]"))
+        assert (await home.change("POST", "/api/config")).status == 200
+        assert told_of_classes(home) == [("alice, bob", "gold")]
+        refused = [await home.ask(authorization=f"Bearer {secret}") for secret in secrets]
+        for secret in secrets:
+            assert (await home.ask(authorization=f"Bearer {secret}", x_tidegate_class="batch")).status == 200
+    assert [answer.status for answer in refused] == [400, 403]
+    for answer in refused:
+        assert answer.error["message"].startswith("This key's default class `gold` is not configured")
+    assert "silver" in refused[0].error["message"]
+    assert "silver" not in refused[1].error["message"]
+
+
 # --- how often --------------------------------------------------------------------------------------------------------
 
 

@@ -162,7 +162,7 @@ async def test_a_dashboard_that_dies_while_its_wish_is_fulfilled_is_started_agai
 
     clock = Clock()
     log = Log.to(tmp_path / "log", clock)
-    board = Board(None, tmp_path / "tidegate.toml", fulfil, clock=clock, log=log)
+    board = Board(None, tmp_path / "tidegate.toml", fulfil, str, clock=clock, log=log)
     watching = asyncio.get_running_loop().create_task(board.watch())
     board._wanted.set()
     await eventually(lambda: len(pids) > 1)

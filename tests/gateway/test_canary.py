@@ -10,7 +10,7 @@ import pytest
 
 from tests.gateway.harness import KEY, House, Place, chat, house, local, remote
 from tests.gateway.test_budget import PRICE, spent
-from tests.gateway.test_reload import edit, file
+from tests.gateway.test_reload import edit, file, reload
 from tests.http.harness import eventually
 from tidegate.clock import Clock
 from tidegate.config.load import load
@@ -209,6 +209,41 @@ async def test_the_state_and_the_metrics_show_readings_and_drift(tmp_path: Path)
         assert 'tidegate_canary_distance_nats{endpoint="laptop"}' in metrics
         members = (await home.get("/v1/models")).json["data"][0]["tidegate"]["endpoints"]
         assert {m["name"]: m["likeness"] for m in members} == {"laptop": "same_family", "cloud": "identical"}
+
+
+async def test_the_metric_of_the_distance_is_that_of_the_last_reading_and_none_where_there_is_none(
+    tmp_path: Path,
+) -> None:
+    async def nats(home: House) -> list[float]:
+        lines = (await home.get("/metrics", admin=True)).body.decode().splitlines()
+        return [float(line.split()[-1]) for line in lines if line.startswith("tidegate_canary_distance_nats{")]
+
+    async with house(tmp_path, **two()) as home:
+        await drift(home)
+        assert await nats(home) == [FAR]
+        await reload(home)
+        assert await nats(home) == []
+        await turn(home)
+        assert await nats(home) == []
+        await turn(home, EVERY_S)
+        assert await nats(home) == [0.0]
+        edit(home, "[endpoint.laptop]\n", "[endpoint.laptop]\ncanary_s = 0\n")
+        await reload(home)
+        assert await nats(home) == []
+
+
+async def test_a_model_that_a_reload_has_vouched_for_is_not_compared_with_the_one_before(tmp_path: Path) -> None:
+    laptop = local(AS_IT_WAS, engine="llamacpp")
+    laptop.weights = "/models/a.gguf"
+    async with house(tmp_path, clock=Later(), laptop=laptop) as home:
+        await turn(home)
+        home.engines["laptop"].weights, home.engines["laptop"].script = "/models/b.gguf", OTHER
+        await reload(home)
+        await home.gateway.fleet._members["laptop"].prober.once()
+        assert (await turn(home, EVERY_S)).status.distance is None
+        assert (await turn(home, EVERY_S)).status.distance == 0.0
+        home.engines["laptop"].script = AS_IT_WAS
+        assert (await turn(home, EVERY_S)).status.distance == FAR
 
 
 async def test_a_reading_is_no_request_and_teaches_nothing(tmp_path: Path) -> None:

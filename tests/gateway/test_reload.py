@@ -602,3 +602,30 @@ async def test_a_reload_vouches_for_a_model_that_changed_and_a_new_day_does_not(
         assert paths(await reload(home)) == []
         assert home.gateway.router.endpoint("laptop").identity.likeness == {}
         assert (await home.ask()).status == 200
+
+
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("loading", [False, True])
+async def test_a_reload_vouches_for_a_model_that_no_probe_has_seen_yet(
+    tmp_path: Path, edited: bool, loading: bool
+) -> None:
+    async with house(tmp_path, laptop=llama()) as home:
+        engine = home.engines["laptop"]
+        # Its engine is started anew with another file, and the gateway told, before a probe comes.
+        engine.weights, engine.up = "/models/b.gguf", not loading
+        if edited:
+            edit(home, "[endpoint.laptop]\n", '[endpoint.laptop]\nfingerprint = { weights = "gguf:b.gguf:1000:500" }\n')
+        await reload(home)
+        member = home.gateway.fleet._members["laptop"]
+        if loading:
+            for _ in range(2):  # one that is lost is bad luck
+                await member.prober.once()
+            assert (await home.ask()).error["code"] == "no_endpoint_available"
+            engine.up = True
+        await member.prober.once()
+        assert home.gateway.router.endpoint("laptop").identity.doubts == {}
+        assert (await home.ask()).header("x-tidegate-likeness") == "identical"
+        # What it becomes after that, nobody has vouched for.
+        engine.weights = "/models/c.gguf"
+        await member.prober.once()
+        assert (await home.ask()).error["code"] == "model_not_alike"

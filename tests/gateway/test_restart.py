@@ -260,6 +260,17 @@ async def test_switched_off_or_without_a_journal_nothing_is_kept(tmp_path: Path,
     assert not kept(tmp_path)
 
 
+async def test_settings_that_a_reload_changes_are_written_down_at_once_with_what_was_learned(tmp_path: Path) -> None:
+    async with engine() as place, house(tmp_path, laptop=place) as home:
+        await ask(home)
+        file = tmp_path / "tidegate.toml"
+        file.write_text(file.read_text().replace("[policy]", "[policy]\nquantile = 0.8"))
+        assert (await home.change("POST", "/api/config")).status == 200
+        # Far from the next interval: who is killed now has lost nothing.
+        await eventually(lambda: [one.policy["quantile"] for one in snapshots(tmp_path)] == [0.8])
+        assert msgspec.json.decode(snapshots(tmp_path)[0].state, type=State).endpoints["laptop"].ttft is not None
+
+
 @pytest.mark.lengthy
 async def test_a_killed_gateway_loses_no_more_than_the_interval(tmp_path: Path) -> None:
     async with engine() as place:

@@ -15,12 +15,14 @@ import pytest
 
 from tests import make as core
 from tests.gateway.harness import SURE, House, chat, house, local
+from tests.gateway.test_reload import edit
 from tests.http.harness import eventually
 from tidegate.cli.main import main
 from tidegate.clock import Clock
 from tidegate.config.load import load, load_unreached
+from tidegate.config.secret import Secret
 from tidegate.core.model import Ending, Segment, Slo, replace
-from tidegate.core.switchback import Arm
+from tidegate.core.switchback import Arm, Verdict
 from tidegate.engines.fake import Script
 from tidegate.gateway import switchback as module
 from tidegate.gateway.app import Gateway
@@ -90,6 +92,10 @@ def is_over(found: Told) -> bool:
     return bool(found["standing"]["verdict"] != "goes_on")
 
 
+def is_turn_of(arm: str) -> Callable[[Told], bool]:
+    return lambda found: bool(found["arm"] == arm)
+
+
 async def ask_until(
     home: House,
     over: Callable[[Told], bool],
@@ -157,6 +163,62 @@ async def test_what_was_found_outlives_a_reload_and_other_settings_begin_anew(tm
         again = await told(home)
         assert again["standing"]["verdict"] == "goes_on"
         assert again["standing"]["pairs"] == 0
+
+
+@pytest.mark.virtual
+async def test_reloads_that_change_nothing_cut_no_pair_however_often_they_come(tmp_path: Path) -> None:
+    async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05, pairs_max=4) as home:
+        for arm, seed in (("as_is", 0), ("candidate", 17)):
+            await ask_until(home, is_turn_of(arm))
+            assert (await home.change("POST", "/api/config")).status == 200
+            assert (await told(home))["arm"] == arm
+            assert home.gateway.router.policy.seed == seed
+
+        async def reloads() -> None:
+            while not is_over(await told(home)):
+                assert (await home.change("POST", "/api/config")).status == 200
+                await asyncio.sleep(0.1)
+
+        async with asyncio.timeout(60.0):
+            await asyncio.gather(reloads(), ask_until(home, is_over))
+        assert home.gateway.router.policy.seed == 0
+
+
+def test_a_trial_goes_on_with_a_secret_that_is_another(tmp_path: Path) -> None:
+    switchback = tried(tmp_path)
+    trial, config = switchback._trial, load_unreached(tmp_path / "tidegate.toml")
+    assert trial is not None
+    trial.arm = Arm.CANDIDATE
+    assert config.candidate is not None
+    secrets = {"desk": Secret("sk-later")}
+    other = msgspec.structs.replace(
+        config, secrets=secrets, candidate=msgspec.structs.replace(config.candidate, secrets=secrets)
+    )
+    assert switchback.turn_of(other) is other.candidate
+    switchback.configure(other)
+    assert switchback._trial is trial
+    assert trial.settings_for(Arm.CANDIDATE) is other.candidate
+
+
+async def test_a_candidate_that_is_stopped_while_a_reload_is_under_way_is_taken_back_after_it(tmp_path: Path) -> None:
+    switchback = tried(tmp_path)
+    trial, config = switchback._trial, load_unreached(tmp_path / "tidegate.toml")
+    assert trial is not None
+    trial.arm = Arm.CANDIDATE
+    assert switchback.turn_of(config) is config.candidate
+    trial.kept.verdict = Verdict.COLLAPSED
+    switchback.configure(config)
+    await switchback._restore(trial)
+    assert trial.arm is Arm.AS_IS
+    assert switchback.turn_of(config) is config
+
+
+async def test_a_trial_that_other_settings_end_is_told_of(tmp_path: Path) -> None:
+    async with trying(tmp_path, ALIKE, block_s=600.0) as home:
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        assert (await home.change("POST", "/api/config")).status == 200
+        (line,) = [line for line in home.log("event") if line["event"] == "switchback: begins anew"]
+        assert (line["level"], line["pairs"]) == ("warning", 0)
 
 
 async def test_a_reload_that_takes_the_trial_out_leaves_the_settings_of_the_file(tmp_path: Path) -> None:

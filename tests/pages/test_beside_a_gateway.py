@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -14,9 +15,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the gateway has its files."""
+    return tmp_path_factory.mktemp("gateway")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[tuple[str, str]]:
     """A gateway's dashboard, and its clients' address."""
-    with gateway(tmp_path_factory.mktemp("gateway")) as at:
+    with gateway(folder) as at:
         yield at
 
 
@@ -25,6 +32,15 @@ def log_in(page: Page) -> None:
     page.get_by_label("Admin key").fill(SECRET)
     page.keyboard.press("Enter")
     expect(page).not_to_have_title("Log in · Tidegate")
+
+
+def policy_page(looked: Looked, address: str) -> Page:
+    """The policy, for who has logged in."""
+    page = looked.page
+    page.goto(f"{address}/#/policy")
+    log_in(page)
+    page.goto(f"{address}/#/policy")
+    return looked.settled()
 
 
 def test_who_has_no_session_logs_in_and_comes_to_the_page_that_was_asked_for(
@@ -74,11 +90,7 @@ def test_a_policy_is_checked_put_in_force_written_down_and_taken_back(
     browser: Browser, served: tuple[str, str]
 ) -> None:
     looked = Looked(browser)
-    page = looked.page
-    page.goto(f"{served[0]}/#/policy")
-    log_in(page)
-    page.goto(f"{served[0]}/#/policy")
-    looked.settled()
+    page = policy_page(looked, served[0])
     editor, status = page.get_by_label("Configuration"), page.get_by_role("status").last
     before = editor.input_value()
     editor.fill(before.replace("worth_usd = 0.002", "worth_usd = -1"))
@@ -101,3 +113,71 @@ def test_a_policy_is_checked_put_in_force_written_down_and_taken_back(
     expect(changes.first).to_contain_text("class.interactive.worth_usd", timeout=PATIENT_MS)
     expect(changes.first).to_contain_text("127.0.0.1")
     assert looked.barriers() == []
+
+
+def test_edits_outlive_another_page_and_another_hand_and_are_named_before_they_are_lost(
+    browser: Browser, served: tuple[str, str], folder: Path
+) -> None:
+    file = folder / "tidegate.toml"
+    (folder / "tidegate.toml.before").write_text(file.read_text())
+    looked = Looked(browser)
+    page = policy_page(looked, served[0])
+    editor, status = page.get_by_label("Configuration"), page.get_by_role("status").last
+    before = editor.input_value()
+    edited = before.replace("worth_usd = 0.002", "worth_usd = 0.005")
+    editor.fill(edited)
+    page.get_by_role("link", name="Audit").click()
+    expect(page.get_by_role("heading", name="Audit", exact=True)).to_be_visible()
+    page.go_back()
+    looked.settled()
+    expect(editor).to_have_value(edited)
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Roll back…").click()
+    expect(dialog).to_contain_text("What you have edited here is in no file")
+    dialog.get_by_role("button", name="Cancel").click()
+    file.write_text(before + "# by another hand\n")
+    page.get_by_role("button", name="Put in force…").click()
+    dialog.get_by_role("button", name="Put in force").click()
+    expect(status).to_contain_text("The file has been changed meanwhile. Your edits are kept", timeout=PATIENT_MS)
+    expect(status).to_contain_text("class.interactive.worth_usd", timeout=PATIENT_MS)
+    expect(editor).to_have_value(edited)
+    file.write_text(before)
+    page.get_by_role("link", name="Audit").click()
+    page.go_back()
+    expect(status).to_contain_text("Your edits are kept", timeout=PATIENT_MS)
+    expect(editor).to_have_value(edited)
+    page.get_by_role("button", name="Undo edits").click()
+    expect(editor).to_have_value(before)
+
+
+def test_a_file_that_was_edited_by_hand_is_put_in_force_from_here_and_keeps_its_line_ends(
+    browser: Browser, served: tuple[str, str], folder: Path
+) -> None:
+    file = folder / "tidegate.toml"
+    was = file.read_text()
+    looked = Looked(browser)
+    file.write_bytes(was.replace("worth_usd = 0.002", "worth_usd = 0.006").replace("\n", "\r\n").encode())
+    page = policy_page(looked, served[0])
+    editor, status = page.get_by_label("Configuration"), page.get_by_role("status").last
+    about, dialog = page.locator("section.card header p").first, page.get_by_role("dialog")
+    put = page.get_by_role("button", name="Put in force…")
+
+    def put_in_force() -> None:
+        put.click()
+        expect(dialog).to_be_visible(timeout=PATIENT_MS)
+        dialog.get_by_role("button", name="Put in force").click()
+        expect(status).to_contain_text("It is in force.", timeout=PATIENT_MS)
+        expect(about).to_contain_text("as it is in force")
+        expect(put).to_be_disabled()
+
+    expect(about).to_contain_text("as it stands; the gateway has not loaded it")
+    put_in_force()
+    expect(status).to_contain_text("class.interactive.worth_usd")
+    editor.fill(editor.input_value().replace("worth_usd = 0.006", "worth_usd = 0.002"))
+    put_in_force()
+    assert file.read_bytes() == was.replace("\n", "\r\n").encode()
+    file.write_text("this is [[ broken")
+    page.reload()
+    looked.settled()
+    expect(about).to_contain_text("as it stands; the gateway has not loaded it")
+    file.write_text(was)

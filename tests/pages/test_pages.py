@@ -1,11 +1,13 @@
 """What an operator sees: every page, in light and dark, on a phone and at a desk."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from bench.pages import dashboard
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests import make
 from tests.pages.shown import PATIENT_MS, Looked
@@ -13,6 +15,7 @@ from tidegate.core.model import (
     JOURNAL_VERSION,
     Decision,
     Ending,
+    Endpoint,
     Fact,
     Fingerprint,
     FirstToken,
@@ -99,7 +102,6 @@ def told(folder: Path) -> Path:
         make.endpoint("laptop", fingerprint=fingerprint),
         make.endpoint("rack", local=False, fingerprint=fingerprint, handovers=(sends,)),
     )
-    router = make.router(*endpoints)
     whole = make.request("whole", arrived_s=100.0, stream=False, slo=Slo(ttft_s=2.0, tpot_s=0.1))
     handed = make.request("handed", arrived_s=110.0, prompt_tokens=4_000, prompt_bytes=16_000, slo=Slo())
     lost = make.request("lost", arrived_s=120.0)
@@ -129,6 +131,12 @@ def told(folder: Path) -> Path:
         (121.0, make.ended("lost", "rack", ending=Ending.TIMED_OUT, cause="no_content", e2e_s=1.0)),
         (121.0, make.started(lost, "laptop")),
     ]
+    return journalled(folder, endpoints, facts)
+
+
+def journalled(folder: Path, endpoints: tuple[Endpoint, ...], facts: list[tuple[float, Fact]]) -> Path:
+    """A journal of these facts, each with its time."""
+    router = make.router(*endpoints)
     head = Segment(
         version=JOURNAL_VERSION, software="test", policy=router.policy, endpoints=endpoints, state=router.snapshot()
     )
@@ -291,6 +299,147 @@ def test_what_a_journal_gains_is_shown_by_itself(browser: Browser, mixed: Path, 
         expect(page.locator(".top .soft")).to_contain_text("125 requests in this window")
 
 
+def test_who_gets_no_stream_is_told_so_and_sees_what_is_new(browser: Browser, mixed: Path, tmp_path: Path) -> None:
+    (segment,) = mixed.glob("*.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    growing = tmp_path / segment.name
+    growing.write_bytes(b"".join(lines[: len(lines) // 2]))
+    with dashboard(tmp_path) as at:
+        looked = Looked(browser)
+        looked.page.route("**/api/dashboard/live?*", lambda route: route.fulfill(status=503, json={}))
+        page = looked.at(f"{at}/")
+        expect(page.locator("#state")).to_have_text("Not live; looks every 3 s")
+        with growing.open("ab") as file:
+            file.write(b"".join(lines[len(lines) // 2 :]))
+        expect(page.get_by_role("link", name="people-99")).to_be_visible(timeout=PATIENT_MS)
+        expect(page.locator(".top .soft")).to_contain_text("125 requests in this window")
+        expect(page.locator("#state")).to_have_text("Not live; looks every 3 s")
+        page.get_by_role("link", name="Policy").click()
+        expect(page.locator("#state")).to_be_empty()
+
+
+def test_while_the_dashboard_is_away_the_overview_asks_no_oftener_as_time_goes_by(
+    browser: Browser, address: str
+) -> None:
+    looked = Looked(browser)
+    looked.page.clock.install()
+    page = looked.at(f"{address}/#/overview")
+    asked = list[str]()
+
+    def away(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=503, json={})
+
+    page.route("**/api/dashboard/series?*", away)
+    counts = list[int]()
+    for _ in range(4):
+        asked.clear()
+        for _ in range(5):
+            page.clock.run_for(3000)
+            # What was answered by then is dealt with before time goes on.
+            page.evaluate("fetch('/api/dashboard/values').then((answer) => answer.json())")
+        counts.append(len(asked))
+    assert max(counts) <= 7
+
+
+def test_a_journal_that_is_still_being_read_is_said_to_be_and_shown_again_when_it_is_read(
+    browser: Browser, address: str
+) -> None:
+    for name in ("requests", "endpoints"):
+        looked = Looked(browser)
+        told = {"indexed_share": 0.5}
+        looked.page.route("**/api/dashboard/summary*", answer(told))
+        page = looked.at(f"{address}/#/{name}")
+        expect(page.get_by_text("Of the journal 50% has been read so far.")).to_be_visible()
+        with page.expect_request(f"**/api/dashboard/{name}?*"):
+            told["indexed_share"] = 1.0
+        expect(page.get_by_text("Of the journal")).to_have_count(0)
+        assert looked.complaints == []
+
+
+def answer(body: dict[str, float]) -> Callable[[Route], None]:
+    """What answers with this, as it is by then."""
+    return lambda route: route.fulfill(json=body)
+
+
+def test_older_requests_that_do_not_come_are_said_not_to_and_asked_for_again(browser: Browser, address: str) -> None:
+    looked = Looked(browser)
+    page = looked.at(f"{address}/#/requests")
+    page.route("**/api/dashboard/requests?*before=*", broken, times=1)
+    page.get_by_role("button", name="Show older").click()
+    expect(page.get_by_role("alert")).to_contain_text("A bug of ours.")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("tbody tr")).to_have_count(100)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.route("**/api/dashboard/values", broken, times=1)
+    page = looked.at(f"{address}/#/requests")
+    expect(page.get_by_role("alert")).to_contain_text("A bug of ours.")
+    page.get_by_role("button", name="Try again").click()
+    page.locator("select[name=endpoint]").select_option("cloud")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def broken(route: Route) -> None:
+    """An answer that nobody asks for again by itself."""
+    route.fulfill(status=500, json={"error": {"message": "A bug of ours."}})
+
+
+def two_models(folder: Path) -> Path:
+    """A journal of a model that both serve, for chats, and of one that only the cloud has, for batches."""
+    endpoints = (make.endpoint("laptop"), make.endpoint("cloud", local=False, models=("m", "deep")))
+    facts: list[tuple[float, Fact]] = []
+    for at_s, klass, model, endpoint in (
+        (1.0, "chat", "m", "laptop"),
+        (2.0, "chat", "m", "laptop"),
+        (3.0, "batch", "deep", "cloud"),
+    ):
+        request = make.request(arrived_s=at_s, klass=klass, model=model)
+        run = Run(endpoint=endpoint, timeout_s=10.0)
+        facts += [
+            (at_s, request),
+            (at_s, Decision(request_id=request.id, plan=(run,), why=Why.CHEAPEST_ON_TIME)),
+            (at_s, make.started(request, endpoint)),
+            (at_s + 0.5, make.ended(request.id, endpoint, e2e_s=0.5, prompt_tokens=200, output_tokens=5)),
+        ]
+    return journalled(folder, endpoints, facts)
+
+
+def test_whatever_the_break_even_offers_is_shown_or_what_comes_closest(browser: Browser, tmp_path: Path) -> None:
+    with dashboard(two_models(tmp_path)) as at:
+        looked = Looked(browser)
+        page = looked.at(f"{at}/#/surface")
+        klass, model, load = (page.get_by_label(name) for name in ("Class", "Model", "Load at"))
+        load.select_option("laptop")
+        expect(page).to_have_url(re.compile("endpoint=laptop"))
+        looked.settled()
+        model.select_option("deep")
+        expect(load).to_have_value("cloud")
+        expect(page.get_by_text("What comes closest is shown.")).to_be_visible()
+        expect(klass).to_have_value("batch")
+        klass.select_option("chat")
+        expect(model).to_have_value("m")
+        looked.at(f"{at}/#/surface?class=chat&model=m")
+        expect(load).to_have_value("laptop")
+        expect(page.get_by_text("What comes closest is shown.")).to_have_count(0)
+        looked.at(f"{at}/#/surface?class=gone")
+        expect(page.get_by_text("What comes closest is shown.")).to_be_visible()
+        expect(klass).to_have_value("chat")
+        expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_many_classes_have_room_for_their_names(browser: Browser, mixed: Path, tmp_path: Path) -> None:
+    for segment in mixed.glob("*.jsonl"):
+        text = re.sub(r'("id":"\w+-)(\d)(.*?"klass":")\w+/', r"\1\2\3team-\2/", segment.read_text())
+        (tmp_path / segment.name).write_text(text)
+    with dashboard(tmp_path) as at:
+        page = Looked(browser).at(f"{at}/")
+        high = page.locator(".chart").first.evaluate("one => one.querySelector('canvas').clientHeight")
+        shown = page.locator("table", has_text="Endpoint").first.locator("tbody tr th")
+        classes = len(set(shown.all_text_contents()))
+        assert classes > 12
+        assert high >= 28 * classes
+
+
 def test_a_journal_without_requests_says_so(browser: Browser, tmp_path: Path) -> None:
     with dashboard(tmp_path) as at:
         looked = Looked(browser)
@@ -315,7 +464,16 @@ FORMATS: dict[str, dict[float, str]] = {
         200: "3 min 20 s",
         300: "5 min",
     },
-    "share": {1: "100%", 0.9999: "> 99.9%", 0.987: "98.7%", 0.5: "50%", 0: "0%", 0.0004: "< 0.1%"},
+    "share": {
+        1: "100%",
+        0.9999: "> 99.9%",
+        0.987: "98.7%",
+        0.5: "50%",
+        0: "0%",
+        0.0004: "< 0.1%",
+        1.002: "> 100%",
+        129.62: "12,962%",
+    },
     "short": {983: "983", 1234: "1.2k", 47210: "47.2k", 1250000: "1.3M"},
 }
 
@@ -331,6 +489,21 @@ def test_numbers_are_written_for_people(browser: Browser, address: str) -> None:
             [name, list(expected)],
         )
         assert [one.replace("\u00a0", " ") for one in said] == list(expected.values())
+
+
+def test_a_time_in_more_than_a_day_has_its_day(browser: Browser, address: str) -> None:
+    page = Looked(browser).at(f"{address}/login")
+    said = page.evaluate(
+        """async ([day, atS]) => {
+            const { tick, between } = await import('/assets/format.js');
+            const ticks = [tick(atS, day), tick(atS, 7 * day), tick(atS + 3 * 3600, 7 * day)];
+            const spans = [[600, day], [600, 7 * day], [day, 7 * day]];
+            return [...ticks, ...spans.map(([s, wide]) => between(atS, atS + s, wide))];
+        }""",
+        [86_400, 86_400 * 20_000],
+    )
+    one_day = ["00:00", "4 Oct", "4 Oct, 03:00", "00:00 to 00:10"]
+    assert said == [*one_day, "4 Oct, 00:00 to 00:10", "4 Oct, 00:00 to 5 Oct, 00:00"]
 
 
 def test_a_flip_is_rounded_away_from_where_the_request_stands(browser: Browser, address: str) -> None:

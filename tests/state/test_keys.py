@@ -1,5 +1,6 @@
 """The file of keys: secrets are shown once, changes are seen, refusals have a reason, and all of it is on record."""
 
+import os
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,23 @@ def test_a_reader_sees_a_file_that_was_put_in_the_place_of_the_first(path: Path)
         made(other, bob)
         other.replace(path)
         assert [one.profile for one in reader.changed() or ()] == [bob]
+
+
+@pytest.mark.parametrize("changed_since", [False, True])
+def test_a_reader_sees_a_copy_that_was_written_over_the_file(path: Path, changed_since: bool) -> None:
+    alice, bob = profile(), profile("bob")
+    made(path, alice)
+    copy = path.read_bytes()
+    made(path, profile("mallory"))
+    os.utime(path, (0.0, 0.0))  # a copy is not made within a tick of the file system's clock
+    with closing(KeyFile(path)) as reader:
+        assert len(reader.changed() or ()) == 2
+        path.write_bytes(copy)
+        if changed_since:
+            # As many changes as the reader has seen: by their number it is the file that it was.
+            made(path, bob)
+        assert [one.profile for one in reader.changed() or ()] == [alice, bob][: 1 + changed_since]
+        assert reader.changed() is None
 
 
 def test_a_reader_goes_on_once_the_right_file_is_back_in_its_place(path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import make
-from tidegate.core.model import Ended, Ending, Handover, Headroom, Overrides, Probed, Shipped, Slo
+from tidegate.core.model import Ended, Ending, Handover, Headroom, Overrides, Probed, Shipped, Slo, replace
 from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.why import Why
 from tidegate.telemetry.counts import (
@@ -45,6 +45,7 @@ def scraped(metrics: Metrics) -> Samples:
         worth_factors={"interactive": 0.25},
         hedge_left_usd=0.5,
         hedge_price=2.0,
+        distances_nats={"laptop": 0.01},
         shares={"alice-1": 0.75, "": 0.25},
         spans={"made": 3, "sent": 2, "lost": 1},
         overrides=Overrides(pinned=("cloud",), static=True),
@@ -102,7 +103,7 @@ def used() -> Metrics:
     )
     metrics.held_for(0.5)
     metrics.loop_lag(0.001)
-    metrics.canary_read("laptop", "near", 0.01)
+    metrics.canary_read("laptop", "near")
     metrics.spent_besides("cloud", 0.001)
     metrics.warmed("laptop", "served")
     metrics.crashed()
@@ -122,6 +123,29 @@ def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten_and_the_rest_
     assert gone
     assert all(("endpoint", "laptop") in labels for _, labels in gone)
     assert after[PREFIX + "requests_total", (("class", "interactive"), ("outcome", "ok"), ("tier", "remote"))] == 1
+
+
+def test_kv_caches_sent_to_a_target_that_is_gone_are_forgotten_and_counted_no_more_until_it_is_back() -> None:
+    metrics, fact = Metrics(), Shipped(request_id="r", endpoint="rack", target="laptop", kv_bytes=1000)
+    metrics.shipped(fact, 0.5)
+    metrics.shipped(replace(fact, target="desktop"), 0.5)
+    metrics.forget(frozenset({"rack", "desktop"}))
+    metrics.shipped(fact, 0.5)
+    assert targets(metrics) == {"desktop"}
+    metrics.forget(frozenset({"rack", "desktop", "laptop"}))
+    metrics.shipped(fact, 0.5)
+    assert targets(metrics) == {"desktop", "laptop"}
+
+
+def targets(metrics: Metrics) -> set[str]:
+    """Those that KV caches from the rack are counted for, by number and by bytes."""
+    counted = [(name, dict(labels)) for name, labels in scraped(metrics)]
+    by_number, by_bytes = (
+        {of["target"] for name, of in counted if name == PREFIX + counter and of["endpoint"] == "rack"}
+        for counter in ("kv_shipped_total", "kv_shipped_bytes_total")
+    )
+    assert by_number == by_bytes
+    return by_number
 
 
 def test_what_ends_at_an_endpoint_that_is_gone_is_counted_where_no_endpoint_is_named_until_it_is_back() -> None:

@@ -81,5 +81,7 @@ class Identity:
     def _judge(self) -> None:
         endpoint, state = self._endpoint, self._state
         self.fingerprint = likeness.in_force(endpoint, state.fingerprint)
-        self.doubts = likeness.doubts(endpoint, state.fingerprint, state.trusted)
+        # Where what is told next is believed, what was told before speaks against nothing.
+        told = None if state.trusted is None else state.fingerprint
+        self.doubts = likeness.doubts(endpoint, told, state.trusted)
         self.likeness = likeness.effective(endpoint, self.doubts, drifted=state.drifted)

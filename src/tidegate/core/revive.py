@@ -110,7 +110,8 @@ def reconfigured(
     Endpoints in `same` are what they were, and so is all that is known of them. Those in `moved` are the same engines
     with another size or prior: the way there is what it was, and what is in flight there still takes its place, and
     teaches nothing of the engine, being predicted from where they began before. The others are new, and down until a
-    probe has reached them. Operators have `vouched` that some are what they should be, whatever they were before.
+    probe has reached them. Operators have `vouched` that some are what they should be: as at the start, what they tell
+    next is believed.
     What those in `rekeyed` have refused was refused to another account. Of the endpoints that `were` there, those that
     are not the same engines any more leave their conversations to who has their model.
     """
@@ -125,7 +126,7 @@ def reconfigured(
                     known, ttft=_unpromised(known.ttft), tpot=_unpromised(known.tpot), e2e=unjudged(OUTPUT_ROWS)
                 )
             if name in vouched:
-                found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
+                found[name] = replace(found[name], trusted=None, drifted=False)
         elif known is not None and name in moved:
             found[name] = replace(
                 EndpointState(),

@@ -28,7 +28,7 @@ from tidegate.http.limits import Limits
 from tidegate.http.origin import refuse_forged, refuse_strangers
 from tidegate.http.server import Exchange, Server
 from tidegate.telemetry.log import Log
-from tidegate.wire.board import SHOWN, TOKEN, WHO
+from tidegate.wire.board import LOADED, SHOWN, TOKEN, WHO
 from tidegate.wire.errors import UNREADABLE, BadRequest, error_body
 
 _T = TypeVar("_T")
@@ -166,7 +166,8 @@ class Dashboard:
             request_id = unquote(path[path.index(DECISIONS_OF) + len(DECISIONS_OF) :])
             self._run(exchange, self._explainer.explain(request_id))
         elif path == API + "policy":
-            self._answer(exchange, lambda: msgspec.json.encode(self._policies.told()))
+            loaded = exchange.headers.get(LOADED, b"").decode("ascii", "replace")
+            self._answer(exchange, lambda: msgspec.json.encode(self._policies.told(loaded)))
         elif path == API + "policy/preview":
             exchange.respond(200, _JSON, msgspec.json.encode(self._previewer.last))
         elif path == API + "audit":

@@ -55,7 +55,7 @@ class Explainer:
         finally:
             self._busy = False
         if row is None and said.result is None:
-            if f"no decision {request_id} in " in said.problem:
+            if f"no decision {request_id} in " in said.problem or ": no journal here; " in said.problem:
                 raise BadRequest("The journal has no decision of this id.", status=404)
             text = f"Whether the journal has this decision could not be told: {said.problem}."
             raise BadRequest(text, status=503, headers=(_RETRY,))

@@ -7,14 +7,13 @@ import asyncio
 import os
 import re
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from tidegate.config.diff import Change, diff
-from tidegate.config.load import FILE_BYTES_MAX, document, load, parse, read
+from tidegate.config.load import FILE_BYTES_MAX, document, load, parse, read, revision
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Record
 from tidegate.dashboard.parent import Parent
@@ -37,12 +36,13 @@ class Good(Record, frozen=True, kw_only=True):
 
 
 class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """The file as it is. `applies`: a gateway is there to put another in force."""
+    """The file as it is. `applies`: a gateway is there to put another in force; `in_force`: it has loaded this one."""
 
     file: str | None
     text: str
     revision: str
     applies: bool
+    in_force: bool
     last_good: Good | None
 
 
@@ -80,17 +80,20 @@ class Policies:
         if file is not None and parent is not None:
             _settle(file.resolve())
 
-    def told(self) -> Told:
-        """As it is. Raises BadRequest."""
+    def told(self, loaded: str = "") -> Told:
+        """As it is, of which the gateway has `loaded` that revision; empty of none. Raises BadRequest."""
         if self._file is None or not self._file.is_file():
-            return Told(file=None, text="", revision="", applies=False, last_good=None)
+            return Told(file=None, text="", revision="", applies=False, in_force=False, last_good=None)
         file = self._known
         text, good = _text(file), None
+        now = revision(text)
         with suppress(OSError):
             before = _beside(file, _BEFORE)
-            good = Good(at_s=before.stat().st_mtime, revision=revision(before.read_text()))
+            good = Good(at_s=before.stat().st_mtime, revision=revision(before.read_bytes().decode()))
         applies = self._parent is not None
-        return Told(file=str(file), text=text, revision=revision(text), applies=applies, last_good=good)
+        return Told(
+            file=str(file), text=text, revision=now, applies=applies, in_force=applies and now == loaded, last_good=good
+        )
 
     def check(self, text: str) -> Checked:
         """Against the file. Raises BadRequest where there is none."""
@@ -114,7 +117,8 @@ class Policies:
     async def roll_back(self, seen: str, who: str, *, shown: bool) -> Applied:
         """Put in force again what was before the last change. Raises BadRequest."""
         try:
-            text = (await asyncio.to_thread(_beside(self._known, _BEFORE).read_text))[:FILE_BYTES_MAX]
+            # As it is, with its own line ends.
+            text = (await asyncio.to_thread(_beside(self._known, _BEFORE).read_bytes))[:FILE_BYTES_MAX].decode()
         except OSError:
             raise BadRequest("There is nothing to roll back to: nothing was changed from here.", status=409) from None
         return await self._change(text, seen, who, "policy rolled back", shown=shown)
@@ -231,11 +235,6 @@ def _settle(file: Path) -> None:
         kept.unlink(missing_ok=True)
     with suppress(OSError):
         _beside(file, _NEW).unlink(missing_ok=True)
-
-
-def revision(text: str) -> str:
-    """What tells one text from another."""
-    return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _goes_beyond(before: str, after: str) -> bool:

@@ -207,6 +207,11 @@ class Admin:
             worth_factors={name: one["worth_factor"] for name, one in self._targets().items()},
             hedge_left_usd=dispatch.router.hedge_left_usd,
             hedge_price=dispatch.router.hedge_price,
+            distances_nats={
+                name: canary.status.distance
+                for name, canary in self._canaries().items()
+                if canary.status.distance is not None
+            },
             shares=dispatch.router.shares(dispatch.clock.now_s()),
             overrides=dispatch.router.overrides,
             spans=self._spans(),

@@ -84,7 +84,7 @@ class Gateway:
         )
         self.board = None
         if settings.dashboard:
-            self.board = Board(settings.journal, config.file, self._fulfil, clock=clock, log=self.log)
+            self.board = Board(settings.journal, config.file, self._fulfil, self._loaded, clock=clock, log=self.log)
         self.switchback = Switchback(config, self.reloader.put, clock=clock, log=self.log)
         self.rehearsal = Rehearsal(
             settings.journal, settings.backtest_s, clock=clock, log=self.log, metrics=self.metrics
@@ -191,20 +191,25 @@ class Gateway:
             self.log.event("warning", "overrides in force from before", **told(overrides))
         self.log.event("info", "listening", port=self.server.port, admin_port=self.admin.port, version=__version__)
 
-    async def put_in_force(self, config: Config, *, by_hand: bool) -> None:
-        """Go on with other settings; requests under way are not touched.
+    async def put_in_force(self, config: Config, *, by_hand: bool) -> Config:
+        """Go on with other settings; requests under way are not touched. Returns what is in force then: where a trial
+        of these settings goes on, the arm whose turn it is.
 
         `by_hand`: operators have asked for it, and so vouch for the models as they are now. OSError or LedgerError
         where they cannot be put in force; then those before still are.
         """
+        if by_hand:
+            file, config = config, self.switchback.turn_of(config)
+        else:
+            file = self.switchback.file_settings(config)
         built = build(config, self.clock.now_s())
         if self._tls is not None and built.gateway.tls is not None:
             self._renew(self._tls, built.gateway.tls)
-        doubted = self._doubted() if by_hand else frozenset[str]()
-        if built == self._built and not doubted:
+        doubted, vouched = self._vouched() if by_hand else (frozenset[str](), frozenset[str]())
+        if built == self._built and not vouched:
             if by_hand:
-                self.switchback.configure(config)
-            return
+                self.switchback.configure(file)
+            return config
         members = await self.fleet.prepare(built, doubted)
         try:
             ledger = _open_ledger(built) if self.spending.ledger is None else None
@@ -216,29 +221,35 @@ class Gateway:
         if ledger is not None:
             self.spending.open(ledger)
         if self.journal is None:
-            self._configure(built, members, doubted)
+            self._configure(built, members, vouched)
         else:
-            self.journal.turn(lambda: self._configure(built, members, doubted))
+            self.journal.turn(lambda: self._configure(built, members, vouched))
         self._take_over(members)
         self.auth.serve(tuple(sorted(built.groups)), _class_table(built), _sites(built))
         self._budgets(self.auth.profiles())
         self._handler.catalogue = self._catalogue()
         self._admin.guard(built.gateway.admin_key)
         # What is learned under a candidate is the file's all the same: a restart goes on with that.
-        kept = self.switchback.file_settings(config)
-        self.keeper.configure(built if kept is config else build(kept, self.clock.now_s()))
+        self.keeper.configure(built if file is config else build(file, self.clock.now_s()))
         self.metrics.forget(frozenset(members))
         if by_hand:
-            self.switchback.configure(config)
+            self.switchback.configure(file)
+        return config
 
     async def _fulfil(self, wish: Wish) -> bytes:
         """The dashboard has changed the file for an operator."""
         return msgspec.json.encode(await self.reloader.reload(wish.who, what=wish.what))
 
-    def _doubted(self) -> frozenset[str]:
-        """Endpoints whose models are not what they were at first."""
+    def _loaded(self) -> str:
+        """Which revision of the file that was read last and not refused."""
+        return self.reloader.config.revision
+
+    def _vouched(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Endpoints whose models are known not to be what they were at first, and all that may not be: one whose engine
+        was just started with another is told apart by no probe yet, and by none while that is loaded."""
         models = [self.router.endpoint(name) for name in self.dispatch.upstreams]
-        return frozenset(model.name for model in models if model.identity.doubts or model.state.drifted)
+        doubted = frozenset(model.name for model in models if model.identity.doubts or model.state.drifted)
+        return doubted, doubted.union(model.name for model in models if model.state.trusted is not None)
 
     def _renew(self, context: ssl.SSLContext, tls: Tls) -> None:
         """Also where the file says what it said: certificates are renewed in place."""

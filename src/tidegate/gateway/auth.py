@@ -21,7 +21,7 @@ from tidegate.wire.intake import ClassTable
 WATCH_S = 1.0
 # What is longer is no key of ours, and not worth a digest.
 PRESENTED_BYTES_MAX = 256
-# Of the keys that one line of the log names: a site that is renamed may be that of all.
+# Of the keys that one line of the log names: a site or a class that is renamed may be that of all.
 KEYS_TOLD_MAX = 20
 CHALLENGE = (b"www-authenticate", b"Bearer")
 # By these a vendor who has many models (OpenRouter) is told to answer with another than `model`. OpenAI's dialect alone
@@ -148,7 +148,7 @@ class Auth:
         self._models = models
         self._classes = classes
         self._sites = sites
-        self._astray: dict[str, frozenset[str]] = {}
+        self._astray: dict[str, dict[str, frozenset[str]]] = {}
         self._clock = clock
         self._log = log
         self._on_change = on_change
@@ -164,7 +164,7 @@ class Auth:
         grants = [grant for grant, _ in self._by_digest.values()]
         for grant in grants if self._open is None else [self._open]:
             grant.serve(models, classes)
-        self._warn_of_sites()
+        self._warn()
 
     def profiles(self) -> Iterable[Profile]:
         """Of all keys that are known."""
@@ -236,23 +236,37 @@ class Auth:
         self._by_digest = by_digest
         self._on_change(self.profiles())
         self._log.event("info", "keys read", secrets=len(by_digest))
-        self._warn_of_sites()
+        self._warn()
 
-    def _warn_of_sites(self) -> None:
-        """Say which keys let data go to sites where nobody is, once until that changes: whoever writes a key is not
-        told, and to its requests nothing helps."""
-        known = self._sites | {ANYWHERE, LOCAL}
-        astray = {profile.name: frozenset(profile.residency) - known for profile in self.profiles()}
-        astray = {name: sites for name, sites in sorted(astray.items()) if sites}
-        if astray and astray != self._astray:
+    def _warn(self) -> None:
+        """Say which keys let data go to sites where nobody is, or ask for classes that are not there: whoever writes a
+        key is not told, and to its requests nothing helps."""
+        profiles, sites, classes = list(self.profiles()), self._sites | {ANYWHERE, LOCAL}, self._classes.classes.keys()
+        self._warn_of(
+            "sites",
+            "keys name sites that have no endpoint",
+            {one.name: frozenset(one.residency) - sites for one in profiles},
+            "add an endpoint there, or revoke each and create it with another --residency",
+        )
+        self._warn_of(
+            "classes",
+            "keys name classes that are not configured",
+            {one.name: _classes_of(one) - classes for one in profiles},
+            "configure them, or revoke each and create it with other --classes and --class-default",
+        )
+
+    def _warn_of(self, what: str, text: str, astray: dict[str, frozenset[str]], remedy: str) -> None:
+        """By the names of keys, `what` of theirs is not there: told once, until that changes."""
+        astray = {name: missing for name, missing in sorted(astray.items()) if missing}
+        if astray and astray != self._astray.get(what):
+            missing = sorted(frozenset().union(*astray.values()))
             self._log.event(
                 "warning",
-                "keys name sites that have no endpoint",
-                keys=", ".join(list(astray)[:KEYS_TOLD_MAX]),
-                sites=", ".join(sorted(frozenset().union(*astray.values()))[:KEYS_TOLD_MAX]),
-                remedy="add an endpoint there, or revoke each and create it with another --residency",
+                text,
+                **{"keys": ", ".join(list(astray)[:KEYS_TOLD_MAX]), what: ", ".join(missing[:KEYS_TOLD_MAX])},
+                remedy=remedy,
             )
-        self._astray = astray
+        self._astray[what] = astray
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> bytes | None:
@@ -276,6 +290,12 @@ def _allowed(classes: ClassTable, profile: Profile) -> ClassTable:
         partial=True,
         rules=classes.rules,
     )
+
+
+def _classes_of(profile: Profile) -> frozenset[str]:
+    """The classes that it names, its default among them."""
+    default = profile.class_default
+    return frozenset(profile.classes or ()).union(() if default is None else (default,))
 
 
 def _text(kind: bytes, bucket: Bucket) -> bytes:

@@ -27,7 +27,7 @@ from tidegate.gateway.reply import JSON
 from tidegate.http.client import Call, Origin, Pool, TransportError
 from tidegate.http.server import Exchange
 from tidegate.telemetry.log import Log
-from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, SHOWN, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
+from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, LOADED, SHOWN, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
 from tidegate.wire.errors import error_body
 
 # How long after its end it is started again: at first at once, and no oftener than this where it keeps ending.
@@ -52,11 +52,19 @@ class Board:
     """One such process, and what is asked of it. `pid` and `port` are its own, None while it is not there."""
 
     def __init__(
-        self, journal: Path | None, config: Path, fulfil: Callable[[Wish], Awaitable[bytes]], *, clock: Clock, log: Log
+        self,
+        journal: Path | None,
+        config: Path,
+        fulfil: Callable[[Wish], Awaitable[bytes]],
+        loaded: Callable[[], str],
+        *,
+        clock: Clock,
+        log: Log,
     ) -> None:
-        """`fulfil` does what it wants, and gives what that came to as JSON."""
+        """`fulfil` does what it wants, and gives what that came to as JSON; `loaded` tells which revision of the file
+        was loaded last."""
         self._journal, self._config = journal, config
-        self._fulfil = fulfil
+        self._fulfil, self._loaded = fulfil, loaded
         self._clock = clock
         self._log = log
         self._pool: Pool | None = None
@@ -97,6 +105,7 @@ class Board:
             return
         target = exchange.path if not exchange.query else f"{exchange.path}?{exchange.query}"
         headers: list[tuple[bytes, bytes]] = [(TOKEN, self._token), (WHO, who.encode("ascii", "replace"))]
+        headers.append((LOADED, self._loaded().encode()))
         headers += [(SHOWN, b"1")] if shown else []
         headers += [(name, exchange.headers[name]) for name in _ASKED if name in exchange.headers]
         relayed = _Relayed(exchange, who, self._relayed)

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from tidegate.clock import Clock
 from tidegate.core.drift import Reading, distance, judge
+from tidegate.core.fingerprint import OF_THE_MODEL, Fingerprint, differs
 from tidegate.core.model import Capability, Checked, Record
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.errand import Errands, Fault, NoAnswerError
@@ -71,6 +72,8 @@ class Canary:
         # An engine may have died of a reading: until then it is not read, whatever it comes back as.
         self._rests_until_s = 0.0
         self._reference: Reading | None = None
+        # The model that it was read from, as it was trusted then.
+        self._of: Fingerprint | None = None
         self._suspected = False
         self._deadline: asyncio.Timeout | None = None
         self._gave_way = False
@@ -78,7 +81,7 @@ class Canary:
 
     def succeed(self, other: "Canary") -> None:
         """Go on where that one of the same model is: what it was at first is told from what it is now."""
-        self._reference, self._suspected = other._reference, other._suspected
+        self._reference, self._of, self._suspected = other._reference, other._of, other._suspected
         self._due_s = min(other._due_s, self._due_s + self._every_s)
         self._rests_until_s = other._rests_until_s
         if self._never() is None:
@@ -171,9 +174,10 @@ class Canary:
 
     def _compare(self, reading: Reading, now_s: float) -> None:
         """Tell how far it is from the reference: drift from the second in a row that is too far, until one is not."""
-        before = self._dispatch.router.endpoint(self._name).state.drifted
-        if self._reference is None:
-            self._reference, nats, far, drifted = reading, None, False, False
+        state = self._dispatch.router.endpoint(self._name).state
+        before, trusted = state.drifted, state.trusted
+        if self._reference is None or _is_another(self._of, trusted):
+            self._reference, self._of, nats, far, drifted = reading, trusted, None, False, False
         else:
             found = distance(self._reference, reading)
             if found is None:
@@ -184,7 +188,7 @@ class Canary:
         wait_s = CONFIRM_S if self._suspected else RECHECK_S if drifted else self._every_s
         self._due_s = now_s + min(wait_s, self._every_s)
         self.status = Status(read_at_s=now_s, distance=nats)
-        self._dispatch.metrics.canary_read(self._name, "far" if far else "near", nats)
+        self._dispatch.metrics.canary_read(self._name, "far" if far else "near")
         self._dispatch.tell(Checked(endpoint=self._name, drifted=drifted, distance=nats), now_s)
         if drifted and not before:
             self._dispatch.log.event("warning", "model drifted", endpoint=self._name, distance_nats=nats)
@@ -199,4 +203,9 @@ class Canary:
         if why is Fault.BROKEN:
             self._rests_until_s = self._due_s
         if isinstance(why, Fault):
-            self._dispatch.metrics.canary_read(self._name, why.value, None)
+            self._dispatch.metrics.canary_read(self._name, why.value)
+
+
+def _is_another(before: Fingerprint | None, now: Fingerprint | None) -> bool:
+    """Whether operators have vouched for another model since."""
+    return before is not None and now is not None and bool(differs(before, now, OF_THE_MODEL))

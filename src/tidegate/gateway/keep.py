@@ -45,7 +45,7 @@ class Keeper:
         """Reads the file, before anything is decided. `restored` is what to begin with."""
         self._clock, self._log = clock, log
         self._every_s = built.gateway.state_s
-        self.configure(built)
+        self._settings, self._fingerprints = settings(built.policy), self.fingerprints(built)
         self.restored = Restored()
         self._file: Checkpoints | None = None
         if built.gateway.state is not None:
@@ -70,9 +70,12 @@ class Keeper:
         self._again = False
 
     def configure(self, built: Built) -> None:
-        """What is learned from now on depends on these settings."""
-        self._settings = settings(built.policy)
-        self._fingerprints = self.fingerprints(built)
+        """What is learned from now on depends on these settings. With others it is written down at once: a restart
+        would take nothing back of what is in the file."""
+        before = self._settings, self._fingerprints
+        self._settings, self._fingerprints = settings(built.policy), self.fingerprints(built)
+        if before != (self._settings, self._fingerprints):
+            self.save_soon()
 
     @staticmethod
     def fingerprints(built: Built) -> dict[str, str]:

@@ -48,8 +48,9 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
 class PutInForce(Protocol):
     """Who can do it."""
 
-    def __call__(self, config: Config, *, by_hand: bool) -> Awaitable[None]:
-        """Go on with these settings; `by_hand` if operators have asked for it. Raises OSError or LedgerError."""
+    def __call__(self, config: Config, *, by_hand: bool) -> Awaitable[Config]:
+        """Go on with these settings, `by_hand` if operators have asked for it: what is in force then, which is another
+        where a trial of these goes on. Raises OSError or LedgerError."""
 
 
 class Reloader:
@@ -139,8 +140,7 @@ class Reloader:
             config = wanted()
             if config is None:
                 return False
-            await self._put_in_force(config, by_hand=False)
-            self._in_force = config
+            self._in_force = await self._put_in_force(config, by_hand=False)
             return True
 
     async def close(self) -> None:
@@ -162,8 +162,8 @@ class Reloader:
             changes = diff(self.config, wanted)
             if not dry_run:
                 possible = without_restart(self.config, wanted)
-                await self._put_in_force(possible, by_hand=True)
-                self.config = self._in_force = possible
+                self._in_force = await self._put_in_force(possible, by_hand=True)
+                self.config = possible
                 if not all(change.at_restart for change in changes):
                     self.since_s = self._clock.now_s()
         except ConfigError as error:

@@ -59,14 +59,32 @@ class Switchback:
         trial = self._trial
         return trial.config if trial is not None and config is trial.candidate else config
 
+    def turn_of(self, config: Config) -> Config:
+        """What is in force under these settings of the file: a trial that is of them goes on with the arm whose turn it
+        is."""
+        trial = self._trial
+        if trial is None or trial.arm is Arm.AS_IS or not (trial.goes_on and trial.stays_under(config)):
+            return config
+        assert config.candidate is not None, "its settings are those of a trial"
+        return config.candidate
+
     def configure(self, config: Config) -> None:
         """Operators have put these settings in force: what goes on is the trial that they say."""
-        before, self._trial = self._trial, None
+        before = self._trial
+        if before is not None and config.candidate is not None and before.stays_under(config):
+            # No pair begins again: reloads may come more often than blocks end. Secrets may be others. One that is over
+            # since this reload began still takes its candidate back.
+            before.config, before.candidate = config, config.candidate
+            return
+        self._trial = None
         trial = self._begun(config)
-        if trial is not None and before is not None and trial.settings == before.settings:
-            # Only the pair under way begins again.
-            trial.kept, trial.settling, trial.cut = before.kept, before.settling, before.cut
-            trial.blocks = list(trial.settling or ())
+        if trial is not None and before is not None:
+            if trial.settings == before.settings:
+                # It was stopped: the pair that was under way begins again.
+                trial.kept, trial.settling, trial.cut = before.kept, before.settling, before.cut
+                trial.blocks = list(trial.settling or ())
+            elif before.goes_on:
+                self._log.event("warning", "switchback: begins anew", pairs=len(before.kept.pairs))
         self._trial = trial
         self._changed.set()
 

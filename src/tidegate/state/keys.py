@@ -147,7 +147,8 @@ class KeyFile:
         with self._lock, _explained(self.path):
             state = self.path.stat()
             if self._seen is not None and self._seen[1:] != _identity(state):
-                # Another file was put in its place, as a restored copy is.
+                # Another file was put in its place, or written over it, as a restored copy is. SQLite would take it for
+                # the one whose pages it has, where as many changes were made to both.
                 db = self._connect()
                 self._db.close()
                 self._db = db
@@ -272,8 +273,10 @@ def _encoded(profile: Profile) -> str:
     return msgspec.json.encode(profile).decode()
 
 
-def _identity(state: stat_result) -> tuple[int, int]:
-    return state.st_dev, state.st_ino
+def _identity(state: stat_result) -> tuple[int, ...]:
+    """What is another where anybody has written to the file, also past SQLite; a copy may keep its time, but not that
+    of its last change of state."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> object:

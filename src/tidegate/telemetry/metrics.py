@@ -151,7 +151,6 @@ class Metrics:
             "held_seconds": Histogram(SECONDS),
             "loop_lag_seconds": Histogram(SHORT_SECONDS),
         }
-        self._distance_nats: dict[tuple[str, ...], float] = {}
         self._simulated: dict[tuple[str, ...], tuple[float, bool]] = {}
         self._decision_s = self._single["decision_seconds"]
         self._loop_lag_s = self._single["loop_lag_seconds"]
@@ -184,7 +183,7 @@ class Metrics:
 
     def shipped(self, fact: Shipped, seconds: float) -> None:
         """The KV cache of a prompt was sent, or was not, so many seconds after it was computed."""
-        if not self._is_left(fact.endpoint):
+        if not (self._is_left(fact.endpoint) and self._is_left(fact.target)):
             return
         ends = (fact.endpoint, fact.target)
         outcome = "ok" if fact.ok else "given_up" if fact.given_up else "failed"
@@ -346,20 +345,18 @@ class Metrics:
         for spec in TABLE:
             if spec.type == "counter" and spec.labels[:1] == ("endpoint",):
                 counts = self._counters[spec.name].by_labels
-                for labels in [labels for labels in counts if labels[0] not in endpoints]:
+                # Of what is sent, both ends.
+                ends = 2 if spec.labels[1:2] == ("target",) else 1
+                for labels in [labels for labels in counts if not endpoints.issuperset(labels[:ends])]:
                     del counts[labels]
-        for labels in [labels for labels in self._distance_nats if labels[0] not in endpoints]:
-            del self._distance_nats[labels]
 
     def simulated(self, figures: Mapping[str, tuple[float, bool]]) -> None:
         """How far off the simulator is in each, and whether that is too far."""
         self._simulated = {(figure,): told for figure, told in figures.items()}
 
-    def canary_read(self, endpoint: str, outcome: str, distance_nats: float | None) -> None:
-        """A canary's reading came to this; the distance is None where there was nothing to compare."""
+    def canary_read(self, endpoint: str, outcome: str) -> None:
+        """A canary's reading came to this."""
         self._counters["canary_readings"].add((endpoint, outcome))
-        if distance_nats is not None:
-            self._distance_nats[endpoint,] = distance_nats
 
     def warmed(self, endpoint: str, outcome: str) -> None:
         """A load for nobody in particular came to this."""
@@ -390,13 +387,15 @@ class Metrics:
         shares: Mapping[str, float],
         hedge_left_usd: float,
         hedge_price: float,
+        distances_nats: Mapping[str, float],
         overrides: Overrides,
         spans: Mapping[str, int],
         http: HttpCounts,
         journal: JournalStatistics | None,
         money: MoneyCounts | None,
     ) -> bytes:
-        """All of it in Prometheus' text format. `worth_factors` by class, of those with a target; `shares` by key."""
+        """All of it in Prometheus' text format. `worth_factors` by class, of those with a target; `shares` by key;
+        `distances_nats` of canaries' last readings by endpoint, where they were compared."""
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "held": {(): float(held)},
             "requests_in_flight": {(): float(in_flight)},
@@ -406,7 +405,7 @@ class Metrics:
             "key_engine_share": {(key,): share for key, share in shares.items()},
             "static_rule": {(): float(overrides.static)},
             "http_connections": {(): float(http.connections)},
-            "canary_distance_nats": dict(self._distance_nats),
+            "canary_distance_nats": {(name,): nats for name, nats in distances_nats.items()},
             "simulator_error": {labels: error for labels, (error, _) in self._simulated.items()},
             "simulator_drifted": {labels: float(drifted) for labels, (_, drifted) in self._simulated.items()},
         }

@@ -13,6 +13,8 @@ WHO: Final = b"x-tidegate-who"
 """Who asks, in words for people."""
 SHOWN: Final = b"x-tidegate-shown"
 """That who asks has shown the admin's secret."""
+LOADED: Final = b"x-tidegate-loaded"
+"""The revision of the configuration that the gateway has loaded last; empty where that came from no file."""
 DASHBOARD: Final = b"x-tidegate-dashboard"
 """What no page of others can send without being asked for leave: each request that changes something has it."""
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # a reload may change, or find fault with, all of a thousand endpoints

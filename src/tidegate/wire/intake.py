@@ -144,13 +144,17 @@ def _class(table: ClassTable, name: str | None) -> RequestClass:
     spec = table.classes.get(table.default if name is None else name)
     if spec is None:
         names = ", ".join(sorted(table.classes))
+        if name is None and table.default:
+            # No header of theirs is wrong.
+            others = f", or send `x-tidegate-class`, one of {names}" if names else ""
+            message = f"This key's default class `{table.default}` is not configured; ask for another key{others}."
+        elif table.partial:
+            message = f"`x-tidegate-class`: this key may ask for {names or 'no class that there is'}."
+        else:
+            message = f"`x-tidegate-class`: there is no such class; there are {names}."
         if table.partial:
-            raise BadRequest(
-                f"`x-tidegate-class`: this key may ask for {names or 'no class that there is'}.",
-                status=403,
-                code="class_not_allowed",
-            )
-        raise BadRequest(f"`x-tidegate-class`: there is no such class; there are {names}.")
+            raise BadRequest(message, status=403, code="class_not_allowed")
+        raise BadRequest(message)
     return spec
 
 

@@ -20,9 +20,10 @@ const PAGES = {
   policy: { title: "Policy", show: policy.show },
   audit: { title: "Audit", show: audit.show },
 };
+const ASKED = "Not live; looks every 3 s";
 const STATES = {
-  gateway: { live: "Live", gone: "Gateway gone; trying again", off: "" },
-  journal: { live: "Journal", gone: "Dashboard gone; trying again", off: "" },
+  gateway: { live: "Live", asked: ASKED, gone: "Gateway gone; trying again", off: "" },
+  journal: { live: "Journal", asked: ASKED, gone: "Dashboard gone; trying again", off: "" },
 };
 
 const main = document.getElementById("main");

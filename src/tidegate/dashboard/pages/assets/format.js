@@ -6,6 +6,7 @@ const NONE = "\u2013";
 const NB = "\u00a0";
 // What is less is no more than that it is something.
 const LEAST_USD = 0.00001;
+const DAY_S = 86_400;
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const hours = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -61,11 +62,12 @@ export function short(value) {
   return value >= 1e3 ? `${plain(value / 1e3, value >= 1e4 ? 3 : 2)}k` : `${Math.round(value)}`;
 }
 
-/** A share: 97%, 99.2%; all and nothing only where it is all or nothing. */
+/** A share: 97%, 99.2%, of what may be more than all 250%; all and nothing only where it is all or nothing. */
 export function share(value) {
   if (unknown(value)) return NONE;
   if (value === 1 || value === 0) return `${value * 100}%`;
   const percent = value * 100;
+  if (percent > 100) return percent < 101 ? "> 100%" : `${whole.format(percent)}%`;
   const digits = percent > 95 || percent < 1 ? 1 : 0;
   if (percent > 99.9) return "> 99.9%";
   return percent < 0.1 ? "< 0.1%" : `${percent.toFixed(digits)}%`;
@@ -96,9 +98,20 @@ export function moment(atS, nowS) {
   return today ? clock.format(date) : `${day.format(date)}, ${clock.format(date)}`;
 }
 
-/** The same in hours and minutes, for axes. */
-export function hour(atS) {
-  return hours.format(new Date(atS * 1000));
+/** The same in hours and minutes, for an axis of that width: with the day where it has more than one, which stands alone at midnight. */
+export function tick(atS, widthS) {
+  const date = new Date(atS * 1000);
+  const said = hours.format(date);
+  if (widthS <= DAY_S) return said;
+  return said === "00:00" ? day.format(date) : `${day.format(date)}, ${said}`;
+}
+
+/** From when to when, in hours and minutes, of an axis of that width. */
+export function between(fromS, toS, widthS) {
+  const [from, to] = [fromS, toS].map((atS) => new Date(atS * 1000));
+  const days = widthS > DAY_S;
+  const until = days && from.toDateString() !== to.toDateString() ? `${day.format(to)}, ` : "";
+  return `${days ? `${day.format(from)}, ` : ""}${hours.format(from)} to ${until}${hours.format(to)}`;
 }
 
 /** One or many. */

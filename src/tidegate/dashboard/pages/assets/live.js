@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 
 const AGAIN_MS = 3000;
+const NEWEST = 20;
 const listeners = new Set();
 const states = new Set();
 const HIDDEN = () => document.visibilityState === "hidden";
@@ -30,7 +31,7 @@ export function follows(kind) {
   told();
 }
 
-/** Call this with `off`, `live` or `gone`, and what stands behind it, whenever that changes. */
+/** Call this with `off`, `live`, `asked` (there is no stream, so it is asked for every few seconds) or `gone`, and what stands behind it, whenever that changes. */
 export function onState(listener) {
   states.add(listener);
   listener(state, mode);
@@ -45,8 +46,7 @@ function settle() {
 }
 
 function close() {
-  if (source === null) return;
-  source.close();
+  source?.close();
   source = null;
   become("off");
 }
@@ -61,17 +61,29 @@ function open() {
     listeners.forEach((listener) => listener(told));
   });
   mine.addEventListener("error", () => {
-    become("gone");
+    if (mine !== source) return;
     // A browser gives up where it was answered, and with an error: too many streams, or none yet.
-    if (mine.readyState === EventSource.CLOSED && mine === source) {
+    if (mine.readyState === EventSource.CLOSED) {
       source = null;
-      setTimeout(async () => {
-        // A stream does not say why it is refused: a session that is over leads to the door.
-        await get("summary").catch(() => null);
-        settle();
-      }, AGAIN_MS);
-    }
+      ask();
+    } else become("gone");
   });
+}
+
+/** Ask for what a stream would have told, and then for a stream again. A session that is over leads to the door by that. */
+async function ask() {
+  const lastMinutes = minutes;
+  const window = { minutes: lastMinutes };
+  try {
+    const [summary, flow, page] = await Promise.all([get("summary", window), get("flow", window), get("requests", { limit: NEWEST })]);
+    if (source !== null || lastMinutes !== minutes) return;
+    if (listeners.size > 0) become("asked");
+    listeners.forEach((listener) => listener({ summary, flow, newest: page.rows }));
+  } catch {
+    if (source === null && listeners.size > 0) become("gone");
+  } finally {
+    setTimeout(settle, AGAIN_MS);
+  }
 }
 
 function become(next) {

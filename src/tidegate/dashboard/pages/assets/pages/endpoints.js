@@ -5,6 +5,7 @@ import { axis, chart, tooltip } from "../charts.js";
 import { fill, h } from "../dom.js";
 import { count, plain, seconds, share, short, usd } from "../format.js";
 import { empty, load, waiting } from "../panel.js";
+import { reading } from "../reading.js";
 import { side } from "../sides.js";
 import { table } from "../table.js";
 import { windowPick } from "../windows.js";
@@ -13,12 +14,13 @@ import { windowPick } from "../windows.js";
 export function show(main, parameters, signal) {
   const minutes = Number(parameters.minutes) || 1440;
   const list = h("div", { class: "two" }, h("section", { class: "card" }, waiting("Looking…")));
+  const read = h("p", { class: "soft", role: "status" });
   fill(
     main,
-    h("div", { class: "top" }, h("div", {}, h("h1", {}, "Endpoints"), h("p", { class: "soft" }, "What each is like, and whether what was predicted of it came true.")), windowPick(minutes, (chosen) => location.assign(`#/endpoints?minutes=${chosen}`))),
+    h("div", { class: "top" }, h("div", {}, h("h1", {}, "Endpoints"), h("p", { class: "soft" }, "What each is like, and whether what was predicted of it came true."), read), windowPick(minutes, (chosen) => location.assign(`#/endpoints?minutes=${chosen}`))),
     list,
   );
-  load(list, (ended) => get("endpoints", { minutes }, ended), (found) => {
+  const look = () => load(list, (ended) => get("endpoints", { minutes }, ended), (found) => {
     if (!found.endpoints.length) {
       fill(list, h("section", { class: "card" }, empty("No endpoints are known yet", "They stand at the beginning of a journal's segment.")));
       return;
@@ -27,6 +29,8 @@ export function show(main, parameters, signal) {
     fill(list, cards.map((card) => card.element));
     cards.forEach((card) => card.draw());
   }, signal);
+  look();
+  reading(read, look, signal);
 }
 
 function endpointCard(one, quantile, signal) {

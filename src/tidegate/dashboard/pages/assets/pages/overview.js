@@ -3,10 +3,11 @@
 import { get } from "../api.js";
 import { axis, chart, tooltip } from "../charts.js";
 import { fill, h } from "../dom.js";
-import { count, hour, many, moment, plain, share, short, usd, usdRound } from "../format.js";
+import { between, count, many, moment, plain, share, short, tick, usd, usdRound } from "../format.js";
 import { keptKey, keptToken } from "../kept.js";
 import { follows, onTick } from "../live.js";
 import { empty, load } from "../panel.js";
+import { readSoFar } from "../reading.js";
 import { klass, outcome, requestsTable } from "../rows.js";
 import { side } from "../sides.js";
 import { table } from "../table.js";
@@ -69,10 +70,17 @@ export function show(main, parameters, signal) {
     }, signal);
   }, signal);
   load(flow.place, (ended) => get("flow", { minutes }, ended), flow.draw, signal);
-  const series = () => load(money.place, (ended) => get("series", { minutes, step: Math.max(1, Math.ceil(minutes / STEPS)) }, ended), (found) => {
-    money.draw(found);
-    prices.draw(found);
-  }, signal);
+  let latest = null;
+  const series = () => {
+    // What has failed and asks again by itself ends here; what is only slow is waited for.
+    if (money.place.hasAttribute("aria-busy")) return;
+    latest?.abort();
+    latest = new AbortController();
+    load(money.place, (ended) => get("series", { minutes, step: Math.max(1, Math.ceil(minutes / STEPS)) }, ended), (found) => {
+      money.draw(found);
+      prices.draw(found);
+    }, AbortSignal.any([signal, latest.signal]));
+  };
   series();
   const timer = setInterval(() => document.visibilityState === "visible" && series(), SERIES_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
@@ -81,9 +89,8 @@ export function show(main, parameters, signal) {
 function told(summary) {
   if (!summary.journal) return "There is no journal, so that nothing is known of the past.";
   if (summary.last_s === null) return "Nothing has been asked for yet.";
-  const read = summary.indexed_share < 1 ? ` Of the journal ${share(summary.indexed_share)} has been read so far.` : "";
   const until = summary.mode === "gateway" ? "" : ` This is a journal, whose last line is of ${moment(summary.last_s)}.`;
-  return `${many(summary.window.requests, "request")} in this window, ${count(summary.under_way)} under way.${until}${read}`;
+  return `${many(summary.window.requests, "request")} in this window, ${count(summary.under_way)} under way.${until} ${readSoFar(summary.indexed_share)}`;
 }
 
 // --- figures ---------------------------------------------------------------------------------------------------------
@@ -158,12 +165,17 @@ function flowCard(signal) {
     drawing.tell(["Class", "Endpoint", "Site", ["Requests", "num"], ["Tokens", "num"], ["Spent", "num"], ["Saved", "num"], ["Kept", "num"]], rows, "Where requests go");
     if (!flows.length) return;
     compact = drawing.canvas.clientWidth < 520;
+    const nodes = Math.max(...["class", "endpoint"].map((name) => new Set(flows.map((one) => one[name])).size));
+    drawing.canvas.style.minHeight = `${nodes * (NODE_GAP_PX + NODE_PX)}px`;
     drawing.draw();
   };
   const element = h("section", { class: "card" }, h("header", {}, h("h2", {}, "Where work goes"), h("p", {}, "As wide as the tokens of prompts and answers.")), place, shown, nothing);
   return { element, place, draw };
 }
 
+// Space between nodes, and what each has at least of the height on average: its name is a line.
+const NODE_GAP_PX = 16;
+const NODE_PX = 12;
 const AS_CLASS = "class ";
 const AS_ENDPOINT = "endpoint ";
 
@@ -196,7 +208,7 @@ function flowOption(flows, colour, compact) {
       {
         type: "sankey",
         left: compact ? 0 : 160, right: compact ? 0 : 130, top: 6, bottom: 6,
-        nodeWidth: 9, nodeGap: 16, draggable: false, layoutIterations: 48,
+        nodeWidth: 9, nodeGap: NODE_GAP_PX, draggable: false, layoutIterations: 48,
         emphasis: { focus: "adjacency" },
         label: {
           color: colour("ink"), fontSize: compact ? 12 : 13, fontWeight: 500, distance: 9,
@@ -218,10 +230,16 @@ function flowOption(flows, colour, compact) {
 
 // --- dollars and prices, over time -----------------------------------------------------------------------------------
 
+const widthS = (found) => found.ends_s - found.begins_s;
+
+function timeAxis(found, { show = true, ...more } = {}) {
+  return axis({ type: "time", min: found.begins_s * 1000, max: found.ends_s * 1000, splitLine: { show: false }, splitNumber: 4, axisLabel: { show, showMaxLabel: false, formatter: (at) => tick(at / 1000, widthS(found)) }, ...more });
+}
+
 function overTime(colour, found, series, axes) {
   return {
     grid: { left: 52, right: 12, top: 12, bottom: 26 },
-    xAxis: axis({ type: "time", min: found.begins_s * 1000, max: found.ends_s * 1000, splitLine: { show: false }, splitNumber: 4, axisLabel: { showMaxLabel: false, formatter: (at) => hour(at / 1000) } }),
+    xAxis: timeAxis(found),
     yAxis: axis({ type: "value", splitNumber: 3, ...axes }),
     series,
   };
@@ -238,7 +256,7 @@ function moneyCard(signal) {
       });
       return {
         ...overTime(colour, found, [bar("Saved by keeping it local", "local_saved_usd", "local"), bar("Spent", "spent_usd", "remote")], { axisLabel: { formatter: usdRound } }),
-        tooltip: tooltip({ trigger: "axis", axisPointer: { type: "none" }, formatter: (all) => [`${hour(all[0].value[0] / 1000 - found.step_s / 2)}`, ...all.map((one) => `${one.seriesName}: ${usd(one.value[1])}`)].join("\n") }),
+        tooltip: tooltip({ trigger: "axis", axisPointer: { type: "none" }, formatter: (all) => [between(all[0].value[0] / 1000 - found.step_s / 2, all[0].value[0] / 1000 + found.step_s / 2, widthS(found)), ...all.map((one) => `${one.seriesName}: ${usd(one.value[1])}`)].join("\n") }),
       };
     },
     signal,
@@ -289,9 +307,9 @@ function pricesOption(found, kinds, colour, highPx) {
   return {
     title: kinds.map((kind, index) => ({ text: kind.name, left: 0, top: top(index) - 24, padding: 0, textStyle: { fontSize: 12.5, fontWeight: 500, color: colour("ink") } })),
     grid: kinds.map((_, index) => ({ left: 44, right: 12, top: top(index), height: high })),
-    xAxis: kinds.map((_, index) => axis({ type: "time", gridIndex: index, min: found.begins_s * 1000, max: found.ends_s * 1000, splitLine: { show: false }, splitNumber: 4, axisLabel: { show: index === kinds.length - 1, showMaxLabel: false, formatter: (at) => hour(at / 1000) } })),
+    xAxis: kinds.map((_, index) => timeAxis(found, { gridIndex: index, show: index === kinds.length - 1 })),
     yAxis: kinds.map((_, index) => axis({ type: "value", gridIndex: index, min: 0, splitNumber: 2, axisLabel: { formatter: (value) => plain(value, 2) } })),
-    tooltip: tooltip({ trigger: "axis", formatter: (all) => [hour(all[0].value[0] / 1000), ...all.filter((one) => one.value[1] !== null).map((one) => `${one.seriesName}: ${plain(one.value[1], 3)}`)].join("\n") }),
+    tooltip: tooltip({ trigger: "axis", formatter: (all) => [between(all[0].value[0] / 1000 - found.step_s, all[0].value[0] / 1000, widthS(found)), ...all.filter((one) => one.value[1] !== null).map((one) => `${one.seriesName}: ${plain(one.value[1], 3)}`)].join("\n") }),
     series: kinds.flatMap((kind, index) =>
       kind.lines.map((line, number) => ({
         name: line.name, type: "line", step: "end", symbol: "none", connectNulls: true, xAxisIndex: index, yAxisIndex: index,

@@ -8,6 +8,11 @@ import { empty, load, waiting, wrong } from "../panel.js";
 import { previewed } from "../previewed.js";
 import { table } from "../table.js";
 
+// What was edited, of which revision, so that coming back to the page shows it; null without edits.
+let draft = null;
+// Whoever leaves the dashboard with edits would lose them unasked.
+addEventListener("beforeunload", (event) => draft && event.preventDefault());
+
 /** Show it. */
 export function show(main, parameters, signal) {
   const body = h("div", { class: "stack" }, h("section", { class: "card" }, waiting("Looking…")));
@@ -23,16 +28,15 @@ export function show(main, parameters, signal) {
 }
 
 function draw(body, policy, signal) {
-  const state = { ...policy };
+  const state = {};
   const editor = h("textarea", { class: "editor", id: "policy", spellcheck: "false", autocapitalize: "off", autocomplete: "off", wrap: "off" });
-  editor.value = policy.text;
   const about = h("p", {});
   const said = h("div", { role: "status", class: "said" });
   const button = (text, then, kind = null) => h("button", { type: "button", class: kind, on: { click: then } }, text);
   const previewPlace = h("div", {});
   const buttons = {
     check: button("Check", () => checked()),
-    preview: button("Preview", () => begin({ text: editor.value })),
+    preview: button("Preview", () => begin({ text: written() })),
     apply: button("Put in force…", () => apply(), "main"),
     rollback: button("Roll back…", () => rollback()),
     undo: button("Undo edits", () => {
@@ -44,13 +48,26 @@ function draw(body, policy, signal) {
   const dialog = h("dialog", { class: "card", "aria-labelledby": "asked" });
   let busy = false;
 
+  const isEdited = () => editor.value !== state.text;
+  /** An editor has line ends of its own: what is sent has those of the file. */
+  const written = () => (isEdited() ? editor.value.replaceAll("\n", state.ends) : state.sent);
+  /** Go on with the file as it is now; edits stay where `kept` has them. */
+  const take = (now, kept = null) => {
+    editor.value = now.text;
+    Object.assign(state, now, { text: editor.value, sent: now.text, ends: now.text.includes("\r\n") ? "\r\n" : "\n" });
+    if (kept !== null) editor.value = kept;
+    settle();
+  };
   const settle = () => {
-    const edited = editor.value !== state.text;
+    // What is left behind says nothing of the draft any more.
+    if (signal.aborted) return;
+    const edited = isEdited();
+    draft = edited ? { revision: state.revision, text: editor.value } : null;
     buttons.undo.disabled = !edited;
-    buttons.apply.disabled = busy || !edited || !state.applies;
+    buttons.apply.disabled = busy || !state.applies || (!edited && state.in_force);
     buttons.rollback.disabled = busy || !state.last_good || !state.applies;
     buttons.check.disabled = busy;
-    fill(about, h("span", { class: "id" }, state.file), edited ? ", edited here" : state.applies ? ", as it is in force" : ", as it stands", state.applies ? "." : ". No gateway runs beside this, so that nothing can be put in force.", state.last_good ? ` Before it: that of ${moment(state.last_good.at_s)}.` : "");
+    fill(about, h("span", { class: "id" }, state.file), edited ? ", edited here" : !state.applies ? ", as it stands" : state.in_force ? ", as it is in force" : ", as it stands; the gateway has not loaded it", state.applies ? "." : ". No gateway runs beside this, so that nothing can be put in force.", state.last_good ? ` Before it: that of ${moment(state.last_good.at_s)}.` : "");
   };
   const during = async (work) => {
     busy = true;
@@ -67,34 +84,47 @@ function draw(body, policy, signal) {
       settle();
     }
   };
-  const check = () => during(() => post("policy/check", { text: editor.value }, signal));
+  const check = () => during(() => post("policy/check", { text: written() }, signal));
   const checked = async () => {
     const found = await check();
-    if (found) fill(said, found.problems.length ? problemsOf(found.problems) : [h("p", { class: "good" }, found.changes.length ? "It can be put in force, and changes this:" : "It can be put in force, and changes nothing."), changesOf(found.changes)]);
+    if (found) fill(said, found.problems.length ? problemsOf(found.problems) : [h("p", { class: "good" }, found.changes.length ? `It can be put in force, and changes this${ofFile()}:` : `It can be put in force, and changes nothing${ofFile()}.`), changesOf(found.changes)]);
     return found;
+  };
+  // What is compared with is the file, which may be another than what is in force.
+  const ofFile = () => (state.applies && !state.in_force ? " of the file, which the gateway has not loaded" : "");
+  /** The file has become another since it was edited: say so, and what the edits change of it now. */
+  const moved = async () => {
+    const found = await check();
+    if (!found) return;
+    fill(said, h("p", { class: "bad" }, "The file has been changed meanwhile. Your edits are kept; here is what they change of it as it is now. Undo edits shows it."), found.problems.length ? problemsOf(found.problems) : changesOf(found.changes) ?? h("p", {}, "Nothing but the text."));
   };
   const apply = async () => {
     const found = await checked();
     if (!found || found.problems.length) return;
-    if (!(await confirmed(dialog, "Put this in force?", [changesOf(found.changes) ?? h("p", {}, "It changes nothing but the text."), h("p", { class: "soft small" }, "Requests under way go on. What was in force can be taken back.")], "Put in force"))) return;
-    const text = editor.value;
-    const done = await during(() => post("policy/apply", { text, revision: state.revision }, signal));
-    if (done) await applied(done, "It is in force.");
+    if (!(await confirmed(dialog, "Put this in force?", [changesOf(found.changes) ?? h("p", {}, isEdited() ? `It changes nothing but the text${ofFile()}.` : "The file is put in force as it stands. What that changes is told then."), h("p", { class: "soft small" }, `Requests under way go on. ${state.in_force ? "What was in force can be taken back." : "What is in force now is in no file, so that it cannot be taken back."}`)], "Put in force"))) return;
+    await change("policy/apply", { text: written() }, "It is in force.");
   };
   const rollback = async () => {
-    if (!(await confirmed(dialog, "Take back the last change?", h("p", {}, `The configuration of ${moment(state.last_good.at_s)} is put in force again.`), "Roll back"))) return;
-    const done = await during(() => post("policy/rollback", { revision: state.revision }, signal));
-    if (done) await applied(done, "It was taken back.");
+    const lost = isEdited() ? h("p", { class: "bad" }, "What you have edited here is in no file, and is lost by that.") : null;
+    if (!(await confirmed(dialog, "Take back the last change?", [h("p", {}, `The configuration of ${moment(state.last_good.at_s)} is put in force again.`), lost], "Roll back"))) return;
+    await change("policy/rollback", {}, "It was taken back.");
   };
-  const applied = async (done, text) => {
-    if (!done.applied) {
-      fill(said, problemsOf(done.problems));
-      return;
-    }
-    await during(async () => Object.assign(state, await get("policy", {}, signal)));
-    editor.value = state.text;
-    settle();
-    fill(said, h("p", { class: "good" }, text), changesOf(done.changes));
+  /** Have the file changed, and go on with what it is then. */
+  const change = async (path, body, text) => {
+    const seen = state.revision;
+    const done = await during(async () => {
+      try {
+        const done = await post(path, { ...body, revision: seen }, signal);
+        take(await get("policy", {}, signal));
+        return done;
+      } catch (error) {
+        // Refused where the file is another by now: that is what one goes on from.
+        if (error.status === 409) take(await get("policy", {}, signal), isEdited() ? editor.value : null);
+        throw error;
+      }
+    });
+    if (done) fill(said, h("p", { class: "good" }, text), changesOf(done.changes));
+    else if (state.revision !== seen && isEdited()) await moved();
   };
   const begin = follow("policy/preview", previewPlace, {
     signal,
@@ -103,17 +133,15 @@ function draw(body, policy, signal) {
     result: (result) => (result ? previewed(result) : wrong("It came to no result.")),
   });
   editor.addEventListener("input", settle);
-  // A page that is left with edits would lose them unasked.
-  const leaves = (event) => editor.value !== state.text && event.preventDefault();
-  addEventListener("beforeunload", leaves);
-  signal.addEventListener("abort", () => removeEventListener("beforeunload", leaves));
   fill(
     body,
     h("section", { class: "card" }, h("header", {}, h("h2", {}, h("label", { for: "policy" }, "Configuration")), about), editor, h("div", { class: "row foot" }, buttons.apply, buttons.check, buttons.preview, buttons.undo, h("span", { class: "push" }), buttons.rollback), said),
     h("section", { class: "card" }, h("header", {}, h("h2", {}, "Preview on recorded traffic")), previewPlace),
     dialog,
   );
-  settle();
+  const kept = draft;
+  take(policy, kept?.text);
+  if (kept !== null && kept.revision !== policy.revision && isEdited()) moved();
 }
 
 function problemsOf(problems) {

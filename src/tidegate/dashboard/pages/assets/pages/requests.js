@@ -3,6 +3,7 @@
 import { get } from "../api.js";
 import { fill, h } from "../dom.js";
 import { empty, load, waiting } from "../panel.js";
+import { reading } from "../reading.js";
 import { outcome, requestRow, requestsTable } from "../rows.js";
 
 const TYPED_MS = 250;
@@ -16,6 +17,8 @@ export function show(main, parameters, signal) {
   const form = h("form", { class: "filters", role: "search", "aria-label": "Requests" });
   const list = h("div", { "aria-live": "off" }, waiting("Looking…"));
   const found = h("p", { class: "soft small", role: "status" });
+  const read = h("p", { class: "soft small", role: "status" });
+  const unfiltered = h("div", {});
   const asked = Object.fromEntries(FIELDS.filter((name) => parameters[name]).map((name) => [name, parameters[name]]));
   let latest = null;
 
@@ -51,11 +54,12 @@ export function show(main, parameters, signal) {
       more.hidden = next === null;
     };
     let next = page.next;
-    const place = h("div", { class: "row foot" }, more);
+    const failed = h("div", {});
+    const place = h("div", { class: "row foot" }, more, failed);
     more.addEventListener("click", async () => {
       more.disabled = true;
-      const failed = h("div", {});
       await load(failed, (ended) => get("requests", { ...asked, limit: PAGE, before: next }, ended), (older) => {
+        fill(failed);
         const rows = older.rows.map((row) => requestRow(row, nowS));
         body.append(...rows);
         shown += older.rows.length;
@@ -73,11 +77,19 @@ export function show(main, parameters, signal) {
   fill(
     main,
     h("div", { class: "top" }, h("div", {}, h("h1", {}, "Requests"), h("p", { class: "soft" }, "Each with where it went and why. Open one to see what it was weighed against, and what would have sent it elsewhere."))),
-    h("div", { class: "stack" }, h("section", { class: "card" }, h("header", {}, form), found, list)),
+    h("div", { class: "stack" }, h("section", { class: "card" }, h("header", {}, form), unfiltered, read, found, list)),
   );
   fields(form, asked, narrow, null);
   find();
-  load(h("div", {}), (ended) => get("values", {}, ended), (values) => fields(form, asked, narrow, values), signal);
+  const values = () => load(unfiltered, (ended) => get("values", {}, ended), (known) => {
+    fill(unfiltered);
+    fields(form, asked, narrow, known);
+  }, signal);
+  values();
+  reading(read, () => {
+    find();
+    values();
+  }, signal);
 }
 
 function fields(form, asked, narrow, values) {

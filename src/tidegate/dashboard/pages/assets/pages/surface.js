@@ -7,6 +7,7 @@ import { count, seconds, share, short, usd } from "../format.js";
 import { empty, load } from "../panel.js";
 import { table } from "../table.js";
 
+const CHOICES = ["class", "model", "endpoint"];
 const KEY = () =>
   h(
     "ul",
@@ -17,19 +18,34 @@ const KEY = () =>
     h("li", {}, "Fainter: fewer dollars between the two. A dot: it would wait for a place."),
   );
 
-/** Show it for a class, a model, and the endpoint whose load is varied. */
+/** Show it for a class, a model, and the endpoint whose load is varied. What was chosen last comes first in `parameters`. */
 export function show(main, parameters, signal) {
   const body = h("div", { class: "stack" }, h("section", { class: "card" }, h("div", { class: "empty chart tall" }, "Deciding, once for each prompt and load…")));
-  const asked = Object.fromEntries(["class", "model", "endpoint"].filter((name) => parameters[name]).map((name) => [name, parameters[name]]));
+  const asked = Object.fromEntries(Object.entries(parameters).filter(([name, value]) => CHOICES.includes(name) && value));
   fill(
     main,
     h("div", { class: "top" }, h("div", {}, h("h1", {}, "Break-even"), h("p", { class: "soft" }, "Which side the real router would choose now, for requests like those of a class: each field is a decision of its own, with all that has been learned."))),
     body,
   );
-  load(body, (ended) => get("surface", asked, ended), (found) => draw(body, found, asked, signal), signal);
+  load(body, (ended) => closest(asked, ended), ({ found, missed }) => draw(body, found, missed, signal), signal);
 }
 
-function draw(body, found, asked, signal) {
+/** What was asked for; where there is none, what has the last choice alone, or else what is most common, and what was `missed`. */
+async function closest(asked, signal) {
+  const [last] = Object.entries(asked);
+  const ways = [asked, last ? Object.fromEntries([last]) : {}, {}];
+  let missed = null;
+  for (const way of ways) {
+    try {
+      return { found: await get("surface", way, signal), missed };
+    } catch (error) {
+      if (error.status !== 404 || way === ways.at(-1)) throw error;
+      missed ??= error.message;
+    }
+  }
+}
+
+function draw(body, found, missed, signal) {
   if (!found.cells.length) {
     fill(body, h("section", { class: "card" }, empty("Nothing can be decided yet", "It takes an endpoint of your own, and one request at least.")));
     return;
@@ -37,12 +53,15 @@ function draw(body, found, asked, signal) {
   const drawing = chart({ label: `${inWords(found).join(" ")} The table below says the same.`, option: (colour) => option(found, colour), signal, key: KEY(), tall: true });
   drawing.tell(["Under way", ...found.prompt_tokens.map((tokens) => [short(tokens), "num"])], found.cells.map((row, index) => [count(found.in_flight[index]), ...row.map((cell) => goes(cell))]), "Which side is chosen, by prompt tokens and requests under way");
   const promised = [found.ttft_s ? `the first token in ${seconds(found.ttft_s)}` : null, found.tpot_s ? `each in ${seconds(found.tpot_s)}` : null, found.e2e_s ? `all in ${seconds(found.e2e_s)}` : null].filter(Boolean);
+  // Who serves a model follows from it, and which model comes with a class may.
+  const { class: klass, model } = found;
   fill(
     body,
+    missed ? h("div", { class: "notice", role: "status" }, h("p", {}, `${missed} What comes closest is shown.`)) : null,
     h(
       "section",
       { class: "card" },
-      h("header", {}, h("div", { class: "pick" }, pick("Class", "class", found.classes, found.class, asked), pick("Model", "model", found.models, found.model, asked), pick("Load at", "endpoint", found.endpoints, found.endpoint, asked)), h("p", {}, `Promised: ${promised.join(", ") || "nothing"}.`)),
+      h("header", {}, h("div", { class: "pick" }, pick("Class", "class", found.classes, klass, { model }), pick("Model", "model", found.models, model, { class: klass }), pick("Load at", "endpoint", found.endpoints, found.endpoint, { class: klass, model })), h("p", {}, `Promised: ${promised.join(", ") || "nothing"}.`)),
       drawing.element,
     ),
     h("section", { class: "card" }, h("header", {}, h("h2", {}, "In words")), h("ul", { class: "words" }, inWords(found).map((text) => h("li", {}, text)))),
@@ -50,9 +69,10 @@ function draw(body, found, asked, signal) {
   drawing.draw();
 }
 
-function pick(label, name, values, value, asked) {
+/** A choice of one, which is made with what stays of the others. */
+function pick(label, name, values, value, others) {
   const change = (event) => {
-    const query = new URLSearchParams({ ...asked, [name]: event.target.value });
+    const query = new URLSearchParams({ [name]: event.target.value, ...others });
     location.assign(`#/surface?${query}`);
   };
   return h("label", {}, label, h("select", { on: { change } }, values.map((one) => h("option", { value: one, selected: one === value }, one))));
