@@ -18,6 +18,7 @@ PLACES: dict[str, dict[str, Any]] = {
     "failed": {"cloud": remote(Script(status=500))},
     "refused_there": {"cloud": remote(Script(status=429))},
     "client_error": {"laptop": local(Script(status=400)), "cloud": remote()},
+    "client_error_after": {"laptop": local(Script(status=500)), "cloud": remote(Script(status=400))},
     "mid_stream": {"cloud": remote(Script(fault=Fault.CUT, fault_after=2, pad="x" * 400))},
     # Their answers come as streams also to who gets them whole.
     "broken": {"cloud": remote(Script(fault=Fault.CUT, fault_after=2), engine="llamacpp")},
