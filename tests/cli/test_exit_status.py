@@ -96,6 +96,7 @@ def test_what_a_full_disk_does_not_take_is_no_alarm_and_is_told_in_a_line(folder
         ("doctor alarming --json", 1),
         ("journal show well --json", 0),
         ("check none.toml", 2),
+        ("check $(printf '\\377').toml", 2),
         ("status --admin 127.0.0.1:1 --json", 2),
         ("simulate --json", 2),
     ],

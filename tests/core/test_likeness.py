@@ -3,11 +3,12 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from tests import make
 from tidegate.core.likeness import Against
 from tidegate.core.model import Ended, Ending, Endpoint, Fingerprint, Likeness, Probed, Segment
-from tidegate.core.revive import revived
+from tidegate.core.revive import reconfigured, revived
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.core.why import Why
@@ -106,6 +107,58 @@ def test_weights_that_changed_over_a_restart_teach_nothing_to_the_new_ones() -> 
     assert first_s(after) > 2.0 * first_s(make.router(make.endpoint("laptop")))
     probe(after, B)
     assert first_s(after) == first_s(make.router(make.endpoint("laptop")))
+
+
+def vouched(router: Router, *endpoints: Endpoint, moved: bool = False) -> Router:
+    """It goes on after a reload by hand; the engines are the same, with the same settings or with others."""
+    policy, names = make.policy(), {endpoint.name for endpoint in endpoints}
+    same, other = (set[str](), names) if moved else (names, set[str]())
+    return Router(endpoints, policy, reconfigured(router.state, endpoints, policy, policy, same, other, names))
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("demanded", [False, True])
+def test_who_vouches_for_a_model_does_not_take_back_what_its_name_demands_or_its_endpoint_declares(
+    moved: bool, demanded: bool
+) -> None:
+    endpoint = make.endpoint("laptop", demands={"m": A}) if demanded else make.endpoint("laptop", fingerprint=A)
+    router = make.router(endpoint)
+    probe(router, B)
+    after = vouched(router, endpoint, moved=moved)
+    against = Against.DEMANDED if demanded else Against.DECLARED
+    for told in (None, Fingerprint(quantisation="Q4_K_M"), B):
+        assert not served(after)
+        probe(after, told)  # nothing, a part, the whole
+        assert after.endpoint("laptop").identity.doubts == {"m": {against: ("weights",)}}
+    probe(after, A)
+    assert after.endpoint("laptop").identity.doubts["m"].keys() == {Against.TRUSTED}
+
+
+def test_what_is_down_after_a_reload_may_be_loading_what_it_should_be() -> None:
+    endpoint = make.endpoint("laptop", demands={"m": A})
+    router = make.router(endpoint)
+    probe(router, B)
+    after = vouched(router, endpoint)
+    after.observe(Probed(endpoint="laptop", up=False), 0.0)
+    assert after.decide(STRICT, 0.0).why is Why.DOWN
+    probe(after, None)
+    assert after.decide(STRICT, 0.0).why is Why.NOT_ALIKE
+    probe(after, A)
+    assert served(after)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_first_probe_that_tells_a_part_trusts_nothing_from_before_it_was_vouched_for(moved: bool) -> None:
+    endpoint, part = make.endpoint("laptop"), Fingerprint(quantisation="Q4_K_M")
+    router = make.router(endpoint)
+    probe(router, A)
+    after = vouched(router, endpoint, moved=moved)
+    probe(after, part)
+    probe(after, part)
+    probe(after, B)
+    assert served(after)
+    probe(after, A)
+    assert not served(after)
 
 
 def served_slowly(router: Router) -> None:

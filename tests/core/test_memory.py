@@ -102,6 +102,20 @@ def test_several_prompts_take_all_of_the_memory_that_there_is_and_need_that_of_o
     assert isinstance(router.decide(several, 2.0).plan[0], Wait)
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_where_nobody_keeps_room_for_them_one_of_several_prompts_has_to_fit(static: bool) -> None:
+    several = make.request("several", prompt_tokens=40 * 2_000, prompts=40, completions=40, output_tokens_max=1)
+    router = told(0.0, make.endpoint("far", local=False))
+    router.observe(replace(router.overrides, static=static), 0.0)
+    send(router, make.request("a", prompt_tokens=6_000), 1.0, "far")
+    assert isinstance(router.decide(several, 2.0).plan[0], Run)
+    assert [one.kv_tokens for one in router.candidates(several, 2.0)] == [2_001]
+    send(router, make.request("b", prompt_tokens=3_000), 2.0, "far")
+    assert isinstance(router.decide(several, 3.0).plan[0], Wait)
+    (far,) = router.candidates(several, 3.0)
+    assert far.excluded is Why.MEMORY_TAKEN
+
+
 # --- what there is --------------------------------------------------------------------------------------------------
 
 

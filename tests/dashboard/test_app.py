@@ -137,7 +137,10 @@ async def test_a_decision_that_could_not_be_looked_for_is_not_said_to_be_none(tm
 
 
 @pytest.mark.lengthy
-async def test_where_nothing_is_written_there_is_no_decision(tmp_path: Path) -> None:
+@pytest.mark.parametrize("segments", [0, 1])
+async def test_where_nothing_is_written_there_is_no_decision(tmp_path: Path, segments: int) -> None:
+    for _ in range(segments):
+        (tmp_path / str(SegmentName.first(0.0))).touch()
     async with shown(tmp_path) as page:
         answer = await page.get("/api/decisions/people-19")
         assert (answer.status, answer.error["message"]) == (404, "The journal has no decision of this id.")

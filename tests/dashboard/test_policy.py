@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.telemetry.test_journal import files_end_at
 from tidegate.config.load import revision
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.parent import Parent
-from tidegate.dashboard.policy import POLICY, Policies, policy_of
+from tidegate.dashboard.policy import POLICY, Applied, Policies, policy_of
 from tidegate.telemetry.segments import SegmentName
 from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
@@ -35,6 +35,7 @@ ALONE = (
 CHANGED = ALONE + "[policy]\nheld_max = 10\n"
 OTHER = "[policy]\nheld_max = 10\n" + ALONE
 SCENARIO = Path(__file__).parents[2] / "examples" / "laptop.toml"
+Applying = Coroutine[Any, Any, Applied]
 OURS = {DASHBOARD.decode().replace("-", "_"): "1", "content_type": "application/json"}
 
 
@@ -109,17 +110,23 @@ async def test_only_a_file_that_was_loaded_is_told_to_be_in_force_and_another_is
         assert not (await policy(home))["in_force"]
         file.write_bytes(good)
         assert (await policy(home))["in_force"]
+        assert (await policy(home))["last_good"] is None
+        file.write_bytes(good + b"# by hand\n")
+        another = {"text": good.decode(), "revision": (await policy(home))["revision"]}
+        assert (await asked(home, "POST", "policy/apply", another)).status == 200
+        # What was written by hand has never been in force.
+        assert (await policy(home))["last_good"] is None
 
 
 async def test_a_file_is_taken_back_with_its_own_line_ends(tmp_path: Path) -> None:
     file, before = tmp_path / "tidegate.toml", ALONE.replace("\n", "\r\n")
     policies = Policies(file, Gateway())
     file.write_bytes(before.encode())
-    assert (await policies.apply(CHANGED, revision(before), "me", shown=True)).applied
+    assert (await applied(policies, file, CHANGED)).applied
     good = policies.told().last_good
     assert good is not None
     assert good.revision == revision(before)
-    assert (await policies.roll_back(revision(CHANGED), "me", shown=True)).applied
+    assert (await rolled_back(policies, file)).applied
     assert file.read_bytes() == before.encode()
 
 
@@ -150,6 +157,18 @@ class Gateway(Parent):
         return self.said
 
 
+def applied(policies: Policies, file: Path, text: str, *, loaded: str | None = None) -> Applying:
+    """Over the file as it is, which the gateway has loaded, or else this."""
+    seen = file.read_bytes().decode()
+    in_force = revision(seen if loaded is None else loaded)
+    return policies.apply(text, revision(seen), in_force, "me", shown=True)
+
+
+def rolled_back(policies: Policies, file: Path, *, loaded: str | None = None) -> Applying:
+    seen = file.read_bytes().decode()
+    return policies.roll_back(revision(seen), revision(seen if loaded is None else loaded), "me", shown=True)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -163,29 +182,54 @@ async def test_what_changed_nothing_leaves_the_way_back_as_it_was(tmp_path: Path
     first, second, third = (ALONE + f"[policy]\nheld_max = {count}\n" for count in (10, 20, 30))
     file.write_text(first)
     policies = Policies(file, gateway)
-
-    async def applied(text: str) -> bool:
-        return (await policies.apply(text, revision(file.read_text()), "me", shown=True)).applied
-
-    assert await applied(second)
+    assert (await applied(policies, file, second)).applied
     if refused:
         gateway.said = REFUSED
-        assert not await applied(third)
+        assert not (await applied(policies, file, third)).applied
     else:
-        assert await applied(second)
+        assert (await applied(policies, file, second)).applied
     assert file.read_text() == second
     gateway.said = b'{"applied":true}'
     for text in (first, second):  # and forth again
-        assert (await policies.roll_back(revision(file.read_text()), "me", shown=True)).applied
+        assert (await rolled_back(policies, file)).applied
         assert file.read_text() == text
     assert names(tmp_path) == ["tidegate.toml", "tidegate.toml.before"]
+
+
+@pytest.mark.parametrize("by_hand", ["this is [[ broken", ALONE + "[policy]\nheld_max = 30\n"], ids=["broken", "good"])
+async def test_the_way_back_is_to_what_was_in_force_and_not_to_a_file_that_never_was(
+    tmp_path: Path, by_hand: str
+) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(ALONE)
+    policies = Policies(file, Gateway())
+    assert (await applied(policies, file, CHANGED)).applied
+    file.write_text(by_hand)
+    last = ALONE + "[policy]\nheld_max = 20\n"
+    assert (await applied(policies, file, last, loaded=CHANGED)).applied
+    good = policies.told().last_good
+    assert good is not None
+    assert good.revision == revision(ALONE)
+    file.write_text(by_hand)
+    assert (await rolled_back(policies, file, loaded=last)).applied
+    assert (file.read_text(), policies.told().last_good) == (ALONE, None)
+    assert names(tmp_path) == ["tidegate.toml", "tidegate.toml.before"]
+
+
+def test_what_a_text_changes_of_a_file_that_is_broken_nobody_says(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text("this is [[ broken")
+    policies = Policies(file, Gateway())
+    assert (policies.check(ALONE).problems, policies.check(ALONE).changes) == ((), None)
+    file.write_text(ALONE)
+    assert policies.check(ALONE).changes == ()
 
 
 async def test_what_was_refused_is_put_back_even_where_nothing_can_be_written(tmp_path: Path) -> None:
     file = tmp_path / "tidegate.toml"
     file.write_text(ALONE)
     policies = Policies(file, Gateway(REFUSED, (tmp_path / "tidegate.toml.new").mkdir))
-    found = await policies.apply(ALONE + "[policy]\nheld_max = 10\n", revision(ALONE), "me", shown=True)
+    found = await applied(policies, file, CHANGED)
     assert (found.applied, found.revision, file.read_text()) == (False, revision(ALONE), ALONE)
 
 
@@ -196,7 +240,7 @@ async def test_who_may_read_the_file_may_read_it_after_a_change(tmp_path: Path, 
     file.chmod(0o664)
     mask = os.umask(0o077)
     try:
-        await Policies(file, Gateway(said)).apply(CHANGED, revision(ALONE), "me", shown=True)
+        await applied(Policies(file, Gateway(said)), file, CHANGED)
     finally:
         os.umask(mask)
     assert stat.S_IMODE(file.stat().st_mode) == 0o664
@@ -215,7 +259,7 @@ async def test_a_file_that_is_mounted_alone_is_written_to(
 
     file.write_text(ALONE)
     monkeypatch.setattr(os, "replace", replacing)
-    found = await Policies(file, Gateway(said)).apply(CHANGED, revision(ALONE), "me", shown=True)
+    found = await applied(Policies(file, Gateway(said)), file, CHANGED)
     if said == REFUSED:
         assert (found.applied, file.read_text(), names(tmp_path)) == (False, ALONE, ["tidegate.toml"])
     else:
@@ -238,7 +282,7 @@ async def test_a_file_that_is_mounted_alone_where_the_disk_has_no_room_stays_as_
         file.write_text(ALONE)
         monkeypatch.setattr(os, "replace", replacing)
         with pytest.raises(BadRequest, match="cannot be written: File too large"):
-            await Policies(file, Gateway()).apply(OTHER, revision(ALONE), "me", shown=True)
+            await applied(Policies(file, Gateway()), file, OTHER)
     assert (names(tmp_path), file.read_text()) == (["tidegate.toml"], ALONE)
 
 
@@ -252,7 +296,7 @@ async def test_a_change_that_cannot_be_written_leaves_nothing_behind(
     file.write_text(ALONE)
     monkeypatch.setattr(os, "replace", refusing)
     with pytest.raises(BadRequest, match="Read-only"):
-        await Policies(file, Gateway()).apply(CHANGED, revision(ALONE), "me", shown=True)
+        await applied(Policies(file, Gateway()), file, CHANGED)
     assert (names(tmp_path), file.read_text()) == (["tidegate.toml"], ALONE)
 
 
@@ -261,14 +305,14 @@ async def test_a_death_in_the_midst_of_a_change_leaves_a_way_back(tmp_path: Path
     file, then = tmp_path / "here" / "tidegate.toml", tmp_path / "then"
     file.write_text(ALONE)
     midst = Gateway(before=partial(shutil.copytree, file.parent, then))
-    await Policies(file, midst).apply(CHANGED, revision(ALONE), "me", shown=True)
+    await applied(Policies(file, midst), file, CHANGED)
     left = then / "tidegate.toml"
     assert left.read_text() == CHANGED
     policies = Policies(left, Gateway())
     good = policies.told().last_good
     assert good is not None
     assert good.revision == revision(ALONE)
-    assert (await policies.roll_back(revision(CHANGED), "me", shown=True)).applied
+    assert (await rolled_back(policies, left)).applied
     assert left.read_text() == ALONE
 
 
@@ -294,7 +338,7 @@ async def test_what_is_changed_is_where_a_link_leads_by_then(tmp_path: Path) -> 
     link.symlink_to(other)
     assert (policies.told().text, policies.told().file) == (CHANGED, str(other))
     text = CHANGED.replace("10", "20")
-    assert (await policies.apply(text, revision(CHANGED), "me", shown=True)).applied
+    assert (await applied(policies, other, text)).applied
     assert (link.is_symlink(), one.read_text(), other.read_text()) == (True, ALONE, text)
 
 

@@ -629,3 +629,27 @@ async def test_a_reload_vouches_for_a_model_that_no_probe_has_seen_yet(
         engine.weights = "/models/c.gguf"
         await member.prober.once()
         assert (await home.ask()).error["code"] == "model_not_alike"
+
+
+async def test_a_probe_that_is_lost_at_a_reload_takes_back_nothing_that_a_name_demands(tmp_path: Path) -> None:
+    models = {"m": {"endpoints": {"laptop": "identical"}, "fingerprint": {"weights": "gguf:b.gguf:1000:500"}}}
+    async with house(tmp_path, models=models, laptop=llama()) as home:
+        engine, told = home.engines["laptop"], {"fingerprint contradicts", "fingerprint agrees again"}
+        assert (await home.ask()).error["code"] == "model_not_alike"
+        engine.up = False
+        await reload(home)
+        engine.up = True
+        assert (await home.ask()).error["code"] == "model_not_alike"
+        member = home.gateway.fleet._members["laptop"]
+        await member.prober.once()
+        assert (await home.ask()).error["code"] == "model_not_alike"
+        # Started anew, now with what is demanded.
+        engine.up = False
+        await reload(home)
+        for _ in range(2):  # one that is lost is bad luck
+            await member.prober.once()
+        assert (await home.ask()).error["code"] == "no_endpoint_available"
+        assert [line["event"] for line in home.log("event") if line["event"] in told] == ["fingerprint contradicts"]
+        engine.weights, engine.up = "/models/b.gguf", True
+        await home.gateway.fleet._members["laptop"].prober.once()
+        assert (await home.ask()).header("x-tidegate-likeness") == "identical"

@@ -195,21 +195,40 @@ def test_a_trial_goes_on_with_a_secret_that_is_another(tmp_path: Path) -> None:
         config, secrets=secrets, candidate=msgspec.structs.replace(config.candidate, secrets=secrets)
     )
     assert switchback.turn_of(other) is other.candidate
-    switchback.configure(other)
+    switchback.configure(other, other.candidate)
     assert switchback._trial is trial
     assert trial.settings_for(Arm.CANDIDATE) is other.candidate
 
 
-async def test_a_candidate_that_is_stopped_while_a_reload_is_under_way_is_taken_back_after_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writable", [True, False])
+async def test_a_candidate_that_is_stopped_while_a_reload_is_under_way_is_taken_back_after_it(
+    tmp_path: Path, writable: bool
+) -> None:
     switchback = tried(tmp_path)
-    trial, config = switchback._trial, load_unreached(tmp_path / "tidegate.toml")
+    trial, config, file = switchback._trial, load_unreached(tmp_path / "tidegate.toml"), tmp_path / "switchback.json"
     assert trial is not None
-    trial.arm = Arm.CANDIDATE
-    assert switchback.turn_of(config) is config.candidate
-    trial.kept.verdict = Verdict.COLLAPSED
-    switchback.configure(config)
-    await switchback._restore(trial)
-    assert trial.arm is Arm.AS_IS
+    trial.arm, under_way, puts = Arm.CANDIDATE, asyncio.Lock(), list[Any]()
+
+    async def put(wanted: Wanted) -> bool:
+        async with under_way:
+            puts.append(wanted())
+        return puts[-1] is not None
+
+    switchback._put = put
+    if not writable:
+        (tmp_path / "switchback.json.new").mkdir()
+    async with under_way:
+        in_force = switchback.turn_of(config)
+        assert in_force is config.candidate
+        end = asyncio.create_task(switchback._end(trial, Verdict.COLLAPSED))
+        await eventually(lambda: bool(trial.problem) or file.exists())
+        switchback.configure(config, in_force)
+    await end
+    assert puts[-1] is config
+    found = switchback.told
+    assert found is not None
+    assert (found.arm, found.standing.verdict) == (Arm.AS_IS, Verdict.COLLAPSED)
+    assert found.problem == ("" if writable else f"{trial.file} cannot be written: Is a directory")
     assert switchback.turn_of(config) is config
 
 

@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.pages.shown import PATIENT_MS, SECRET, Looked, gateway
 
@@ -119,7 +119,7 @@ def test_edits_outlive_another_page_and_another_hand_and_are_named_before_they_a
     browser: Browser, served: tuple[str, str], folder: Path
 ) -> None:
     file = folder / "tidegate.toml"
-    (folder / "tidegate.toml.before").write_text(file.read_text())
+    (folder / "tidegate.toml.before").write_text(file.read_text() + "# once\n")
     looked = Looked(browser)
     page = policy_page(looked, served[0])
     editor, status = page.get_by_label("Configuration"), page.get_by_role("status").last
@@ -180,4 +180,71 @@ def test_a_file_that_was_edited_by_hand_is_put_in_force_from_here_and_keeps_its_
     page.reload()
     looked.settled()
     expect(about).to_contain_text("as it stands; the gateway has not loaded it")
+    editor.fill(was.replace("worth_usd = 0.002", "worth_usd = 0.004"))
+    page.get_by_role("button", name="Check").click()
+    expect(status).to_contain_text("The file as it stands is broken: what that changes is told then.")
+    put.click()
+    expect(dialog).to_contain_text("The file as it stands is broken. What that changes is told then.")
+    dialog.get_by_role("button", name="Put in force").click()
+    expect(status).to_contain_text("class.interactive.worth_usd", timeout=PATIENT_MS)
+    # What was broken never was in force, and is no way back.
+    expect(about).to_contain_text("Before it: ")
+    page.get_by_role("button", name="Roll back…").click()
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(status).to_contain_text("It was taken back.", timeout=PATIENT_MS)
+    expect(about).to_contain_text("as it is in force")
     file.write_text(was)
+
+
+def test_what_was_agreed_to_is_sent_and_what_is_typed_meanwhile_stays(
+    browser: Browser, served: tuple[str, str], folder: Path
+) -> None:
+    file = folder / "tidegate.toml"
+    looked = Looked(browser)
+    page = policy_page(looked, served[0])
+    editor, status, dialog = (
+        page.get_by_label("Configuration"),
+        page.get_by_role("status").last,
+        page.get_by_role("dialog"),
+    )
+    was = editor.input_value()
+    sent = was + "# one\n"
+
+    def type_meanwhile(route: Route) -> None:
+        typed = f"# typed before {route.request.url.rpartition('/')[2]} was answered\n"
+        editor.evaluate("(at, typed) => { at.value += typed; at.dispatchEvent(new Event('input')); }", typed)
+        route.continue_()
+
+    page.route("**/policy/check", type_meanwhile)
+    page.route("**/policy/apply", type_meanwhile)
+    editor.fill(sent)
+    page.get_by_role("button", name="Put in force…").click()
+    dialog.get_by_role("button", name="Put in force").click()
+    expect(status).to_contain_text("It is in force.", timeout=PATIENT_MS)
+    looked.settled()
+    assert file.read_text() == sent
+    expect(editor).to_have_value(sent + "# typed before check was answered\n# typed before apply was answered\n")
+    page.get_by_role("button", name="Undo edits").click()
+    expect(editor).to_have_value(sent)
+
+
+def test_what_was_put_in_force_is_said_to_be_also_where_the_file_cannot_be_looked_at_after_it(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    looked = Looked(browser)
+    page = policy_page(looked, served[0])
+    editor, status, dialog = (
+        page.get_by_label("Configuration"),
+        page.get_by_role("status").last,
+        page.get_by_role("dialog"),
+    )
+    page.route("**/api/dashboard/policy", lambda route: route.abort(), times=1)
+    editor.fill(editor.input_value() + "# two\n")
+    page.get_by_role("button", name="Put in force…").click()
+    dialog.get_by_role("button", name="Put in force").click()
+    expect(status).to_contain_text("It is in force.", timeout=PATIENT_MS)
+    expect(status).to_contain_text("The gateway does not answer. Trying again in 3 s.")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("section.card header p").first).to_contain_text("as it is in force")
+    expect(status).to_contain_text("It is in force.")
+    expect(status).not_to_contain_text("does not answer")

@@ -318,6 +318,41 @@ def test_who_gets_no_stream_is_told_so_and_sees_what_is_new(browser: Browser, mi
         expect(page.locator("#state")).to_be_empty()
 
 
+def test_who_gets_no_stream_asks_no_oftener_for_having_looked_at_other_pages_and_windows(
+    browser: Browser, address: str
+) -> None:
+    looked = Looked(browser)
+    page = looked.page
+    page.clock.install()
+    streams = list[str]()
+
+    def refused(route: Route) -> None:
+        streams.append(route.request.url)
+        route.fulfill(status=503, json={})
+
+    page.route("**/api/dashboard/live?*", refused)
+    state = page.locator("#state")
+    looked.at(f"{address}/#/overview")
+    expect(state).to_have_text("Not live; looks every 3 s")
+
+    def goes_by(ms: int) -> None:
+        page.clock.run_for(ms)
+        # What was answered by then is dealt with before time goes on.
+        page.evaluate("fetch('/api/dashboard/values').then((answer) => answer.json())")
+
+    for minutes in (360, 60, 360, 60):
+        for path in ("policy", f"overview?minutes={minutes}"):
+            page.goto(f"{address}/#/{path}")
+            looked.settled()
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        expect(state).to_have_text("Not live; looks every 3 s")
+        goes_by(500)
+    streams.clear()
+    for _ in range(30):
+        goes_by(300)
+    assert 2 <= len(streams) <= 5
+
+
 def test_while_the_dashboard_is_away_the_overview_asks_no_oftener_as_time_goes_by(
     browser: Browser, address: str
 ) -> None:

@@ -40,8 +40,10 @@ def rival(name: str) -> Callable[[tuple[Endpoint, ...], Policy], Decider]:
 class Small:
     """Some seconds of traffic, in which everything follows from the seed."""
 
-    def __init__(self, seed: int, *, count: int = 25, engines: int | None = None, blocks: bool = False) -> None:
-        draw = Random(seed)
+    def __init__(
+        self, seed: int, *, count: int = 25, engines: int | None = None, blocks: bool = False, several: bool = False
+    ) -> None:
+        draw, inputs = Random(seed), Random(seed)
         number = draw.choice((1, 1, 2)) if engines is None else engines
         self.profiles = [draw.choice(PROFILES) for _ in range(number)]
         self.per_minute = draw.choice((None, None, 60.0))
@@ -50,7 +52,8 @@ class Small:
         rate = draw.choice((4.0, 12.0, 40.0))
         for index in range(count):
             at_s += draw.expovariate(rate)
-            self.jobs.append(_job(draw, index, at_s, blocks=blocks))
+            prompts = inputs.choice((1, 3, 20)) if several else 1
+            self.jobs.append(_job(draw, index, at_s, blocks=blocks, prompts=prompts))
         self.down = ((0.3 * at_s, 0.5 * at_s),) if draw.random() < 0.2 else ()
         self.slowdown = ((0.4 * at_s, 2.0), (0.7 * at_s, 1.0)) if draw.random() < 0.3 else ()
 
@@ -116,8 +119,10 @@ class Listed:
         return None
 
 
-def _job(draw: Random, index: int, at_s: float, *, blocks: bool) -> Job:
+def _job(draw: Random, index: int, at_s: float, *, blocks: bool, prompts: int) -> Job:
+    """Several `prompts` are so many times as long together."""
     tokens, output = draw.choice((20, 150, 600)), draw.choice((1, 2, 15, 80))
+    tokens *= prompts
     common = draw.choice((0, 64, 128)) if blocks else 0
     usd = PRICE.usd(tokens + common, output, 0)
     request = core.request(
@@ -125,6 +130,7 @@ def _job(draw: Random, index: int, at_s: float, *, blocks: bool) -> Job:
         arrived_s=at_s,
         prompt_tokens=tokens + common,
         prompt_bytes=4 * (tokens + common),
+        prompts=prompts,
         output_tokens_max=None,
         slo=draw.choice((Slo(ttft_s=0.2, tpot_s=0.03), Slo(ttft_s=1.0, tpot_s=0.1), Slo(ttft_s=1.0), Slo(tpot_s=0.05))),
         worth_usd=usd * draw.choice((0.5, 2.0, 4.0)),
@@ -147,6 +153,7 @@ def _piece(job: Job) -> Piece:
         arrived_s=job.request.arrived_s,
         prompt_tokens=job.prompt_tokens - job.block_tokens * len(job.blocks),
         context_tokens=job.prompt_tokens,
+        prompts=job.request.prompts,
         output_tokens=job.target,
         first_by_s=inf if slo.ttft_s is None else slo.ttft_s,
         token_by_s=inf if slo.tpot_s is None else slo.tpot_s,

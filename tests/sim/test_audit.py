@@ -8,7 +8,7 @@ import pytest
 from tests import make as core
 from tests.sim.make import job, profile
 from tests.sim.week import API, Week
-from tidegate.core.model import Handover, Line, Policy, Price, Probed, Ruling, replace
+from tidegate.core.model import Handover, Line, Policy, Price, Probed, Ruling, Slo, replace
 from tidegate.sim import audit as audited
 from tidegate.sim.api import ApiProfile
 from tidegate.sim.audit import LEAD_S, Audit, audit, busiest, stretch
@@ -67,6 +67,23 @@ def test_what_may_not_leave_is_bounded_as_if_nobody_were_elsewhere() -> None:
     found = audit(msgspec.structs.replace(made, jobs=tuple(stays)), policy)
     assert found.bound_per_1k == pytest.approx(audit(nobody, policy).bound_per_1k)
     assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+
+
+def test_several_inputs_that_memory_cannot_hold_together_are_within_the_bound() -> None:
+    week = Week(count=6, rate=0.1)
+    made, policy = week.twin(), week.observed().policy
+    own = msgspec.structs.replace(made.stands["own"], engine=profile(kv_tokens=8_192))
+    many = {"prompt_tokens": 20_000, "prompts": 40, "output_tokens_max": 0, "residency": ("local",), "worth_usd": 1.0}
+    jobs = tuple(
+        msgspec.structs.replace(
+            one, request=replace(one.request, slo=Slo(ttft_s=60.0), **many), prompt_tokens=20_000, blocks=()
+        )
+        for one in made.jobs
+    )
+    small = msgspec.structs.replace(made, jobs=jobs, stands={**made.stands, "own": own})
+    found = audit(small, policy)
+    assert found.policy.value_per_1k == pytest.approx(1_000.0, rel=1e-3)
+    assert found.policy.value_per_1k <= found.bound_per_1k == pytest.approx(1_000.0)
 
 
 def test_of_several_vendors_the_bound_has_the_one_that_is_in_time() -> None:

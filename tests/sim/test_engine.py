@@ -69,12 +69,21 @@ def test_the_clients_bound_cuts_the_answer() -> None:
 
 
 class Storm:
-    """Random work for one engine. With `cuts` every leap is cut at random times, which must change nothing."""
+    """Random work for one engine, some of it with `several` prompts. With `cuts` every leap is cut at random times,
+    which must change nothing.
+    """
 
     def __init__(
-        self, seed: int, *, cuts: bool = False, by_slot: bool = False, kv_tokens: int = 4_096, **changes: object
+        self,
+        seed: int,
+        *,
+        cuts: bool = False,
+        by_slot: bool = False,
+        several: bool = False,
+        kv_tokens: int = 4_096,
+        **changes: object,
     ) -> None:
-        draw = Random(seed)
+        draw, inputs = Random(seed), Random(seed)
         self.engine = Engine(
             profile(kv_tokens=kv_tokens, slots=draw.choice((1, 3, 8)), **changes), reads_by_slot=by_slot
         )
@@ -93,6 +102,7 @@ class Storm:
                 prompt_tokens=max(64 * len(blocks), draw.choice((1, 30, 300, 900))),
                 output_tokens=draw.choice((1, 5, 40, 400)),
                 blocks=blocks,
+                prompts=inputs.choice((1, 2, 7)) if several else 1,
             )
             self.until(now_s)
             if self.engine.submit(made, now_s) is not None:
@@ -145,9 +155,9 @@ def test_every_request_is_told_of_once_in_order_unless_its_client_left(seed: int
     assert all(t.sequence.generated == t.sequence.target for t in storm.told if t.kind is Kind.DONE)
 
 
-@given(seeds)
-def test_when_all_is_done_nothing_is_used_and_only_prefixes_are_kept(seed: int) -> None:
-    engine = Storm(seed).engine
+@given(seeds, st.booleans())
+def test_when_all_is_done_nothing_is_used_and_only_prefixes_are_kept(seed: int, several: bool) -> None:
+    engine = Storm(seed, several=several).engine
     assert (engine.running, engine.queued, engine.kv.used) == (0, 0, 0)
     assert not any(engine.kv._references.values())
     assert engine._context == 0
@@ -165,9 +175,9 @@ def test_leaps_tell_what_single_iterations_would(step: StepTime, seed: int, by_s
     assert leaping.generated[:60] == stepping.generated[:60]
 
 
-@given(seeds, st.booleans())
-def test_with_little_memory_all_is_done_all_the_same(seed: int, by_slot: bool) -> None:
-    storm = Storm(seed, by_slot=by_slot, kv_tokens=1_600)
+@given(seeds, st.booleans(), st.booleans(), st.sampled_from((480, 1_600)))
+def test_with_little_memory_all_is_done_all_the_same(seed: int, by_slot: bool, several: bool, kv_tokens: int) -> None:
+    storm = Storm(seed, by_slot=by_slot, several=several, kv_tokens=kv_tokens)
     done = {t.sequence.job.request.id for t in storm.told if t.kind is Kind.DONE}
     assert {j.request.id for j in storm.accepted} - storm.cancelled <= done
 
@@ -242,6 +252,19 @@ def test_a_full_queue_refuses_and_so_does_what_can_never_fit() -> None:
     engine.advance(0.0)
     assert (engine.running, engine.queued) == (1, 1)
     assert engine.submit(job("d"), 0.001) is None
+
+
+def test_of_several_prompts_one_at_a_time_is_in_memory_and_none_is_left_there() -> None:
+    engine = Engine(profile(kv_tokens=1_024))
+    assert engine.submit(job("long", prompt_tokens=5_200, output_tokens=1, prompts=5), 0.0) is None
+    assert engine.submit(job("a", prompt_tokens=5_000, output_tokens=1, prompts=5, blocks=(1, 2)), 0.0) is not None
+    told = engine.advance(0.0)
+    assert engine.kv.used == blocks_for(1_000)
+    told += drained(engine)
+    one = Engine(profile(kv_tokens=8_192))
+    one.submit(job("a", prompt_tokens=5_000, output_tokens=1), 0.0)
+    assert times(told, Kind.DONE) == times(drained(one), Kind.DONE)
+    assert (engine.kv.used, engine.kv.kept) == (0, 0)
 
 
 def test_who_come_at_once_have_all_the_slots_and_then_the_queue() -> None:

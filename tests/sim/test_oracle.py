@@ -27,9 +27,9 @@ def within(usd: float, most_usd: float) -> bool:
 
 @pytest.mark.lengthy
 @worlds
-@given(seeds, st.booleans())
-def test_nobody_exceeds_it(seed: int, blocks: bool) -> None:
-    small = Small(seed, blocks=blocks)
+@given(seeds, st.booleans(), st.booleans())
+def test_nobody_exceeds_it(seed: int, blocks: bool, several: bool) -> None:
+    small = Small(seed, blocks=blocks, several=several)
     most_usd = bound(small.pieces, small.pools, limit=small.limit).usd
     assert within(small.value_usd(small.play()), most_usd)
     for rule in BASELINES:
@@ -98,6 +98,13 @@ def test_without_an_engine_it_is_what_the_remote_leaves() -> None:
 )
 def test_what_cannot_be_in_time_here_is_not(late: Piece) -> None:
     assert bound([replace(late, remote_kept=False)], [Pool(profile=profile(), slots=8)]).usd == 0.0
+
+
+def test_of_several_prompts_one_has_to_fit() -> None:
+    several = piece(prompt_tokens=70_000, context_tokens=70_000, prompts=70, first_by_s=60.0, remote_kept=False)
+    pool = Pool(profile=profile(), slots=8)
+    assert bound([several], [pool]).usd == pytest.approx(2.0)
+    assert bound([replace(several, prompts=1)], [pool]).usd == 0.0
 
 
 def test_what_may_not_go_to_an_engine_is_not_served_there() -> None:

@@ -372,6 +372,19 @@ def test_what_took_longer_than_a_gateway_waits_by_default_is_waited_for() -> Non
     assert {one.outcome for one in played(patient, policy, decider=away)} == {"ok"}
 
 
+def test_several_inputs_that_memory_cannot_hold_together_are_played_and_spoil_nothing() -> None:
+    many = core.request(prompt_tokens=60_000, prompts=100, output_tokens_max=0)
+    lines: list[Line] = list(Week(count=1).lines[:1])
+    for number in range(3):
+        lines += asked(replace(many, id=f"r{number}", arrived_s=1_000.0 + number), output_tokens=0)
+    lines += asked(core.request("small", arrived_s=1_005.0))
+    made = twin(observe(lines), core.router(*ENDPOINTS))
+    own = msgspec.structs.replace(made.stands["own"], engine=profile(kv_tokens=32_768))
+    made = msgspec.structs.replace(made, stands={**made.stands, "own": own})
+    outcomes = played(made, core.policy(), decider=partial(Binder, OursOnly()))
+    assert [(one.outcome, one.endpoint) for one in outcomes] == [("ok", "own")] * 4
+
+
 def test_an_answer_that_does_not_say_what_it_took_is_as_long_as_others() -> None:
     lines: list[Line] = list(Week(count=1).lines[:1])
     for number in range(5):

@@ -44,7 +44,9 @@ def _open_what_is_closed() -> None:
     """Of a standard stream that is closed Python makes None; a verb reads nothing from it, and writes to nobody."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for as long as this process is there
+            # Like Python's own standard error it takes any letter.
+            stream = Path(os.devnull).open(mode, errors="backslashreplace")  # noqa: SIM115 - while this process is there
+            setattr(sys, name, stream)
 
 
 def _ran(options: argparse.Namespace) -> int:

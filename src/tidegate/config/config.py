@@ -16,7 +16,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The file's tables, and the secrets: by endpoint, the admin's, that of tickets, and that of traces. Relative paths
     start at the file's folder.
 
-    `revision` is that of the file's text, empty where it came from none.
+    `revision` is that of the text that was read: of the file, or what was generated where there is none.
     `candidate` is the same with the policy that is tried by turns with this one; None where none is.
     """
 

@@ -281,7 +281,8 @@ class Decider:
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
     """Whether it has a slot for this now, and memory."""
-    return model.room > 0 and model.memory.fits(memory.kv_tokens_needed(request, length), now_s)
+    tokens = memory.kv_tokens_to_begin(request, length, owned=model.owned)
+    return model.room > 0 and model.memory.fits(tokens, now_s)
 
 
 def _others(models: list[EndpointModel], options: list[Option]) -> list[EndpointModel]:

@@ -233,6 +233,7 @@ class EndpointModel(Estimator):
         self.health.probed(up=fact.up, now_s=now_s)
         self._seat(now_s)
         self.state.up = fact.up
+        self.identity.looked()
         self.cold.told(fact.resident, now_s, loading=fact.loading)
         self.late.probed()
         if self._shares_compute and fact.running is not None:

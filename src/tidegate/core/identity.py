@@ -12,7 +12,7 @@ from tidegate.core.state import EndpointState
 class Identity:
     """What is known of the model: its `fingerprint`, by name any `doubts` of that, and its `likeness` to each.
 
-    A name that is not in the last is `identical`. `recognise` and `checked` write, the rest reads.
+    A name that is not in the last is `identical`. `recognise`, `looked` and `checked` write, the rest reads.
     """
 
     __slots__ = ("_endpoint", "_state", "doubts", "fingerprint", "likeness")
@@ -66,12 +66,18 @@ class Identity:
         before = state.fingerprint
         after = state.fingerprint = later(before, told)
         if state.trusted is None:
-            state.trusted = after
+            # What this leaves out was told before anybody vouched for it.
+            state.trusted = told
         elif not differs(state.trusted, after, OF_THE_MODEL):
             # What it could not tell at first is believed when it is told.
-            state.trusted = filled(state.trusted, after)
+            state.trusted = filled(state.trusted, told)
         self._judge()
         return before is not None and bool(differs(before, after, OF_THE_SPEED))
+
+    def looked(self) -> None:
+        """Take in whether a probe found it up."""
+        if self._state.trusted is None:
+            self._judge()
 
     def checked(self, *, drifted: bool) -> None:
         """Take in what a canary found."""
@@ -81,7 +87,8 @@ class Identity:
     def _judge(self) -> None:
         endpoint, state = self._endpoint, self._state
         self.fingerprint = likeness.in_force(endpoint, state.fingerprint)
-        # Where what is told next is believed, what was told before speaks against nothing.
-        told = None if state.trusted is None else state.fingerprint
+        # Where what is told next is believed, one that is down may be loading just that: what it told before says
+        # nothing of it. While it is up, a lost answer must not make a contradiction be forgotten.
+        told = state.fingerprint if state.up or state.trusted is not None else None
         self.doubts = likeness.doubts(endpoint, told, state.trusted)
         self.likeness = likeness.effective(endpoint, self.doubts, drifted=state.drifted)

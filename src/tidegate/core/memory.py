@@ -46,6 +46,13 @@ def kv_tokens_needed_least(request: Request) -> int:
     return tokens if prompts <= 1 else -(-tokens // prompts)
 
 
+def kv_tokens_to_begin(request: Request, length: Length, *, owned: bool) -> int:
+    """What has to be free for it to begin. An engine of ours is emptied for what waits here (`hold`). Elsewhere nobody
+    keeps room: of several prompts one has to fit, or smaller requests would pass all of them for ever."""
+    tokens, prompts = kv_tokens_needed(request, length), request.prompts
+    return tokens if owned or prompts <= 1 else -(-tokens // prompts)
+
+
 class Spare(Fixed, frozen=True):
     """How much of `tokens_max` is free now, and by how much more at the `ends` of what is there, soonest first.
 

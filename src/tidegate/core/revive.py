@@ -142,6 +142,8 @@ def reconfigured(
                 cold=replace(known.cold, warm_up=WarmUp(loading=known.cold.warm_up.loading)),
                 memory=known.memory,
                 up=known.up,
+                # Of the same model of the same engine, until a probe tells another.
+                fingerprint=known.fingerprint,
                 not_before_s=known.not_before_s,
                 handovers=known.handovers,
                 given=known.given,

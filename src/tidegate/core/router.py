@@ -134,7 +134,7 @@ class Router:
                     estimate=estimate(request, base, wait_s, now_s),
                     value_usd=sum(parts.values()),
                     contributions_usd=parts,
-                    kv_tokens=memory.kv_tokens_needed(request, length),
+                    kv_tokens=memory.kv_tokens_to_begin(request, length, owned=model.owned),
                     kv_free_tokens=None if spare is None else max(0, spare.free_tokens),
                 )
             )

@@ -158,7 +158,7 @@ def excluded(
     if not endpoint.owned:
         if model.room <= 0:
             return Why.BUSY
-        if model.memory.known and not model.memory.fits(memory.kv_tokens_needed(request, length), now_s):
+        if model.memory.known and not model.memory.fits(memory.kv_tokens_to_begin(request, length, owned=False), now_s):
             return Why.MEMORY_TAKEN
     return None
 

@@ -166,7 +166,7 @@ class Dashboard:
             request_id = unquote(path[path.index(DECISIONS_OF) + len(DECISIONS_OF) :])
             self._run(exchange, self._explainer.explain(request_id))
         elif path == API + "policy":
-            loaded = exchange.headers.get(LOADED, b"").decode("ascii", "replace")
+            loaded = _loaded(exchange)
             self._answer(exchange, lambda: msgspec.json.encode(self._policies.told(loaded)))
         elif path == API + "policy/preview":
             exchange.respond(200, _JSON, msgspec.json.encode(self._previewer.last))
@@ -189,7 +189,7 @@ class Dashboard:
         if not exchange.headers.get(b"content-type", b"").startswith(b"application/json"):
             raise BadRequest("It takes JSON: content-type: application/json.", status=415)
         who = exchange.headers.get(WHO, b"").decode("ascii", "replace") or f"anybody at {exchange.peer}"
-        shown = SHOWN in exchange.headers
+        shown, loaded = SHOWN in exchange.headers, _loaded(exchange)
         match name:
             case "policy/check":
                 text = _read(exchange.body, Edited).text
@@ -199,10 +199,11 @@ class Dashboard:
                 self._begin(exchange, self._previewer, ("preview", "--json", "--journal", self._played), text)
             case "policy/apply":
                 edited = _read(exchange.body, Edited)
-                self._run(exchange, self._applied(self._policies.apply(edited.text, edited.revision, who, shown=shown)))
+                change = self._policies.apply(edited.text, edited.revision, loaded, who, shown=shown)
+                self._run(exchange, self._applied(change))
             case "policy/rollback":
                 seen = _read(exchange.body, Seen).revision
-                self._run(exchange, self._applied(self._policies.roll_back(seen, who, shown=shown)))
+                self._run(exchange, self._applied(self._policies.roll_back(seen, loaded, who, shown=shown)))
             case "audit":
                 _read(exchange.body, Nothing)
                 self._begin(exchange, self._auditor, ("audit", "--json", "--journal", self._played), None)
@@ -321,6 +322,11 @@ def _read(body: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
         raise BadRequest(f"It cannot be read: {error}") from None
+
+
+def _loaded(exchange: Exchange) -> str:
+    """The revision that the gateway has loaded; empty without a gateway."""
+    return exchange.headers.get(LOADED, b"").decode("ascii", "replace")
 
 
 def _error(status: int, message: str) -> bytes:

@@ -14,6 +14,8 @@ from tidegate.wire.errors import BadRequest
 # It takes a core for seconds; twice that where the end of a request is in the segment after its decision.
 TIMEOUT_S: Final = 30.0
 ID_CHARS_MAX: Final = 128
+# What the verb says of a journal in which no decision is, whatever its id.
+_NOWHERE: Final = (": no journal here; ", ": nothing is written in this journal; ")
 _RETRY: Final = (b"retry-after", b"1")
 
 
@@ -55,7 +57,7 @@ class Explainer:
         finally:
             self._busy = False
         if row is None and said.result is None:
-            if f"no decision {request_id} in " in said.problem or ": no journal here; " in said.problem:
+            if f"no decision {request_id} in " in said.problem or any(one in said.problem for one in _NOWHERE):
                 raise BadRequest("The journal has no decision of this id.", status=404)
             text = f"Whether the journal has this decision could not be told: {said.problem}."
             raise BadRequest(text, status=503, headers=(_RETRY,))

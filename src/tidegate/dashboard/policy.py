@@ -29,14 +29,15 @@ _KEPT, _NEW = ".kept", ".new"
 
 
 class Good(Record, frozen=True, kw_only=True):
-    """What was in force before the last change from here, and since when it is not."""
+    """What was in force last before another was put in its place from here, and since when it is not."""
 
     at_s: float
     revision: str
 
 
 class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """The file as it is. `applies`: a gateway is there to put another in force; `in_force`: it has loaded this one."""
+    """The file as it is. `applies`: a gateway is there to put another in force; `in_force`: it has loaded this one.
+    `last_good` is what a rollback goes to, None where that is nothing, or what the file says."""
 
     file: str | None
     text: str
@@ -47,10 +48,10 @@ class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Checked(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What is wrong with a text, and what it would change."""
+    """What is wrong with a text, and what it would change of the file; None where that is broken: nobody can say."""
 
     problems: tuple[Problem, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[Change, ...] | None
 
 
 class Applied(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -89,7 +90,8 @@ class Policies:
         now = revision(text)
         with suppress(OSError):
             before = _beside(file, _BEFORE)
-            good = Good(at_s=before.stat().st_mtime, revision=revision(before.read_bytes().decode()))
+            kept = Good(at_s=before.stat().st_mtime, revision=revision(before.read_bytes().decode()))
+            good = None if kept.revision == now else kept
         applies = self._parent is not None
         return Told(
             file=str(file), text=text, revision=now, applies=applies, in_force=applies and now == loaded, last_good=good
@@ -104,26 +106,27 @@ class Policies:
             return Checked(problems=tuple(error.problems), changes=())
         try:
             return Checked(problems=(), changes=diff(load(file), wanted))
-        except ConfigError:  # the file is broken just now: what it would change of that nobody can say
-            return Checked(problems=(), changes=())
+        except ConfigError:
+            return Checked(problems=(), changes=None)
 
-    async def apply(self, text: str, seen: str, who: str, *, shown: bool) -> Applied:
+    async def apply(self, text: str, seen: str, loaded: str, who: str, *, shown: bool) -> Applied:
         """Put it in force in place of the revision that was `seen`. Raises BadRequest.
 
-        Who has not `shown` the admin's secret changes no more than `POLICY`.
+        What was in the file is the way back only where that is the revision that the gateway has `loaded`. Who has not
+        `shown` the admin's secret changes no more than `POLICY`.
         """
-        return await self._change(text, seen, who, "policy applied", shown=shown)
+        return await self._change(text, seen, loaded, who, "policy applied", shown=shown)
 
-    async def roll_back(self, seen: str, who: str, *, shown: bool) -> Applied:
-        """Put in force again what was before the last change. Raises BadRequest."""
+    async def roll_back(self, seen: str, loaded: str, who: str, *, shown: bool) -> Applied:
+        """Put in force again what was before the last change, as `apply` does. Raises BadRequest."""
         try:
             # As it is, with its own line ends.
             text = (await asyncio.to_thread(_beside(self._known, _BEFORE).read_bytes))[:FILE_BYTES_MAX].decode()
         except OSError:
             raise BadRequest("There is nothing to roll back to: nothing was changed from here.", status=409) from None
-        return await self._change(text, seen, who, "policy rolled back", shown=shown)
+        return await self._change(text, seen, loaded, who, "policy rolled back", shown=shown)
 
-    async def _change(self, text: str, seen: str, who: str, what: str, *, shown: bool) -> Applied:
+    async def _change(self, text: str, seen: str, loaded: str, who: str, what: str, *, shown: bool) -> Applied:
         parent = self._parent
         if parent is None:
             raise BadRequest("No gateway is beside this dashboard: there is nothing to put in force.", status=409)
@@ -150,7 +153,7 @@ class Policies:
                 outcome = await self._outcome(parent, who, what)
                 if outcome.problems:
                     _put(kept, file)
-                elif outcome.applied and text != before:
+                elif outcome.applied and text != before and seen == loaded:
                     kept.replace(_beside(file, _BEFORE))
                 else:
                     kept.unlink()

@@ -208,7 +208,7 @@ class Gateway:
         doubted, vouched = self._vouched() if by_hand else (frozenset[str](), frozenset[str]())
         if built == self._built and not vouched:
             if by_hand:
-                self.switchback.configure(file)
+                self.switchback.configure(file, config)
             return config
         members = await self.fleet.prepare(built, doubted)
         try:
@@ -233,7 +233,7 @@ class Gateway:
         self.keeper.configure(built if file is config else build(file, self.clock.now_s()))
         self.metrics.forget(frozenset(members))
         if by_hand:
-            self.switchback.configure(file)
+            self.switchback.configure(file, config)
         return config
 
     async def _fulfil(self, wish: Wish) -> bytes:

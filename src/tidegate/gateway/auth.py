@@ -241,7 +241,9 @@ class Auth:
     def _warn(self) -> None:
         """Say which keys let data go to sites where nobody is, or ask for classes that are not there: whoever writes a
         key is not told, and to its requests nothing helps."""
-        profiles, sites, classes = list(self.profiles()), self._sites | {ANYWHERE, LOCAL}, self._classes.classes.keys()
+        profiles, sites = list(self.profiles()), self._sites | {ANYWHERE, LOCAL}
+        # What a frozenset lacks of a dict's keys would be a set, which compiled code does not take for one.
+        classes = frozenset(self._classes.classes)
         self._warn_of(
             "sites",
             "keys name sites that have no endpoint",

@@ -31,6 +31,8 @@ class Recognition:
     def _doubt(self, model: EndpointModel, group: str) -> None:
         found = model.identity.doubts.get(group, {})
         text = "; ".join(f"{against}: {', '.join(fields)}" for against, fields in found.items())
+        if not text and not model.state.up:
+            return  # what is down agrees with nothing
         if not _news(self._doubted, (model.name, group), text):
             return
         if text:

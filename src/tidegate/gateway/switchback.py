@@ -63,17 +63,23 @@ class Switchback:
         """What is in force under these settings of the file: a trial that is of them goes on with the arm whose turn it
         is."""
         trial = self._trial
-        if trial is None or trial.arm is Arm.AS_IS or not (trial.goes_on and trial.stays_under(config)):
+        if trial is None or trial.arm is Arm.AS_IS or not (trial.goes_on and trial.is_of(config)):
             return config
         assert config.candidate is not None, "its settings are those of a trial"
         return config.candidate
 
-    def configure(self, config: Config) -> None:
-        """Operators have put these settings in force: what goes on is the trial that they say."""
+    def configure(self, config: Config, in_force: Config) -> None:
+        """Operators have put these settings of the file in force, by what `turn_of` made of them: what goes on is the
+        trial that they say."""
         before = self._trial
-        if before is not None and config.candidate is not None and before.stays_under(config):
+        if (
+            before is not None
+            and config.candidate is not None
+            and before.is_of(config)
+            and (not before.problem or in_force is config.candidate)
+        ):
             # No pair begins again: reloads may come more often than blocks end. Secrets may be others. One that is over
-            # since this reload began still takes its candidate back.
+            # or was stopped since this reload began still takes its candidate back.
             before.config, before.candidate = config, config.candidate
             return
         self._trial = None

@@ -75,9 +75,9 @@ class Trial:
         """Whether nothing has ended it."""
         return self.kept.verdict is Verdict.GOES_ON and not self.problem
 
-    def stays_under(self, config: Config) -> bool:
-        """Whether it is that of these settings of the file, and was not stopped."""
-        return not self.problem and self.settings == settings_of(config)
+    def is_of(self, config: Config) -> bool:
+        """Whether it is that of these settings of the file."""
+        return self.settings == settings_of(config)
 
     @property
     def standing(self) -> Standing:

@@ -347,6 +347,7 @@ def _pieces(
             arrived_s=request.arrived_s,
             prompt_tokens=max(1, job.prompt_tokens - known * job.block_tokens),
             context_tokens=job.prompt_tokens,
+            prompts=max(1, request.prompts),
             output_tokens=job.target,
             first_by_s=_limit_s(request),
             token_by_s=inf if request.slo.tpot_s is None else request.slo.tpot_s,

@@ -15,6 +15,7 @@ from math import ceil, floor, inf, sqrt
 import msgspec
 
 from tidegate.core.model import Record
+from tidegate.core.rules import longest_tokens
 from tidegate.core.step import StepTime
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS, KvCache, blocks_for
@@ -53,7 +54,8 @@ class Sequence:
     """One request in the engine. Times are None until they are known.
 
     Of its `target` tokens `generated` existed when it began to decode last; `Engine.generated` says how many there are.
-    `need` tokens have to be computed before the next one can be generated, and `computed` of them are.
+    `need` tokens have to be computed before the next one can be generated, and `computed` of them are. Several prompts
+    are computed one after the other: one at a time is in memory, and none is left there for others.
     """
 
     __slots__ = (
@@ -78,7 +80,7 @@ class Sequence:
 
     def __init__(self, job: Job, target: int) -> None:
         self.job = job
-        self.blocks = job.blocks[: job.prompt_tokens // job.block_tokens]
+        self.blocks = job.blocks[: job.prompt_tokens // job.block_tokens] if job.request.prompts <= 1 else ()
         self.target = target
         self.need = job.prompt_tokens
         self.computed = self.generated = self.cached_tokens = 0
@@ -183,7 +185,8 @@ class Engine:
         # For whom there is a slot, it begins with the next iteration, unless there is no memory.
         free = 0 if self._blocked else max(0, profile.slots - self.running)
         full = profile.queue_max is not None and len(self._waiting) >= profile.queue_max + free
-        if full or blocks_for(job.prompt_tokens + target) > self.kv.capacity:
+        longest = longest_tokens(job.request, job.prompt_tokens)
+        if full or blocks_for(longest + target) > self.kv.capacity:
             return None
         sequence = Sequence(job, target)
         self._sequences[job.request.id] = sequence
@@ -374,13 +377,15 @@ class Engine:
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def _admit(self, sequence: Sequence, now_s: float) -> bool:
-        """Memory for all of its prompt; False where there is not enough, and then nobody behind it is asked."""
+        """Memory for all of its prompt, or for one of several; False where there is not enough, and then nobody behind
+        it is asked."""
         kv, job = self.kv, sequence.job
         # The last token is computed in any case: the answer begins from it.
         found = kv.matched(sequence.blocks[: (sequence.need - 1) // job.block_tokens])
         shared = sequence.blocks[:found]
         kv.share(shared)
-        private = blocks_for(sequence.need) - found * (job.block_tokens // BLOCK_TOKENS)
+        longest = longest_tokens(job.request, sequence.need)
+        private = blocks_for(longest) - found * (job.block_tokens // BLOCK_TOKENS)
         if not kv.take(private):
             kv.leave(shared)
             self._blocked = True

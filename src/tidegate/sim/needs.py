@@ -20,16 +20,18 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """One request as somebody knows it who knows everything.
 
     At least `prompt_tokens` of its prompt have to be computed: what no prompt before it could leave in a cache, in the
-    order of arrival, of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s`
-    after its arrival, and each further token of its output takes `token_by_s` on average at most; infinite is no
-    promise. That is worth `worth_usd`. The remote costs `remote_usd`, the least that it may come to; there the promise
-    can be kept, or not. Of our engines those in `pools` may serve it, by their number; None is all of them.
+    order of arrival, of `context_tokens` in all. Those are of so many `prompts`, of which one at a time is in memory.
+    Its promise is kept where its first content is there `first_by_s` after its arrival, and each further token of its
+    output takes `token_by_s` on average at most; infinite is no promise. That is worth `worth_usd`. The remote costs
+    `remote_usd`, the least that it may come to; there the promise can be kept, or not. Of our engines those in `pools`
+    may serve it, by their number; None is all of them.
     """
 
     id: str
     arrived_s: float
     prompt_tokens: int
     context_tokens: int
+    prompts: int = 1
     output_tokens: int
     first_by_s: float = inf
     token_by_s: float = inf
@@ -41,6 +43,11 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     def may_go_to(self, number: int) -> bool:
         """Whether the pool of this number may serve it."""
         return self.pools is None or number in self.pools
+
+    @property
+    def held_tokens(self) -> int:
+        """What memory has to hold of it in the end: of several prompts, of one."""
+        return -(-self.context_tokens // self.prompts) + self.output_tokens
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +112,7 @@ def lines(profile: EngineProfile) -> list[Line]:
 
 def is_tight(pool: Pool, pieces: list[Piece]) -> bool:
     """Whether memory can run short, as far as these pieces go, so that somebody is preempted."""
-    longest = max((blocks_for(piece.context_tokens + piece.output_tokens) for piece in pieces), default=0)
+    longest = max((blocks_for(piece.held_tokens) for piece in pieces), default=0)
     return slots_of(pool) * longest > pool.profile.kv_tokens // BLOCK_TOKENS
 
 
@@ -116,7 +123,7 @@ def slots_of(pool: Pool) -> int:
 
 def need(piece: Piece, profile: EngineProfile, iteration: list[Line], *, tight: bool) -> Need | None:
     """The least that it takes; None where it never fits. `iteration` are the profile's `lines`."""
-    if blocks_for(piece.context_tokens + piece.output_tokens) > profile.kv_tokens // BLOCK_TOKENS:
+    if blocks_for(piece.held_tokens) > profile.kv_tokens // BLOCK_TOKENS:
         return None
     step, batch = profile.step, profile.batch_tokens
     # The last token is computed in any case: the answer begins from it.
@@ -148,7 +155,7 @@ def need(piece: Piece, profile: EngineProfile, iteration: list[Line], *, tight: 
         decode_s=decode_s,
         decode_growth_s=decode_growth_s,
         # Of memory that is shared, each request has what it computes itself.
-        kv_tokens=prompt,
+        kv_tokens=-(-prompt // piece.prompts),
         kv_growth=growth,
         first_s=max(first for first, _ in alone_s),
         rest_s=max(rest for _, rest in alone_s),

@@ -14,7 +14,7 @@ WHO: Final = b"x-tidegate-who"
 SHOWN: Final = b"x-tidegate-shown"
 """That who asks has shown the admin's secret."""
 LOADED: Final = b"x-tidegate-loaded"
-"""The revision of the configuration that the gateway has loaded last; empty where that came from no file."""
+"""The revision of the configuration that the gateway has loaded last, from a file or without one."""
 DASHBOARD: Final = b"x-tidegate-dashboard"
 """What no page of others can send without being asked for leave: each request that changes something has it."""
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # a reload may change, or find fault with, all of a thousand endpoints

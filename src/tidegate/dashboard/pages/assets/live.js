@@ -8,6 +8,8 @@ const listeners = new Set();
 const states = new Set();
 const HIDDEN = () => document.visibilityState === "hidden";
 let source = null;
+let again = 0;
+let asking = false;
 let state = "off";
 let minutes = 60;
 let mode = "gateway";
@@ -52,6 +54,7 @@ function close() {
 }
 
 function open() {
+  clearTimeout(again);
   source = new EventSource(`/api/dashboard/live?minutes=${minutes}`);
   const mine = source;
   mine.addEventListener("open", () => become("live"));
@@ -70,8 +73,10 @@ function open() {
   });
 }
 
-/** Ask for what a stream would have told, and then for a stream again. A session that is over leads to the door by that. */
+/** Ask for what a stream would have told, and then for a stream again; once at a time, however often streams are refused. A session that is over leads to the door by that. */
 async function ask() {
+  if (asking) return;
+  asking = true;
   const lastMinutes = minutes;
   const window = { minutes: lastMinutes };
   try {
@@ -82,7 +87,9 @@ async function ask() {
   } catch {
     if (source === null && listeners.size > 0) become("gone");
   } finally {
-    setTimeout(settle, AGAIN_MS);
+    asking = false;
+    clearTimeout(again);
+    again = setTimeout(settle, AGAIN_MS);
   }
 }
 

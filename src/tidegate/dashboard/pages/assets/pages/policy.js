@@ -35,7 +35,7 @@ function draw(body, policy, signal) {
   const button = (text, then, kind = null) => h("button", { type: "button", class: kind, on: { click: then } }, text);
   const previewPlace = h("div", {});
   const buttons = {
-    check: button("Check", () => checked()),
+    check: button("Check", () => checked(written())),
     preview: button("Preview", () => begin({ text: written() })),
     apply: button("Put in force…", () => apply(), "main"),
     rollback: button("Roll back…", () => rollback()),
@@ -84,47 +84,55 @@ function draw(body, policy, signal) {
       settle();
     }
   };
-  const check = () => during(() => post("policy/check", { text: written() }, signal));
-  const checked = async () => {
-    const found = await check();
-    if (found) fill(said, found.problems.length ? problemsOf(found.problems) : [h("p", { class: "good" }, found.changes.length ? `It can be put in force, and changes this${ofFile()}:` : `It can be put in force, and changes nothing${ofFile()}.`), changesOf(found.changes)]);
+  const check = (text) => during(() => post("policy/check", { text }, signal));
+  const checked = async (text) => {
+    const found = await check(text);
+    if (found) fill(said, found.problems.length ? problemsOf(found.problems) : [h("p", { class: "good" }, !found.changes ? "It can be put in force. The file as it stands is broken: what that changes is told then." : found.changes.length ? `It can be put in force, and changes this${ofFile()}:` : `It can be put in force, and changes nothing${ofFile()}.`), changesOf(found.changes)]);
     return found;
   };
   // What is compared with is the file, which may be another than what is in force.
   const ofFile = () => (state.applies && !state.in_force ? " of the file, which the gateway has not loaded" : "");
   /** The file has become another since it was edited: say so, and what the edits change of it now. */
   const moved = async () => {
-    const found = await check();
+    const found = await check(written());
     if (!found) return;
-    fill(said, h("p", { class: "bad" }, "The file has been changed meanwhile. Your edits are kept; here is what they change of it as it is now. Undo edits shows it."), found.problems.length ? problemsOf(found.problems) : changesOf(found.changes) ?? h("p", {}, "Nothing but the text."));
+    fill(said, h("p", { class: "bad" }, "The file has been changed meanwhile. Your edits are kept; here is what they change of it as it is now. Undo edits shows it."), found.problems.length ? problemsOf(found.problems) : changesOf(found.changes) ?? h("p", {}, found.changes ? "Nothing but the text." : "It is broken, so that nobody can say."));
   };
   const apply = async () => {
-    const found = await checked();
+    // What is checked, and agreed to, is what is sent: whoever types meanwhile has that before him afterwards.
+    const [value, text, edited] = [editor.value, written(), isEdited()];
+    const found = await checked(text);
     if (!found || found.problems.length) return;
-    if (!(await confirmed(dialog, "Put this in force?", [changesOf(found.changes) ?? h("p", {}, isEdited() ? `It changes nothing but the text${ofFile()}.` : "The file is put in force as it stands. What that changes is told then."), h("p", { class: "soft small" }, `Requests under way go on. ${state.in_force ? "What was in force can be taken back." : "What is in force now is in no file, so that it cannot be taken back."}`)], "Put in force"))) return;
-    await change("policy/apply", { text: written() }, "It is in force.");
+    if (!(await confirmed(dialog, "Put this in force?", [changesOf(found.changes) ?? h("p", {}, !edited ? "The file is put in force as it stands. What that changes is told then." : found.changes ? `It changes nothing but the text${ofFile()}.` : "The file as it stands is broken. What that changes is told then."), h("p", { class: "soft small" }, `Requests under way go on. ${state.in_force ? "What was in force can be taken back." : "What is in force now is in no file, so that it cannot be taken back."}`)], "Put in force"))) return;
+    await change("policy/apply", { text }, value, "It is in force.");
   };
   const rollback = async () => {
     const lost = isEdited() ? h("p", { class: "bad" }, "What you have edited here is in no file, and is lost by that.") : null;
     if (!(await confirmed(dialog, "Take back the last change?", [h("p", {}, `The configuration of ${moment(state.last_good.at_s)} is put in force again.`), lost], "Roll back"))) return;
-    await change("policy/rollback", {}, "It was taken back.");
+    await change("policy/rollback", {}, editor.value, "It was taken back.");
   };
-  /** Have the file changed, and go on with what it is then. */
-  const change = async (path, body, text) => {
+  /** Have the file changed, and go on with what it is then; the editor with what was typed since it had this `value`. */
+  const change = async (path, body, value, text) => {
     const seen = state.revision;
     const done = await during(async () => {
+      let done;
       try {
-        const done = await post(path, { ...body, revision: seen }, signal);
-        take(await get("policy", {}, signal));
-        return done;
+        done = await post(path, { ...body, revision: seen }, signal);
       } catch (error) {
         // Refused where the file is another by now: that is what one goes on from.
         if (error.status === 409) take(await get("policy", {}, signal), isEdited() ? editor.value : null);
         throw error;
       }
+      const place = h("div", {});
+      fill(said, h("p", { class: "good" }, text), changesOf(done.changes), place);
+      // It is done, however long it takes until somebody tells what the file is now.
+      await load(place, (ended) => get("policy", {}, ended), (now) => {
+        fill(place);
+        take(now, editor.value === value ? null : editor.value);
+      }, signal);
+      return done;
     });
-    if (done) fill(said, h("p", { class: "good" }, text), changesOf(done.changes));
-    else if (state.revision !== seen && isEdited()) await moved();
+    if (!done && state.revision !== seen && isEdited()) await moved();
   };
   const begin = follow("policy/preview", previewPlace, {
     signal,
