@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.pages.shown import PATIENT_MS, SECRET, Looked, gateway
 
@@ -41,6 +41,11 @@ def policy_page(looked: Looked, address: str) -> Page:
     log_in(page)
     page.goto(f"{address}/#/policy")
     return looked.settled()
+
+
+def controls(page: Page) -> tuple[Locator, Locator, Locator]:
+    """The editor, what is said of a change, and what asks before one."""
+    return page.get_by_label("Configuration"), page.get_by_role("status").last, page.get_by_role("dialog")
 
 
 def test_who_has_no_session_logs_in_and_comes_to_the_page_that_was_asked_for(
@@ -202,11 +207,7 @@ def test_what_was_agreed_to_is_sent_and_what_is_typed_meanwhile_stays(
     file = folder / "tidegate.toml"
     looked = Looked(browser)
     page = policy_page(looked, served[0])
-    editor, status, dialog = (
-        page.get_by_label("Configuration"),
-        page.get_by_role("status").last,
-        page.get_by_role("dialog"),
-    )
+    editor, status, dialog = controls(page)
     was = editor.input_value()
     sent = was + "# one\n"
 
@@ -233,11 +234,7 @@ def test_what_was_put_in_force_is_said_to_be_also_where_the_file_cannot_be_looke
 ) -> None:
     looked = Looked(browser)
     page = policy_page(looked, served[0])
-    editor, status, dialog = (
-        page.get_by_label("Configuration"),
-        page.get_by_role("status").last,
-        page.get_by_role("dialog"),
-    )
+    editor, status, dialog = controls(page)
     page.route("**/api/dashboard/policy", lambda route: route.abort(), times=1)
     editor.fill(editor.input_value() + "# two\n")
     page.get_by_role("button", name="Put in force…").click()
