@@ -284,33 +284,36 @@ def test_a_dashboard_that_is_gone_is_said_to_be_and_found_again(browser: Browser
         expect(page.get_by_role("heading", name="cloud")).to_be_visible(timeout=PATIENT_MS)
 
 
-def test_what_a_journal_gains_is_shown_by_itself(browser: Browser, mixed: Path, tmp_path: Path) -> None:
-    (segment,) = mixed.glob("*.jsonl")
+def halved(journal: Path, folder: Path) -> tuple[Path, bytes]:
+    """A segment with the first half of this journal's in that folder, and what is still to come to it."""
+    (segment,) = journal.glob("*.jsonl")
     lines = segment.read_bytes().splitlines(keepends=True)
-    growing = tmp_path / segment.name
-    growing.write_bytes(b"".join(lines[: len(lines) // 2]))
+    growing, half = folder / segment.name, len(lines) // 2
+    growing.write_bytes(b"".join(lines[:half]))
+    return growing, b"".join(lines[half:])
+
+
+def test_what_a_journal_gains_is_shown_by_itself(browser: Browser, mixed: Path, tmp_path: Path) -> None:
+    growing, rest = halved(mixed, tmp_path)
     with dashboard(tmp_path) as at:
         page = Looked(browser).at(f"{at}/")
         expect(page.locator("#state")).to_have_text("Journal")
         expect(page.get_by_role("link", name="people-99")).to_have_count(0)
         with growing.open("ab") as file:
-            file.write(b"".join(lines[len(lines) // 2 :]))
+            file.write(rest)
         expect(page.get_by_role("link", name="people-99")).to_be_visible(timeout=PATIENT_MS)
         expect(page.locator(".top .soft")).to_contain_text("125 requests in this window")
 
 
 def test_who_gets_no_stream_is_told_so_and_sees_what_is_new(browser: Browser, mixed: Path, tmp_path: Path) -> None:
-    (segment,) = mixed.glob("*.jsonl")
-    lines = segment.read_bytes().splitlines(keepends=True)
-    growing = tmp_path / segment.name
-    growing.write_bytes(b"".join(lines[: len(lines) // 2]))
+    growing, rest = halved(mixed, tmp_path)
     with dashboard(tmp_path) as at:
         looked = Looked(browser)
         looked.page.route("**/api/dashboard/live?*", lambda route: route.fulfill(status=503, json={}))
         page = looked.at(f"{at}/")
         expect(page.locator("#state")).to_have_text("Not live; looks every 3 s")
         with growing.open("ab") as file:
-            file.write(b"".join(lines[len(lines) // 2 :]))
+            file.write(rest)
         expect(page.get_by_role("link", name="people-99")).to_be_visible(timeout=PATIENT_MS)
         expect(page.locator(".top .soft")).to_contain_text("125 requests in this window")
         expect(page.locator("#state")).to_have_text("Not live; looks every 3 s")
