@@ -1,5 +1,6 @@
 """What is predicted of one request at one endpoint, before waiting and promises come in."""
 
+from collections.abc import Sequence
 from math import exp, sqrt
 from typing import Final
 
@@ -209,11 +210,11 @@ class Base:
         first_s = max(self.warm_s, self.sure_s)
         return (first_s + self.decode_s) * exp(self.deviations * self.e2e_sigma(first_s, self.sigma))
 
-    def _warm(self) -> list[tuple[float, float, float]]:
+    def _warm(self) -> Sequence[tuple[float, float, float]]:
         """What first content of a model that is there may take, the quickest first, each with its probability and
         spread."""
         if self.outcomes:
-            return list(reversed(self.outcomes))
+            return self.outcomes[::-1]
         return [(max(self.warm_s, self.sure_s), 1.0, self.sigma)]
 
     def e2e_sigma(self, first_s: float, sigma: float) -> float:

@@ -6,7 +6,7 @@ keeps its promise. So misses are counted instead. Each makes the batch a little 
 little larger, by so much less that they balance where as many are missed as are given away.
 """
 
-from math import ceil, exp, log
+from math import ceil, exp, log, pow
 from typing import Final
 
 import msgspec
@@ -43,7 +43,7 @@ class Batch(msgspec.Struct):
         """With a new moment, the one before is over."""
         if now_s <= self.at_s:
             return
-        self.less, self.fresh = self.bounded * 0.5 ** ((now_s - self.at_s) / HALF_LIFE_S), 0.0
+        self.less, self.fresh = self.bounded * pow(0.5, (now_s - self.at_s) / HALF_LIFE_S), 0.0
         self.at_s = now_s
 
     @property

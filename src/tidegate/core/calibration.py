@@ -1,6 +1,6 @@
 """What is remembered of measured against predicted: decayed samples, and calibrated quantiles."""
 
-from math import exp, log
+from math import exp, log, pow
 from statistics import NormalDist
 from typing import Final
 
@@ -31,7 +31,7 @@ VARIANCE_MIN: Final = 1e-4
 
 def left_after(age_s: float) -> float:
     """The share of what was known that is left after so long: 1 at once, a half after each half-life."""
-    return float(0.5 ** (age_s / HALF_LIFE_S))
+    return pow(0.5, age_s / HALF_LIFE_S)
 
 
 def drifted(variance: float, prior_variance: float, age_s: float) -> float:
@@ -74,7 +74,7 @@ def learn_mean(mean: Mean, took_s: float, median_s: float, trust: float, now_s: 
     before: float = mean.weight
     age_s, kept = now_s - mean.at_s, 1.0
     if age_s > 0.0:
-        kept = min(0.5 ** (age_s / MEAN_HALF_LIFE_S), MEAN_WEIGHT_MAX / max(before, MEAN_WEIGHT_MAX))
+        kept = min(pow(0.5, age_s / MEAN_HALF_LIFE_S), MEAN_WEIGHT_MAX / max(before, MEAN_WEIGHT_MAX))
         mean.at_s = now_s
     mean.took_s = kept * mean.took_s + trust * min(took_s, MEAN_RATIO_MAX * median_s)
     mean.median_s = kept * mean.median_s + trust * median_s
@@ -170,7 +170,7 @@ def summed(one: Mean, other: Mean) -> Mean:
     at_s = max(one.at_s, other.at_s)
     found = Mean(at_s=at_s)
     for mean in (one, other):
-        kept = 0.5 ** ((at_s - mean.at_s) / MEAN_HALF_LIFE_S)
+        kept = pow(0.5, (at_s - mean.at_s) / MEAN_HALF_LIFE_S)
         found.took_s += mean.took_s * kept
         found.median_s += mean.median_s * kept
         found.weight += mean.weight * kept

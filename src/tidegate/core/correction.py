@@ -1,7 +1,7 @@
 """What was measured against what was predicted: corrections with honest spread."""
 
 from collections.abc import Collection
-from math import erfc, exp, inf, log, pi, sqrt
+from math import erfc, exp, inf, log, pi, pow, sqrt
 from typing import Final
 
 import msgspec
@@ -60,7 +60,7 @@ class Residual(msgspec.Struct):
     def weight_at(self, now_s: float) -> float:
         """Effective number of recent samples; falls towards zero as knowledge ages."""
         age_s = now_s - self.at_s
-        return self.weight * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
+        return self.weight * pow(0.5, age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
 
 
 class Mix:
@@ -289,8 +289,8 @@ def _count(level: Residual, now_s: float, telling: float) -> float:
     if age_s > 0.0:
         level.at_s = now_s
         if weight:
-            weight = min(weight * 0.5 ** (age_s / HALF_LIFE_S), WEIGHT_MAX - 1.0)
-            errors = min(errors * 0.5 ** (age_s / SPREAD_HALF_LIFE_S), WEIGHT_MAX - 1.0)
+            weight = min(weight * pow(0.5, age_s / HALF_LIFE_S), WEIGHT_MAX - 1.0)
+            errors = min(errors * pow(0.5, age_s / SPREAD_HALF_LIFE_S), WEIGHT_MAX - 1.0)
     weight += telling
     level.weight, level.errors = weight, errors + telling
     return weight

@@ -41,7 +41,7 @@ class EndpointModel(Estimator):
         self._prompts.pass_unseen(now_s)
         self.prefixes.settle(now_s)
         pass_until(self._pace, in_flight, now_s)
-        warm_s = max(base.warm_s, base.sure_s)
+        warm_s, warm_s_high = max(base.warm_s, base.sure_s), base.warm_s_high
         output_row = place_of(OUTPUT_EDGES, base.output_tokens)
         kind = base.ttft.row * OUTPUT_ROWS + output_row
         reservation = Reservation(
@@ -52,8 +52,9 @@ class EndpointModel(Estimator):
             completions=fact.completions,
             network_s=base.network_s,
             ttft_s=base.first_s,
-            ttft_s_high=base.first_s_high,
-            warm_s_high=base.warm_s_high,
+            # The same, where nothing need be loaded: a quantile of several outcomes is dear.
+            ttft_s_high=warm_s_high if base.outcomes and not base.cold_share else base.first_s_high,
+            warm_s_high=warm_s_high,
             e2e_s_high=base.e2e_s_high,
             output_row=output_row,
             ttft=base.ttft,

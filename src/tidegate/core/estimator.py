@@ -323,8 +323,9 @@ class Estimator:
         if cached_tokens and not come and row != (whole_row := place_of(LENGTH_EDGES, tokens)):
             # Whatever corrections say of short prompts: what is cached makes none slower. But what is learned of it is
             # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
-            ttft = min(ttft, timing.ttft.predict(first, whole_row, 0, now_s), key=_median_s)
-            ttft.row = row
+            whole = timing.ttft.predict(first, whole_row, 0, now_s)
+            if whole.median_s < ttft.median_s:
+                ttft, ttft.row = whole, row
         return ttft
 
     def _widen(self, ttft: Sent, unsure_s: float, moment: Moment, now_s: float) -> float:
@@ -419,7 +420,3 @@ def _spread(
     own = of_sum(network_s / first_s, sigma, deviations)
     spread = sqrt(own * own + network_s2 / (first_s * first_s))
     return spread if spread <= WIDE else min(spread, max(WIDE, log(high_s / first_s) / deviations))
-
-
-def _median_s(predicted: Sent) -> float:
-    return predicted.median_s

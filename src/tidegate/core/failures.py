@@ -6,7 +6,7 @@ many break off. An outage is none of that: what failed since the last success co
 an endpoint that is back would be avoided for what it did while it was away.
 """
 
-from math import inf
+from math import inf, pow
 from typing import Final
 
 import msgspec
@@ -77,7 +77,7 @@ def _pass_until(failures: Failures, now_s: float) -> None:
 
 
 def _left(after_s: float) -> float:
-    return 0.5 ** (after_s / HALF_LIFE_S) if after_s > 0.0 else 1.0
+    return pow(0.5, after_s / HALF_LIFE_S) if after_s > 0.0 else 1.0
 
 
 def revived(failures: Failures, now_s: float) -> Failures:

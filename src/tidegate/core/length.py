@@ -7,7 +7,6 @@ too few of is believed as its larger group has it. Measured: bench/length.py.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from math import log, log2
 from statistics import NormalDist
 from typing import Final
@@ -84,11 +83,12 @@ class Length:
         median_tokens: float,
         sigma: float,
         tokens_max: int | None = None,
-        shares: Sequence[float] = (),
+        shares: Shares | None = None,
     ) -> None:
         self.expected_tokens, self.high_tokens, self.median_tokens = expected_tokens, high_tokens, median_tokens
         self.sigma = sigma
-        self.tokens_max, self.shares = tokens_max, shares
+        self.tokens_max = tokens_max
+        self.shares: Shares = [] if shares is None else shares
         self._ahead: Ahead | None = None
 
     def given(self, streamed: float) -> "Length":

@@ -11,7 +11,7 @@ an empty cache and maybe half its machines: it begins with one, and each answer 
 the round.
 """
 
-from math import inf, log
+from math import inf, log, pow
 from typing import Final
 
 import msgspec
@@ -126,7 +126,7 @@ class Limit(msgspec.Struct):
             self.most += self.answers / self.most
         if self.most:
             # What is left of it grows towards what is configured, whoever asks.
-            self.most += (places - self.most) * (1.0 - 0.5 ** ((now_s - self.at_s) / HALF_LIFE_S))
+            self.most += (places - self.most) * (1.0 - pow(0.5, (now_s - self.at_s) / HALF_LIFE_S))
             if self.most >= places - 0.5:
                 self.most = 0.0
         self.refused = self.answers = self.came = self.strain_count = self.in_flight = 0

@@ -136,21 +136,21 @@ def steps(
     for index, option in enumerate(ranked):
         cutover_s = None
         shown = option.target != "" or shows(request, option.model.endpoint)
-        # Of an answer that comes in one piece nobody knows before whether its first content is late.
-        overdue_s = safes_s[index] if shown else _whole_s_safe(option.base)
-        if index + 1 < len(ranked) and request.slo.ttft_s is not None:
+        is_last = index + 1 == len(ranked)
+        if not is_last and request.slo.ttft_s is not None:
             if option.base.paid_usd > 0.0 and ranked[index + 1].base.paid_usd > 0.0:
                 if shown:
                     cutover_s = _hedge_s(request, option, ranked[index + 1], worth_usd, spent_s, hedge_price)
             else:
                 # As late as the next one could still be in time, and never before this one is overdue.
                 latest_s = request.slo.ttft_s - spent_s - safes_s[index + 1]
-                if latest_s >= overdue_s:
+                # Of an answer that comes in one piece nobody knows before whether its first content is late.
+                if latest_s >= (safes_s[index] if shown else _whole_s_safe(option.base)):
                     cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
             spent_s += cutover_s or 0.0
         timeout_s = _timeout_s(option.base, safes_s[index], shown=shown)
-        if not shown and index + 1 < len(ranked):
-            timeout_s = min(timeout_s, to_ms(max(overdue_s, WHOLE_S / len(ranked))))
+        if not shown and not is_last and timeout_s > WHOLE_S / len(ranked):
+            timeout_s = min(timeout_s, to_ms(max(_whole_s_safe(option.base), WHOLE_S / len(ranked))))
         name = option.model.name
         if option.target:
             plan.append(Prefill(endpoint=name, target=option.target, timeout_s=timeout_s, cutover_s=cutover_s))

@@ -6,6 +6,7 @@ products, so samples have no order, and what two have learned adds up.
 """
 
 from collections.abc import Collection
+from math import pow
 from typing import Final
 
 import msgspec
@@ -76,7 +77,7 @@ def fade(sums: Sums, now_s: float) -> None:
     if now_s <= sums.at_s:
         return
     weight = sums.weight
-    kept = 0.5 ** ((now_s - sums.at_s) / HALF_LIFE_S)
+    kept = pow(0.5, (now_s - sums.at_s) / HALF_LIFE_S)
     if weight * kept > WEIGHT_MAX:
         kept = WEIGHT_MAX / weight
     sums.at_s = now_s

@@ -6,7 +6,7 @@ them would be given more. What they are worth to each other, their owner has sai
 had less of what is kept for those that are late or were promised nothing.
 """
 
-from math import floor, log
+from math import floor, log, pow
 from typing import Final
 
 import msgspec
@@ -99,7 +99,7 @@ def flow_of(request: Request) -> str:
 
 def left(seconds: float, age_s: float) -> float:
     """What is left of seconds that were counted so long ago."""
-    return seconds * float(0.5 ** (age_s / HALF_LIFE_S))
+    return seconds * pow(0.5, age_s / HALF_LIFE_S)
 
 
 def owed(rest: Served, given: Served, now_s: float) -> bool:
