@@ -296,9 +296,18 @@ static inline __attribute__((unused)) int tidegate_is_frank(PyTypeObject *type)
         && tidegate_usual(&PyBaseObject_Type, "__class__", &name, &usual) != NULL && _PyType_Lookup(type, name) == usual;
 }
 
+static inline __attribute__((unused)) int tidegate_is(PyObject *object, PyObject *of);
+
 /* As isinstance(). */
 static __attribute__((noinline, unused)) int tidegate_is_of(PyObject *object, PyObject *of)
 {
+    if (PyTuple_CheckExact(of)) {
+        int is = 0;
+        for (Py_ssize_t at = 0; is == 0 && at < PyTuple_GET_SIZE(of); at++) {
+            is = tidegate_is(object, PyTuple_GET_ITEM(of, at));
+        }
+        return is;
+    }
     if (PyType_Check(of) && tidegate_leaves_it(Py_TYPE(of))) {
         if (PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)of)) {
             return 1;

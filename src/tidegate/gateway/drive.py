@@ -673,7 +673,7 @@ class Drive:
             release = partial(exchange.end, attempt.reader.done_frame)
         else:
             gathered = attempt.reader
-            assert isinstance(gathered, Aggregator | WholeReader | Translated), "an answer given whole was gathered"
+            assert isinstance(gathered, (Aggregator, WholeReader, Translated)), "an answer given whole was gathered"
             body = gathered.result()
             headers, lines = self._account.headers(self._decision, self._flight.attempts, attempt.endpoint)
             lines += b"x-tidegate-cost-usd: %.8f\r\n" % self._account.spent_usd

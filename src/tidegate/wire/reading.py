@@ -90,7 +90,7 @@ def usage_of(chunk: Chunk) -> Usage | None:
 
 def count(value: object) -> int | None:
     """A count of tokens, None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _COUNT_MAX:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _COUNT_MAX:
         return None
     return int(value)
 
