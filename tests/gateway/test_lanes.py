@@ -3,8 +3,9 @@
 import asyncio
 import shutil
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tests.docs.test_lookups import ROOT, loaded
 from tests.gateway.test_flow import ENDPOINT, HEAD, OTHERS, TEXTS, framed
 from tests.http.harness import GET, HOST, client, descriptors_used_up, error_body, eventually, read_request, upstream
+from tests.http.test_client_faults import client_tls, server_tls
 from tests.wire.streams import DONE, ROLE, STOP, chunk, facts, flowing
 from tidegate.clock import Clock
 from tidegate.core.model import Headroom
@@ -32,6 +34,7 @@ from tidegate.wire.repeat import Repeat, Tally
 from tidegate.wire.stream import StreamReader
 
 IDLE_TIMEOUT_S = 0.2
+SPOKEN = {"tls": False}
 
 pytestmark = pytest.mark.skipif(
     not lanes.COMPILED and shutil.which("gcc") is None, reason="there is no compiler, and nothing compiled"
@@ -50,6 +53,14 @@ def polls(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setattr(lanes, "Poll", module.Poll, raising=False)
         patch.setattr(lanes, "COMPILED", True)
         yield module.Poll
+
+
+@pytest.fixture(scope="module", autouse=True, params=[False, True], ids=["plain", "tls"])
+def over_tls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How engines are spoken to: by turns plainly and over TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SPOKEN, "tls", request.param)
+        yield
 
 
 class Way:
@@ -137,9 +148,10 @@ class Engine:
 
 @asynccontextmanager
 async def stage(*, laned: bool = True) -> AsyncIterator[tuple[Way, Engine, Server]]:
-    engine, joined = Engine(), Lanes() if laned else None
-    async with upstream(engine.script) as up:
-        pool = Pool(Origin(HOST, up.port), clock=Clock(), sweep_s=0.01, lanes=joined)
+    engine, joined, tls = Engine(), Lanes() if laned else None, SPOKEN["tls"]
+    async with upstream(engine.script, server_tls("engine.test") if tls else None) as up:
+        origin = Origin(HOST, up.port, client_tls(), "engine.test") if tls else Origin(HOST, up.port)
+        pool = Pool(origin, clock=Clock(), sweep_s=0.01, lanes=joined)
         way = Way(pool)
         server = Server(way.asked, limits=Limits(write_high_water=4096), clock=Clock(), error_body=error_body)
         await server.start(HOST, 0)
@@ -443,6 +455,63 @@ def test_a_lane_passes_what_is_a_repeat(polls: Any, piece: bytes, at: int, inste
         lane.leave()
         engine.sendall(b"more")
         assert poll.run() == []
+    poll.close()
+
+
+def _sealing() -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.SSLObject, ssl.MemoryBIO]:
+    """Both sides of TLS after their handshake: what decrypts and from where, what encrypts and to where."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    reads = client_tls().wrap_bio(to_client, to_server, server_hostname="engine.test")
+    writes = server_tls("engine.test").wrap_bio(to_server, to_client, server_side=True)
+    for side in (reads, writes, reads):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    with suppress(ssl.SSLWantReadError):
+        writes.read(1)
+    with pytest.raises(ssl.SSLWantReadError):
+        reads.read(1)  # tickets
+    return reads, to_client, writes, to_client
+
+
+@given(
+    st.lists(st.one_of(st.just(framed(FRAME)), st.sampled_from(OTHERS[1:])), min_size=1, max_size=6),
+    st.lists(st.integers(0, 2000), max_size=6),
+    st.sampled_from(["more", "farewell", "spoilt"]),
+)
+def test_over_tls_a_lane_passes_or_hands_over_all_that_was_said_in_its_order(
+    polls: Any, pieces: list[bytes], cuts: list[int], then: str
+) -> None:
+    reads, incoming, writes, outgoing = _sealing()
+    for piece in pieces:
+        writes.write(piece)
+    said, end = b"".join(pieces), b""
+    if then == "farewell":
+        with pytest.raises(ssl.SSLWantReadError):
+            writes.unwrap()
+    elif then == "spoilt":
+        end = b"\x17\x03\x03\x00\x20" + bytes(32)
+    sealed = outgoing.read() + end
+    poll, transport = polls(), Sink()
+    source, engine = socket.socketpair()
+    sink, reader = socket.socketpair()
+    with source, engine, sink, reader:
+        reader.setblocking(False)
+        owner: Any = object()
+        given_transport: Any = transport
+        lane = poll.join(owner, source.fileno(), given_transport, sink.fileno(), reads, incoming)
+        found, ended = b"", False
+        at = sorted({min(cut, len(sealed)) for cut in cuts})
+        for begin, stop in zip([0, *at], [*at, len(sealed)], strict=True):
+            lane.arm(BEFORE, BEHIND)
+            if sealed[begin:stop]:
+                engine.sendall(sealed[begin:stop])
+            handed_over = poll.run()
+            found += _read(reader) + b"".join(data for _, data, _ in handed_over)
+            ended = ended or any(not data for _, data, _ in handed_over)
+        assert found == said
+        assert ended == (then != "more")
+        assert lane.chunks <= pieces.count(framed(FRAME))
+        lane.leave()
     poll.close()
 
 

@@ -15,6 +15,10 @@
 #include <unistd.h>
 
 #define READ_BYTES (64 * 1024)
+/* As secured.py has it. Of what is read at a time no more is decrypted than that, with the record whose beginning had come
+   before. */
+#define RECORD_BYTES (16 * 1024)
+#define TEXT_BYTES (READ_BYTES + 2 * RECORD_BYTES)
 /* So many of those that are ready have their turn; then others of the loop have theirs. */
 #define EVENTS_MAX 64
 /* As flow.py and wire/repeat.py have them. */
@@ -25,6 +29,7 @@ typedef struct {
     PyObject_HEAD
     int epoll;
     char buffer[READ_BYTES];
+    char text[TEXT_BYTES]; /* of a source over TLS, what was read, decrypted */
 } Poll;
 
 typedef struct {
@@ -33,6 +38,7 @@ typedef struct {
     int source, sink;
     PyObject *owner, *transport; /* the transport is the sink's */
     PyObject *is_closing;        /* the transport's, asked of each chunk: where it is has to be found but once */
+    PyObject *tls, *incoming;    /* what decrypts, and where it has what it decrypts from; NULL of a plain source */
     PyObject *before, *behind;   /* bytes; NULL where nothing passes */
     bool unsure;                 /* whether the transport may still hold back something that was written to it */
     bool heard;                  /* whether anything has passed since somebody asked */
@@ -41,7 +47,7 @@ typedef struct {
 } Lane;
 
 static PyTypeObject LaneType, PollType;
-static PyObject *name_is_closing, *name_buffered;
+static PyObject *name_is_closing, *name_buffered, *name_write, *name_read, *name_pending, *record_bytes, *want_read;
 static bool plain[256];
 
 /* --- a lane ------------------------------------------------------------------------------------------------------ */
@@ -65,6 +71,8 @@ static void take_out(Lane *lane)
     Py_CLEAR(lane->owner);
     Py_CLEAR(lane->transport);
     Py_CLEAR(lane->is_closing);
+    Py_CLEAR(lane->tls);
+    Py_CLEAR(lane->incoming);
     Py_DECREF(poll);
     Py_DECREF(lane);
 }
@@ -117,6 +125,8 @@ static void lane_dealloc(Lane *lane)
     Py_XDECREF(lane->owner);
     Py_XDECREF(lane->transport);
     Py_XDECREF(lane->is_closing);
+    Py_XDECREF(lane->tls);
+    Py_XDECREF(lane->incoming);
     Py_TYPE(lane)->tp_free((PyObject *)lane);
 }
 
@@ -210,10 +220,49 @@ static int hand_over(Lane *lane, PyObject *found, const char *data, size_t size,
     return wrong;
 }
 
+/* Whether more of what came is still encrypted. */
+static bool is_pending(const Lane *lane)
+{
+    PyObject *pending = PyObject_GetAttr(lane->incoming, name_pending);
+    return pending != NULL && is_true(pending);
+}
+
+/* Decrypts what was read into `text`, and returns how much that is; `over` where no more can be, which its transport
+   will find out why. -1 with an exception where there is no memory. */
+static ssize_t decrypt(Poll *poll, Lane *lane, size_t got, bool *over)
+{
+    PyObject *read = PyBytes_FromStringAndSize(poll->buffer, got);
+    if (read == NULL)
+        return -1;
+    PyObject *written = PyObject_CallMethodOneArg(lane->incoming, name_write, read);
+    Py_DECREF(read);
+    if (written == NULL)
+        return -1;
+    Py_DECREF(written);
+    size_t size = 0;
+    do {
+        PyObject *text = PyObject_CallMethodOneArg(lane->tls, name_read, record_bytes);
+        if (text == NULL) {
+            *over = !PyErr_ExceptionMatches(want_read);
+            PyErr_Clear();
+            break;
+        }
+        size_t more = PyBytes_Check(text) ? PyBytes_GET_SIZE(text) : 0;
+        *over = more == 0 || more > TEXT_BYTES - size;
+        if (!*over) {
+            memcpy(poll->text + size, PyBytes_AS_STRING(text), more);
+            size += more;
+        }
+        Py_DECREF(text);
+    } while (!*over && is_pending(lane));
+    return size;
+}
+
 /* Reads once, and sends on what passes; -1 with an exception where there is no memory. */
 static int forward(Poll *poll, Lane *lane, PyObject *found)
 {
     char *buffer = poll->buffer;
+    bool over = false;
     ssize_t got = recv(lane->source, buffer, READ_BYTES, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return 0;
@@ -221,6 +270,12 @@ static int forward(Poll *poll, Lane *lane, PyObject *found)
         return hand_over(lane, found, "", 0, 0);
     if (lane->broken)
         return 0;
+    if (lane->incoming != NULL) {
+        got = decrypt(poll, lane, got, &over);
+        if (got < 0)
+            return -1;
+        buffer = poll->text;
+    }
     size_t size = got, passed = 0, step;
     if (lane->before != NULL && is_clear(lane)) {
         size_t letters = 0;
@@ -237,9 +292,9 @@ static int forward(Poll *poll, Lane *lane, PyObject *found)
         /* Whatever is wrong with the socket, its transport will find. */
         sent = taken < 0 ? 0 : taken;
     }
-    if (sent == size)
-        return 0;
-    return hand_over(lane, found, buffer + sent, size - sent, passed - sent);
+    if (sent < size && hand_over(lane, found, buffer + sent, size - sent, passed - sent) < 0)
+        return -1;
+    return over ? hand_over(lane, found, "", 0, 0) : 0;
 }
 
 /* --- all of them ------------------------------------------------------------------------------------------------- */
@@ -268,9 +323,9 @@ static PyObject *poll_fileno(Poll *poll, PyObject *unused)
 
 static PyObject *poll_join(Poll *poll, PyObject *args)
 {
-    PyObject *owner, *transport;
+    PyObject *owner, *transport, *tls = Py_None, *incoming = Py_None;
     int source, sink;
-    if (!PyArg_ParseTuple(args, "OiOi", &owner, &source, &transport, &sink))
+    if (!PyArg_ParseTuple(args, "OiOi|OO", &owner, &source, &transport, &sink, &tls, &incoming))
         return NULL;
     PyObject *is_closing = PyObject_GetAttr(transport, name_is_closing);
     if (is_closing == NULL)
@@ -288,6 +343,8 @@ static PyObject *poll_join(Poll *poll, PyObject *args)
     lane->owner = owner;
     lane->transport = transport;
     lane->is_closing = is_closing;
+    lane->tls = tls == Py_None ? NULL : Py_NewRef(tls);
+    lane->incoming = incoming == Py_None ? NULL : Py_NewRef(incoming);
     lane->before = lane->behind = NULL;
     lane->unsure = true;
     lane->heard = lane->broken = false;
@@ -367,7 +424,19 @@ PyMODINIT_FUNC PyInit__lanes(void)
 {
     name_is_closing = PyUnicode_InternFromString("is_closing");
     name_buffered = PyUnicode_InternFromString("get_write_buffer_size");
-    if (name_is_closing == NULL || name_buffered == NULL || PyType_Ready(&LaneType) < 0 || PyType_Ready(&PollType) < 0)
+    name_write = PyUnicode_InternFromString("write");
+    name_read = PyUnicode_InternFromString("read");
+    name_pending = PyUnicode_InternFromString("pending");
+    record_bytes = PyLong_FromLong(RECORD_BYTES);
+    if (name_is_closing == NULL || name_buffered == NULL || name_write == NULL || name_read == NULL || name_pending == NULL
+        || record_bytes == NULL)
+        return NULL;
+    PyObject *ssl = PyImport_ImportModule("ssl");
+    if (ssl == NULL)
+        return NULL;
+    want_read = PyObject_GetAttrString(ssl, "SSLWantReadError");
+    Py_DECREF(ssl);
+    if (want_read == NULL || PyType_Ready(&LaneType) < 0 || PyType_Ready(&PollType) < 0)
         return NULL;
     for (int letter = 0x20; letter < 0x7F; letter++)
         plain[letter] = letter != '"' && letter != '\\';

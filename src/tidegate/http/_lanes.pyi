@@ -1,6 +1,7 @@
 """See lanes.py beside this, which has what there is to say of them."""
 
 from asyncio import Transport
+from ssl import MemoryBIO, SSLObject
 
 from tidegate.http.link import Link
 
@@ -15,6 +16,15 @@ class Lane:
 
 class Poll:
     def fileno(self) -> int: ...
-    def join(self, owner: Link, source: int, transport: Transport, sink: int, /) -> Lane: ...
+    def join(
+        self,
+        owner: Link,
+        source: int,
+        transport: Transport,
+        sink: int,
+        tls: SSLObject | None = None,
+        incoming: MemoryBIO | None = None,
+        /,
+    ) -> Lane: ...
     def run(self) -> list[tuple[Link, bytes, int]]: ...
     def close(self) -> None: ...

@@ -19,6 +19,7 @@ from tidegate.http.errors import Cause, TransportError
 from tidegate.http.head import Headers, fields, request_line
 from tidegate.http.lanes import Lanes
 from tidegate.http.link import Link
+from tidegate.http.secured import Secured
 from tidegate.http.upload import Told, Upload
 
 _SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -266,7 +267,6 @@ class Pool:
     async def _link(self) -> Link:
         """A connection to the first of its addresses that takes one."""
         loop, origin = asyncio.get_running_loop(), self.origin
-        name = None if origin.tls is None else origin.server_name or origin.host
         hosts, refused = [origin.host], OSError("a name without addresses")
         if not self._is_address:
             # Not by `create_connection`: a look-up that outlives its time-out fails there with nobody to hear of it,
@@ -276,9 +276,9 @@ class Pool:
                 hosts = [str(address[0]) for *_, address in found]
         for host in hosts:
             try:
-                _, link = await loop.create_connection(
-                    lambda: Link(self), host, origin.port, ssl=origin.tls, server_hostname=name
-                )
+                if origin.tls is not None:
+                    return await self._secured(origin.tls, host)
+                _, link = await loop.create_connection(self._made, host, origin.port)
             except ssl.SSLError:
                 raise
             except OSError as error:
@@ -286,6 +286,21 @@ class Pool:
             else:
                 return link
         raise refused
+
+    def _made(self) -> Link:
+        return Link(self)
+
+    async def _secured(self, context: ssl.SSLContext, host: str) -> Link:
+        """The same over TLS, once the other side has shown who it is."""
+        origin, link = self.origin, Link(self)
+        secured = Secured(link, context, origin.server_name or origin.host)
+        await asyncio.get_running_loop().create_connection(lambda: secured, host, origin.port)
+        try:
+            await secured.opened
+        except BaseException:
+            secured.abort()
+            raise
+        return link
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         del self._connecting[task]

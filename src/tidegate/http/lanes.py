@@ -7,6 +7,8 @@ themselves, to the same effect. Decision record 0004.
 import asyncio
 from typing import TYPE_CHECKING
 
+from tidegate.http.secured import Secured
+
 if TYPE_CHECKING:
     from tidegate.http.link import Link
 
@@ -35,10 +37,16 @@ class Lanes:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def join(self, link: "Link", source: asyncio.Transport, sink: asyncio.Transport) -> "Lane | None":
-        """What comes to the `source` is read here from now on; None where it cannot be."""
+        """What comes to the `source` is read here from now on; None where it cannot be, or not yet."""
+        tls = incoming = None
+        if isinstance(source, Secured):
+            tls, incoming = source.tls, source.incoming
+            if incoming.pending:
+                # It comes before what is still to come.
+                return None
         try:
             poll = self._poll or self._opened()
-            return poll.join(link, _descriptor(source), sink, _descriptor(sink))
+            return poll.join(link, _descriptor(source), sink, _descriptor(sink), tls, incoming)
         except OSError:
             # No descriptor, or no memory of the kernel's, is left for what goes without, too.
             return None

@@ -2,14 +2,13 @@
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import httptools
 
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
 from tidegate.http.flow import CHUNK_BYTES_MAX, Flow
-from tidegate.http.upload import acknowledged_bytes
 
 if TYPE_CHECKING:
     from tidegate.http._lanes import Lane
@@ -21,20 +20,6 @@ _SIZES: Final = {spelt % size: size for size in range(1, CHUNK_BYTES_MAX + 1) fo
 _SIZE_LINE_BYTES_MAX: Final = len(b"%x\r\n" % CHUNK_BYTES_MAX)
 _CR, _LF = ord("\r"), ord("\n")
 _COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
-# TLS says that it holds nothing as soon as it has handed all of it on, whoever has taken that. What a connection takes
-# of smaller requests is taken with their beginning.
-_TLS_BYTES_SURE: Final = 64 * 1024
-
-
-class _Limited(Protocol):
-    """What transports over TLS have, and no others."""
-
-    def set_read_buffer_limits(self, high: int | None = None) -> None: ...
-
-
-def _limit_held(transport: asyncio.Transport, high: int | None) -> None:
-    """What it may have read and not handed over; None for as much as usual."""
-    cast("_Limited", transport).set_read_buffer_limits(high)
 
 
 class _StopError(Exception):
@@ -50,7 +35,6 @@ class Link(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_before_bytes",
         "_between",
         "_call",
         "_carried_s",
@@ -63,7 +47,6 @@ class Link(asyncio.Protocol):
         "_heard",
         "_keep_alive",
         "_lane",
-        "_over_tls",
         "_parser",
         "_paused",
         "_pool",
@@ -73,7 +56,6 @@ class Link(asyncio.Protocol):
         "_silent_at_s",
         "_skipping",
         "_surplus",
-        "_unsure_bytes",
         "_until_close",
         "flow",
         "idle_since_s",
@@ -91,9 +73,6 @@ class Link(asyncio.Protocol):
         self._carried_s = 0.0  # when that was sent
         self._receiver: Receiver | None = None  # that of the call
         self._paused = False
-        self._over_tls = False
-        self._unsure_bytes = 0  # of a request that may still be on its way when its answer is here
-        self._before_bytes: int | None = None  # what had been acknowledged before that
         self.reused = False  # it has carried a call to its end before
         self.lost = False
         self.idle_since_s = 0.0
@@ -130,10 +109,6 @@ class Link(asyncio.Protocol):
         call.link, call.sent = self, True
         if call.upload is not None:
             call.upload.begin(self.transport, len(call.head) + len(call.body))
-        size = len(call.head) + len(call.body)
-        self._unsure_bytes = size if self._over_tls and size > _TLS_BYTES_SURE else 0
-        if self._unsure_bytes:
-            self._before_bytes = acknowledged_bytes(self.transport)
         if len(call.body) <= _COPY_BYTES_MAX:
             self.transport.write(call.head + call.body)
         else:
@@ -164,9 +139,6 @@ class Link(asyncio.Protocol):
             if self._lane is not None:
                 self._leave()
                 return
-            if self._over_tls:
-                # It would read on below, up to what it may hold, and lose that where the upstream closes meanwhile.
-                _limit_held(self.transport, 0)
             self.transport.pause_reading()
 
     def resume(self) -> None:
@@ -174,8 +146,6 @@ class Link(asyncio.Protocol):
         if self._paused and not self.transport.is_closing():
             self._paused = False
             self._heard = True  # the silence was ours
-            if self._over_tls:
-                _limit_held(self.transport, None)
             self.transport.resume_reading()
 
     def check(self, now_s: float) -> None:
@@ -202,7 +172,6 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
-        self._over_tls = transport.get_extra_info("sslcontext") is not None
 
     def data_received(self, data: bytes) -> None:
         """Parse, and end the call when its response is complete."""
@@ -392,7 +361,7 @@ class Link(asyncio.Protocol):
     def _join(self, flow: Flow) -> None:
         lanes, sink = self._pool.lanes, flow.sink
         # Where writing the last chunk has filled the client's buffer, nothing is read.
-        if lanes is None or sink is None or self._over_tls or self._paused:
+        if lanes is None or sink is None or self._paused:
             return
         self._lane = lane = lanes.join(self, self.transport, sink)
         if lane is not None:
@@ -457,14 +426,6 @@ class Link(asyncio.Protocol):
         if size > self._pool.header_bytes_max:
             self._reject(Cause.TOO_LARGE, "the head of the response is too large")
 
-    def _is_all_sent(self) -> bool:
-        """Whether nothing of the request is still to go."""
-        before = self._before_bytes
-        if self._unsure_bytes and before is not None:
-            done = acknowledged_bytes(self.transport)
-            return done is not None and done - before >= self._unsure_bytes
-        return not self.transport.get_write_buffer_size()
-
     def _show_rest(self) -> None:
         """What came of a chunk that is not whole has come all the same."""
         call, receiver, parser = self._call, self._receiver, self._parser
@@ -494,7 +455,7 @@ class Link(asyncio.Protocol):
         if self._paused:
             self.resume()
         # An upstream that answers before it has read the request may never read the rest of it.
-        usable = self._keep_alive and not self._surplus and self._is_all_sent()
+        usable = self._keep_alive and not self._surplus and not self.transport.get_write_buffer_size()
         self.reused = True
         self._pool.release(self, usable)
         receiver.on_end()

@@ -1,0 +1,188 @@
+"""TLS to an upstream, whatever comes of what it carries, when, and in which pieces."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.http.conftest import Run
+from tests.http.harness import Recorder, ask, eventually, pool, post, upstream
+from tests.http.test_client_faults import client_tls, server_tls
+from tidegate.http.client import Cause
+
+NAME = "engine.test"
+BODY = bytes(range(256)) * 300  # several records
+SIZED = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(BODY)
+UNSIZED = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+class Hand:
+    """A server's side of TLS, moved by hand over a plain connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = server_tls(NAME).wrap_bio(self._in, self._out, server_side=True)
+
+    async def shake(self) -> None:
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.writer.write(self._out.read())
+                self._in.write(await self.reader.read(65_536))
+            else:
+                self.writer.write(self._out.read())
+                return
+
+    async def request(self) -> bytes:
+        while True:
+            try:
+                return self._tls.read(65_536)
+            except ssl.SSLWantReadError:
+                self._in.write(await self.reader.read(65_536))
+
+    def sealed(self, data: bytes) -> bytes:
+        self._tls.write(data)
+        return self._out.read()
+
+    def farewell(self) -> bytes:
+        with pytest.raises(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        return self._out.read()
+
+    async def send(self, sealed: bytes, step: int) -> None:
+        for at in range(0, len(sealed), step):
+            self.writer.write(sealed[at : at + step])
+            await self.writer.drain()
+            await asyncio.sleep(0)
+
+
+Act = Callable[[Hand], Awaitable[None]]
+
+
+async def answered(act: Act) -> Recorder:
+    """What one request finds before a server that acts so, once it has it."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hand = Hand(reader, writer)
+        await hand.shake()
+        await hand.request()
+        await act(hand)
+        writer.close()
+
+    async with upstream(script) as up, pool(up.port, tls=client_tls(), server_name=NAME) as to:
+        return await ask(to)
+
+
+@pytest.mark.parametrize("step", [1000, 16_384, 20_000, 1_000_000])
+def test_records_are_read_in_whatever_pieces_they_come(run: Run, step: int) -> None:
+    async def act(hand: Hand) -> None:
+        await hand.send(hand.sealed(SIZED + BODY), step)
+
+    async def main() -> None:
+        found = await answered(act)
+        assert (found.error, found.body) == (None, BODY)
+
+    run(main())
+
+
+def test_a_head_is_read_byte_by_byte(run: Run) -> None:
+    async def act(hand: Hand) -> None:
+        await hand.send(hand.sealed(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), 1)
+
+    async def main() -> None:
+        found = await answered(act)
+        assert (found.error, found.status) == (None, 200)
+
+    run(main())
+
+
+@pytest.mark.parametrize("farewell", [True, False])
+def test_an_answer_that_ends_with_its_connection_ends_where_tls_says_so_and_is_cut_off_else(
+    run: Run, farewell: bool
+) -> None:
+    async def act(hand: Hand) -> None:
+        hand.writer.write(hand.sealed(UNSIZED + BODY) + (hand.farewell() if farewell else b""))
+
+    async def main() -> None:
+        found = await answered(act)
+        assert found.body == BODY
+        if farewell:
+            assert found.error is None
+        else:
+            assert found.error is not None
+            assert found.error.cause is Cause.RESET
+
+    run(main())
+
+
+def test_a_record_that_was_tampered_with_is_never_read(run: Run) -> None:
+    async def act(hand: Hand) -> None:
+        hand.writer.write(hand.sealed(SIZED))
+        sealed = bytearray(hand.sealed(BODY[:1000]))
+        sealed[500] ^= 1
+        hand.writer.write(bytes(sealed))
+        await hand.reader.read()
+
+    async def main() -> None:
+        found = await answered(act)
+        assert found.body == b""
+        assert found.error is not None
+        assert found.error.cause is Cause.RESET
+
+    run(main())
+
+
+def test_a_handshake_that_never_ends_is_timed_out(run: Run) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def main() -> None:
+        async with (
+            upstream(script) as up,
+            pool(up.port, tls=client_tls(), server_name=NAME, connect_timeout_s=0.1) as to,
+        ):
+            found = await ask(to)
+            assert found.error is not None
+            assert found.error.cause is Cause.CONNECT_TIMEOUT
+            await eventually(lambda: to.statistics().open == 0)
+
+    run(main())
+
+
+def test_a_handshake_that_is_cut_off_is_a_connection_that_was_reset(run: Run) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    async def main() -> None:
+        async with upstream(script) as up, pool(up.port, tls=client_tls(), server_name=NAME) as to:
+            found = await ask(to)
+            assert found.error is not None
+            assert found.error.cause is Cause.RESET
+
+    run(main())
+
+
+def test_a_pool_that_closes_during_a_handshake_leaves_nothing_behind(run: Run) -> None:
+    async def main() -> None:
+        shaking, left = asyncio.Event(), asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(100)
+            shaking.set()
+            await reader.read()
+            left.set()
+
+        async with upstream(script) as up:
+            async with pool(up.port, tls=client_tls(), server_name=NAME) as to:
+                found = Recorder()
+                post(to, found)
+                await shaking.wait()
+            await found.ended
+            assert found.error is not None
+            await left.wait()
+
+    run(main())
