@@ -498,7 +498,10 @@ def test_over_tls_a_lane_passes_or_hands_over_all_that_was_said_in_its_order(
         reader.setblocking(False)
         owner: Any = object()
         given_transport: Any = transport
-        lane = poll.join(owner, source.fileno(), given_transport, sink.fileno(), reads, incoming)
+        with pytest.raises(TypeError):
+            poll.join(owner, source.fileno(), given_transport, sink.fileno(), reads, incoming)
+        memories = incoming, ssl.MemoryBIO()
+        lane = poll.join(owner, source.fileno(), given_transport, sink.fileno(), reads, *memories)
         found, ended = b"", False
         at = sorted({min(cut, len(sealed)) for cut in cuts})
         for begin, stop in zip([0, *at], [*at, len(sealed)], strict=True):
@@ -511,6 +514,27 @@ def test_over_tls_a_lane_passes_or_hands_over_all_that_was_said_in_its_order(
         assert found == said
         assert ended == (then != "more")
         assert lane.chunks <= pieces.count(framed(FRAME))
+        lane.leave()
+    poll.close()
+
+
+def test_what_tls_answers_takes_a_stream_out_of_its_lane_to_be_sent(polls: Any) -> None:
+    reads, incoming, writes, outgoing = _sealing()
+    answers = ssl.MemoryBIO()
+    poll, transport = polls(), Sink()
+    source, engine = socket.socketpair()
+    sink, reader = socket.socketpair()
+    with source, engine, sink, reader:
+        owner: Any = object()
+        given_transport: Any = transport
+        lane = poll.join(owner, source.fileno(), given_transport, sink.fileno(), reads, incoming, answers)
+        for answer, handed_over in ((b"", []), (b"as to a request for a new key", [(owner, b"", 0)])):
+            lane.arm(BEFORE, BEHIND)
+            answers.write(answer)
+            writes.write(framed(FRAME))
+            engine.sendall(outgoing.read())
+            assert poll.run() == handed_over
+            assert _read(reader) == framed(FRAME)
         lane.leave()
     poll.close()
 

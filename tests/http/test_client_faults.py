@@ -367,13 +367,16 @@ def test_what_has_come_over_tls_is_not_lost_where_the_upstream_closes_while_nobo
 
 
 @pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("size", "read"), [(20_000_000, 2_000_000), (2_000_000, 0)], ids=["more", "what our kernel takes"]
+)
 def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_next_on_a_new_connection(
-    run: Run, tls: bool
+    run: Run, tls: bool, size: int, read: int
 ) -> None:
     async def main() -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(2_000_000)
+            await reader.readexactly(read)
             writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
             await asyncio.Event().wait()
 
@@ -382,7 +385,7 @@ def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_ne
             pool(up.port, tls=client_tls() if tls else None, server_name="engine.test") as to,
         ):
             for _ in range(2):
-                assert (await ask(to, bytes(20_000_000))).status == 413
+                assert (await ask(to, bytes(size))).status == 413
             assert to.statistics().connects == 2
 
     run(main())

@@ -1,15 +1,18 @@
 """TLS to an upstream, whatever comes of what it carries, when, and in which pieces."""
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.http.conftest import Run
-from tests.http.harness import Recorder, ask, eventually, pool, post, upstream
+from tests.http.harness import Recorder, ask, eventually, pool, post, serving, upstream
 from tests.http.test_client_faults import client_tls, server_tls
 from tidegate.http.client import Cause
+from tidegate.http.link import Link
+from tidegate.http.secured import Secured
 
 NAME = "engine.test"
 BODY = bytes(range(256)) * 300  # several records
@@ -47,6 +50,10 @@ class Hand:
         self._tls.write(data)
         return self._out.read()
 
+    async def rest(self) -> bytes:
+        """What comes until the other side has closed, encrypted."""
+        return await self.reader.read()
+
     def farewell(self) -> bytes:
         with pytest.raises(ssl.SSLWantReadError):
             self._tls.unwrap()
@@ -64,6 +71,7 @@ Act = Callable[[Hand], Awaitable[None]]
 
 async def answered(act: Act) -> Recorder:
     """What one request finds before a server that acts so, once it has it."""
+    done = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hand = Hand(reader, writer)
@@ -71,9 +79,12 @@ async def answered(act: Act) -> Recorder:
         await hand.request()
         await act(hand)
         writer.close()
+        done.set()
 
     async with upstream(script) as up, pool(up.port, tls=client_tls(), server_name=NAME) as to:
-        return await ask(to)
+        found = await ask(to)
+        await done.wait()
+        return found
 
 
 @pytest.mark.parametrize("step", [1000, 16_384, 20_000, 1_000_000])
@@ -116,6 +127,46 @@ def test_an_answer_that_ends_with_its_connection_ends_where_tls_says_so_and_is_c
             assert found.error.cause is Cause.RESET
 
     run(main())
+
+
+def test_a_farewell_is_answered(run: Run) -> None:
+    said: list[bytes] = []
+
+    async def act(hand: Hand) -> None:
+        hand.writer.write(hand.sealed(SIZED + BODY) + hand.farewell())
+        said.append(await hand.rest())
+
+    async def main() -> None:
+        found = await answered(act)
+        assert found.error is None
+
+    run(main())
+    (sealed,) = said
+    assert sealed[0] in (0x15, 0x17)  # an alert; since TLS 1.3 it looks like data
+
+
+def test_a_connection_that_is_over_is_gone_at_once(run: Run) -> None:
+    def living() -> int:
+        return sum(type(one) in (Link, Secured, ssl.SSLObject) for one in gc.get_objects())
+
+    async def main() -> None:
+        tls, before = client_tls(), living()
+        async with serving() as plain, pool(plain.port, tls=tls, server_name=NAME) as to:
+            found = await ask(to)
+            assert found.error is not None
+            assert found.error.cause is Cause.TLS
+        async with serving(tls=server_tls(NAME)) as server, pool(server.port, tls=tls, server_name=NAME) as to:
+            await ask(to)
+            assert living() > before
+        del found, plain, server, to
+        await eventually(lambda: living() == before)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 def test_a_record_that_was_tampered_with_is_never_read(run: Run) -> None:

@@ -38,7 +38,8 @@ typedef struct {
     int source, sink;
     PyObject *owner, *transport; /* the transport is the sink's */
     PyObject *is_closing;        /* the transport's, asked of each chunk: where it is has to be found but once */
-    PyObject *tls, *incoming;    /* what decrypts, and where it has what it decrypts from; NULL of a plain source */
+    /* What decrypts, where it has what it decrypts from, and where it has what it answers; NULL of a plain source. */
+    PyObject *tls, *incoming, *outgoing;
     PyObject *before, *behind;   /* bytes; NULL where nothing passes */
     bool unsure;                 /* whether the transport may still hold back something that was written to it */
     bool heard;                  /* whether anything has passed since somebody asked */
@@ -73,6 +74,7 @@ static void take_out(Lane *lane)
     Py_CLEAR(lane->is_closing);
     Py_CLEAR(lane->tls);
     Py_CLEAR(lane->incoming);
+    Py_CLEAR(lane->outgoing);
     Py_DECREF(poll);
     Py_DECREF(lane);
 }
@@ -127,6 +129,7 @@ static void lane_dealloc(Lane *lane)
     Py_XDECREF(lane->is_closing);
     Py_XDECREF(lane->tls);
     Py_XDECREF(lane->incoming);
+    Py_XDECREF(lane->outgoing);
     Py_TYPE(lane)->tp_free((PyObject *)lane);
 }
 
@@ -220,15 +223,14 @@ static int hand_over(Lane *lane, PyObject *found, const char *data, size_t size,
     return wrong;
 }
 
-/* Whether more of what came is still encrypted. */
-static bool is_pending(const Lane *lane)
+/* Whether there is anything left in it. */
+static bool is_pending(PyObject *memory)
 {
-    PyObject *pending = PyObject_GetAttr(lane->incoming, name_pending);
-    return pending != NULL && is_true(pending);
+    return is_true(PyObject_GetAttr(memory, name_pending));
 }
 
-/* Decrypts what was read into `text`, and returns how much that is; `over` where no more can be, which its transport
-   will find out why. -1 with an exception where there is no memory. */
+/* Decrypts what was read into `text`, and returns how much that is; `over` where no more can be, or TLS has something
+   to say itself: its transport will find out, and say it. -1 with an exception where there is no memory. */
 static ssize_t decrypt(Poll *poll, Lane *lane, size_t got, bool *over)
 {
     PyObject *read = PyBytes_FromStringAndSize(poll->buffer, got);
@@ -254,7 +256,8 @@ static ssize_t decrypt(Poll *poll, Lane *lane, size_t got, bool *over)
             size += more;
         }
         Py_DECREF(text);
-    } while (!*over && is_pending(lane));
+    } while (!*over && is_pending(lane->incoming));
+    *over = *over || is_pending(lane->outgoing);
     return size;
 }
 
@@ -323,10 +326,14 @@ static PyObject *poll_fileno(Poll *poll, PyObject *unused)
 
 static PyObject *poll_join(Poll *poll, PyObject *args)
 {
-    PyObject *owner, *transport, *tls = Py_None, *incoming = Py_None;
+    PyObject *owner, *transport, *tls = Py_None, *incoming = Py_None, *outgoing = Py_None;
     int source, sink;
-    if (!PyArg_ParseTuple(args, "OiOi|OO", &owner, &source, &transport, &sink, &tls, &incoming))
+    if (!PyArg_ParseTuple(args, "OiOi|OOO", &owner, &source, &transport, &sink, &tls, &incoming, &outgoing))
         return NULL;
+    if ((tls == Py_None) != (incoming == Py_None) || (tls == Py_None) != (outgoing == Py_None)) {
+        PyErr_SetString(PyExc_TypeError, "TLS has memory for what comes, and for what goes");
+        return NULL;
+    }
     PyObject *is_closing = PyObject_GetAttr(transport, name_is_closing);
     if (is_closing == NULL)
         return NULL;
@@ -345,6 +352,7 @@ static PyObject *poll_join(Poll *poll, PyObject *args)
     lane->is_closing = is_closing;
     lane->tls = tls == Py_None ? NULL : Py_NewRef(tls);
     lane->incoming = incoming == Py_None ? NULL : Py_NewRef(incoming);
+    lane->outgoing = outgoing == Py_None ? NULL : Py_NewRef(outgoing);
     lane->before = lane->behind = NULL;
     lane->unsure = true;
     lane->heard = lane->broken = false;
@@ -369,14 +377,18 @@ static PyObject *poll_run(Poll *poll, PyObject *unused)
     PyObject *found = PyList_New(0);
     if (found == NULL)
         return NULL;
+    /* One that is called meanwhile may take others out. */
+    for (int at = 0; at < count; at++)
+        Py_INCREF((PyObject *)events[at].data.ptr);
     for (int at = 0; at < count; at++) {
         Lane *lane = events[at].data.ptr;
-        if (forward(poll, lane, found) < 0) {
+        if (lane->poll != NULL && forward(poll, lane, found) < 0) {
             /* Others are not to lose what was read of theirs; this stream breaks off here, with what is behind it. */
             PyErr_WriteUnraisable(lane->owner);
             lane->broken = true;
             shutdown(lane->source, SHUT_RDWR);
         }
+        Py_DECREF(lane);
     }
     return found;
 }

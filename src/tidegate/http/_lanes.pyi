@@ -24,6 +24,7 @@ class Poll:
         sink: int,
         tls: SSLObject | None = None,
         incoming: MemoryBIO | None = None,
+        outgoing: MemoryBIO | None = None,
         /,
     ) -> Lane: ...
     def run(self) -> list[tuple[Link, bytes, int]]: ...

@@ -10,6 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -285,21 +286,29 @@ class Pool:
                 refused = error
             else:
                 return link
-        raise refused
+        try:
+            raise refused
+        finally:
+            del refused  # it knows this frame
 
     def _made(self) -> Link:
         return Link(self)
 
     async def _secured(self, context: ssl.SSLContext, host: str) -> Link:
         """The same over TLS, once the other side has shown who it is."""
-        origin, link = self.origin, Link(self)
-        secured = Secured(link, context, origin.server_name or origin.host)
-        await asyncio.get_running_loop().create_connection(lambda: secured, host, origin.port)
+        origin = self.origin
+        make = partial(Secured, self._made, context, origin.server_name or origin.host)
+        _, secured = await asyncio.get_running_loop().create_connection(make, host, origin.port)
         try:
             await secured.opened
+            link = secured.above
         except BaseException:
             secured.abort()
             raise
+        finally:
+            del secured  # an error knows this frame
+        if link is None:
+            raise ConnectionResetError("closed as soon as it was open")
         return link
 
     def _connected(self, task: asyncio.Task[None]) -> None:

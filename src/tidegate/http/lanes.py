@@ -38,15 +38,15 @@ class Lanes:
 
     def join(self, link: "Link", source: asyncio.Transport, sink: asyncio.Transport) -> "Lane | None":
         """What comes to the `source` is read here from now on; None where it cannot be, or not yet."""
-        tls = incoming = None
+        tls = incoming = outgoing = None
         if isinstance(source, Secured):
-            tls, incoming = source.tls, source.incoming
+            tls, incoming, outgoing = source.tls, source.incoming, source.outgoing
             if incoming.pending:
                 # It comes before what is still to come.
                 return None
         try:
             poll = self._poll or self._opened()
-            return poll.join(link, _descriptor(source), sink, _descriptor(sink), tls, incoming)
+            return poll.join(link, _descriptor(source), sink, _descriptor(sink), tls, incoming, outgoing)
         except OSError:
             # No descriptor, or no memory of the kernel's, is left for what goes without, too.
             return None

@@ -9,6 +9,7 @@ import httptools
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
 from tidegate.http.flow import CHUNK_BYTES_MAX, Flow
+from tidegate.http.upload import acknowledged_bytes
 
 if TYPE_CHECKING:
     from tidegate.http._lanes import Lane
@@ -19,6 +20,9 @@ _BODILESS = (204, 304)
 _SIZES: Final = {spelt % size: size for size in range(1, CHUNK_BYTES_MAX + 1) for spelt in (b"%x", b"%X")}
 _SIZE_LINE_BYTES_MAX: Final = len(b"%x\r\n" % CHUNK_BYTES_MAX)
 _CR, _LF = ord("\r"), ord("\n")
+# That all of a request was taken by our kernel says nothing of who was to read it. What a connection takes of smaller
+# ones is taken with their beginning.
+_BYTES_SURE: Final = 64 * 1024
 _COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
 
 
@@ -35,6 +39,7 @@ class Link(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_before_bytes",
         "_between",
         "_call",
         "_carried_s",
@@ -56,6 +61,7 @@ class Link(asyncio.Protocol):
         "_silent_at_s",
         "_skipping",
         "_surplus",
+        "_unsure_bytes",
         "_until_close",
         "flow",
         "idle_since_s",
@@ -73,6 +79,8 @@ class Link(asyncio.Protocol):
         self._carried_s = 0.0  # when that was sent
         self._receiver: Receiver | None = None  # that of the call
         self._paused = False
+        self._unsure_bytes = 0  # of a request that may still be on its way when its answer is here
+        self._before_bytes: int | None = None  # what had been acknowledged before that
         self.reused = False  # it has carried a call to its end before
         self.lost = False
         self.idle_since_s = 0.0
@@ -109,6 +117,10 @@ class Link(asyncio.Protocol):
         call.link, call.sent = self, True
         if call.upload is not None:
             call.upload.begin(self.transport, len(call.head) + len(call.body))
+        size = len(call.head) + len(call.body)
+        self._unsure_bytes = size if size > _BYTES_SURE else 0
+        if self._unsure_bytes:
+            self._before_bytes = acknowledged_bytes(self.transport)
         if len(call.body) <= _COPY_BYTES_MAX:
             self.transport.write(call.head + call.body)
         else:
@@ -426,6 +438,14 @@ class Link(asyncio.Protocol):
         if size > self._pool.header_bytes_max:
             self._reject(Cause.TOO_LARGE, "the head of the response is too large")
 
+    def _is_all_sent(self) -> bool:
+        """Whether nothing of the request is still to go."""
+        before = self._before_bytes
+        if self._unsure_bytes and before is not None:
+            done = acknowledged_bytes(self.transport)
+            return done is not None and done - before >= self._unsure_bytes
+        return not self.transport.get_write_buffer_size()
+
     def _show_rest(self) -> None:
         """What came of a chunk that is not whole has come all the same."""
         call, receiver, parser = self._call, self._receiver, self._parser
@@ -455,7 +475,7 @@ class Link(asyncio.Protocol):
         if self._paused:
             self.resume()
         # An upstream that answers before it has read the request may never read the rest of it.
-        usable = self._keep_alive and not self._surplus and not self.transport.get_write_buffer_size()
+        usable = self._keep_alive and not self._surplus and self._is_all_sent()
         self.reused = True
         self._pool.release(self, usable)
         receiver.on_end()

@@ -7,26 +7,35 @@ what is here carries bytes to it and from it.
 
 import asyncio
 import ssl
-from collections.abc import Iterable
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from tidegate.http.link import Link
 
 # The plain text of a TLS record has no more: so much at a time leaves nothing of one behind that was decrypted.
 RECORD_BYTES: Final = 16 * 1024
+# So much is encrypted at a time: OpenSSL keeps the memory that this took for as long as the connection is there.
+_WRITE_BYTES: Final = 256 * 1024
 
 
 class Secured(asyncio.Transport, asyncio.Protocol):
-    """The transport of the protocol `above`, which hears of it once the handshake is done (`opened`), and the protocol
-    of the connection below.
+    """The transport of the link `above`, which is made once the handshake is done (`opened`), and the protocol of the
+    connection below.
 
     What was not decrypted yet when it is paused is decrypted later. Where a connection ends that did not say so by TLS,
     that is no end of an answer: anybody may have cut it off.
     """
 
-    def __init__(self, above: asyncio.Protocol, context: ssl.SSLContext, server_name: str | None) -> None:
+    def __init__(self, make: "Callable[[], Link]", context: ssl.SSLContext, server_name: str | None) -> None:
         super().__init__()
-        self.incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self._outgoing, server_hostname=server_name)
-        self._above = above
+        # What has come and what is to be sent, encrypted.
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_name)
+        self._make = make
+        # None, too, when all is over: it knows this, and without the cycle both are gone at once.
+        self.above: Link | None = None
         self._below: asyncio.Transport
         self._paused = self._is_over = False
         self._fault: Exception | None = None
@@ -41,6 +50,8 @@ class Secured(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Go on with the handshake, or decrypt."""
+        if self.opened.cancelled():
+            return
         self.incoming.write(data)
         if not self.opened.done():
             self._shake_hands()
@@ -54,25 +65,28 @@ class Secured(asyncio.Transport, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        error = self._fault or exc
-        if not self.opened.done():
+        above, self.above = self.above, None
+        error, self._fault = self._fault or exc, None
+        if above is not None:
+            above.connection_lost(error)
+        elif not self.opened.done():
             self.opened.set_exception(error or ConnectionResetError("closed during the TLS handshake"))
             self.opened.exception()  # it may be that nobody waits any more, which is no error
-        elif not self.opened.cancelled() and self.opened.exception() is None:
-            self._above.connection_lost(error)
 
     # ------------------------------------------------------------------ the protocol above calls
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt all of it, and send that."""
-        if not data or self._below.is_closing():
-            return
-        try:
-            self.tls.write(data)
-        except ssl.SSLError as error:
-            self._fail(error)
-            return
-        self._flush()
+        whole = memoryview(data)
+        for at in range(0, len(whole), _WRITE_BYTES):
+            if self._below.is_closing():
+                return
+            try:
+                self.tls.write(whole[at : at + _WRITE_BYTES])
+            except ssl.SSLError as error:
+                self._fail(error)
+                return
+            self._flush()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """One after the other."""
@@ -82,10 +96,9 @@ class Secured(asyncio.Transport, asyncio.Protocol):
     def close(self) -> None:
         """Say that nothing more comes; what was written is sent."""
         if not self._below.is_closing():
-            try:
+            with suppress(ssl.SSLError):  # the other side has not said the same yet, for which nobody waits
                 self.tls.unwrap()
-            except ssl.SSLError:  # it has not said the same yet, for which nobody waits
-                self._flush()
+            self._flush()
             self._below.close()
 
     def abort(self) -> None:
@@ -109,7 +122,7 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         """Go on, with what has come already first."""
         self._paused = False
         self._below.resume_reading()
-        asyncio.get_running_loop().call_soon(self.read)
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def get_write_buffer_size(self) -> int:
         """Bytes that were not sent yet, encrypted."""
@@ -123,7 +136,8 @@ class Secured(asyncio.Transport, asyncio.Protocol):
 
     def read(self) -> None:
         """Decrypt what has come, and hand it over."""
-        while not (self._paused or self._is_over or self._below.is_closing()):
+        above = self.above
+        while above is not None and not (self._paused or self._is_over or self._below.is_closing()):
             try:
                 data = self.tls.read(RECORD_BYTES)
             except ssl.SSLWantReadError:
@@ -133,16 +147,27 @@ class Secured(asyncio.Transport, asyncio.Protocol):
                 return
             if not data:
                 self._is_over = True
-                self._above.eof_received()
-                self.close()
+                above.eof_received()
+                # Who will hear no more may never read what is still to be sent.
+                if self._below.get_write_buffer_size():
+                    self.abort()
+                else:
+                    self.close()
                 return
-            self._above.data_received(data)
+            above.data_received(data)
             if not self.incoming.pending:
                 # Most that comes is whole records, and to find out that there is no more costs an exception.
                 break
         # A new key is answered.
-        if self._outgoing.pending:
-            self._flush()
+        self._flush()
+
+    def _go_on(self) -> None:
+        """Read what has come while it was paused. As loops do it: whose reading fails has lost its connection."""
+        try:
+            self.read()
+        except Exception:
+            self.abort()
+            raise
 
     def _shake_hands(self) -> None:
         try:
@@ -152,17 +177,18 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         except ssl.SSLError as error:
             # The other side is told what is wrong.
             self._flush()
-            self._fault = error
+            self._fault = error.with_traceback(None)  # it would know this
             self._below.close()
         else:
             self._flush()
+            self.above = self._make()
+            self.above.connection_made(self)
             self.opened.set_result(None)
-            self._above.connection_made(self)
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._below.write(self._outgoing.read())
+        if self.outgoing.pending:
+            self._below.write(self.outgoing.read())
 
     def _fail(self, error: Exception) -> None:
-        self._fault = error
+        self._fault = error.with_traceback(None)
         self._below.abort()
