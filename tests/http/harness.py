@@ -1,6 +1,7 @@
 """Both ends of a connection, for the tests: real sockets on the loopback, nothing imitated."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -197,6 +198,17 @@ def descriptors_used_up() -> Iterator[None]:
         yield
     finally:
         setrlimit(RLIMIT_NOFILE, limits)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What goes meanwhile goes by itself."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class Recorder:

@@ -6,7 +6,17 @@ import gc
 from bench.passthrough import Relay, void
 
 from tests.http.conftest import Run
-from tests.http.harness import GET, client, eventually, pool, read_request, read_response, serving, upstream
+from tests.http.harness import (
+    GET,
+    client,
+    eventually,
+    pool,
+    read_request,
+    read_response,
+    serving,
+    uncollected,
+    upstream,
+)
 from tidegate.http.connection import Connection
 from tidegate.http.link import Link
 from tidegate.http.server import Exchange
@@ -76,12 +86,8 @@ def test_connections_that_are_over_go_at_once_and_not_when_garbage_is_collected(
                     assert (await read_response(reader)).status == 200
             await eventually(lambda: held() == before)
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         run(main())
-    finally:
-        gc.enable()
 
 
 def test_a_client_that_leaves_closes_the_upstream_connection(run: Run) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.http.conftest import Run
-from tests.http.harness import Recorder, ask, eventually, pool, post, serving, upstream
+from tests.http.harness import Recorder, ask, eventually, pool, post, serving, uncollected, upstream
 from tests.http.test_client_faults import client_tls, server_tls
 from tidegate.http.client import Cause
 from tidegate.http.link import Link
@@ -49,10 +49,6 @@ class Hand:
     def sealed(self, data: bytes) -> bytes:
         self._tls.write(data)
         return self._out.read()
-
-    async def rest(self) -> bytes:
-        """What comes until the other side has closed, encrypted."""
-        return await self.reader.read()
 
     def farewell(self) -> bytes:
         with pytest.raises(ssl.SSLWantReadError):
@@ -134,7 +130,7 @@ def test_a_farewell_is_answered(run: Run) -> None:
 
     async def act(hand: Hand) -> None:
         hand.writer.write(hand.sealed(SIZED + BODY) + hand.farewell())
-        said.append(await hand.rest())
+        said.append(await hand.reader.read())
 
     async def main() -> None:
         found = await answered(act)
@@ -161,12 +157,8 @@ def test_a_connection_that_is_over_is_gone_at_once(run: Run) -> None:
         del found, plain, server, to
         await eventually(lambda: living() == before)
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         run(main())
-    finally:
-        gc.enable()
 
 
 def test_a_record_that_was_tampered_with_is_never_read(run: Run) -> None:

@@ -279,7 +279,7 @@ class Pool:
             try:
                 if origin.tls is not None:
                     return await self._secured(origin.tls, host)
-                _, link = await loop.create_connection(self._made, host, origin.port)
+                _, link = await loop.create_connection(partial(Link, self), host, origin.port)
             except ssl.SSLError:
                 raise
             except OSError as error:
@@ -291,13 +291,10 @@ class Pool:
         finally:
             del refused  # it knows this frame
 
-    def _made(self) -> Link:
-        return Link(self)
-
     async def _secured(self, context: ssl.SSLContext, host: str) -> Link:
         """The same over TLS, once the other side has shown who it is."""
         origin = self.origin
-        make = partial(Secured, self._made, context, origin.server_name or origin.host)
+        make = partial(Secured, partial(Link, self), context, origin.server_name or origin.host)
         _, secured = await asyncio.get_running_loop().create_connection(make, host, origin.port)
         try:
             await secured.opened

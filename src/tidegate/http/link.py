@@ -115,9 +115,9 @@ class Link(asyncio.Protocol):
         self._call = call
         self._receiver = call.receiver
         call.link, call.sent = self, True
-        if call.upload is not None:
-            call.upload.begin(self.transport, len(call.head) + len(call.body))
         size = len(call.head) + len(call.body)
+        if call.upload is not None:
+            call.upload.begin(self.transport, size)
         self._unsure_bytes = size if size > _BYTES_SURE else 0
         if self._unsure_bytes:
             self._before_bytes = acknowledged_bytes(self.transport)
