@@ -44,6 +44,7 @@ from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.tick import Tick
 from tidegate.wire.board import Wish
 from tidegate.wire.errors import error_body
 from tidegate.wire.intake import ClassTable
@@ -67,7 +68,9 @@ class Gateway:
         settings = built.gateway
         self.clock = clock
         self.metrics = Metrics()
-        self.log = Log.to(settings.log, clock)
+        # All that comes in a tick shares its end, and each step of that.
+        self._tick = Tick()
+        self.log = Log.to(settings.log, clock, self._tick)
         self.keeper = Keeper(built, clock, self.log)
         self.router = Router(built.endpoints, built.policy, self.keeper.restored.state)
         # Begun in `start`, when nothing else is in the way of it.
@@ -77,6 +80,7 @@ class Gateway:
             capped=bool(built.caps),
             paced=built.paced,
             on_problem=lambda text: self.log.event("error", text),
+            tick=self._tick,
         )
         changes = self._changes = Changes(settings.journal, clock=clock, log=self.log)
         self.reloader = Reloader(
@@ -126,6 +130,7 @@ class Gateway:
             log=self.log,
             spending=self.spending,
             request_timeout_s=settings.request_timeout_s,
+            tick=self._tick,
         )
         dispatch.couriers = Couriers(settings.couriers, self.clock, self.log)
         dispatch.couriers.configure(built.upstreams)
@@ -344,6 +349,7 @@ class Gateway:
             header=self._segment,
             packs=settings.journal_packs,
             on_problem=lambda text: self.log.event("error", text),
+            tick=self._tick,
         )
 
     def _auth(self) -> Auth:

@@ -44,6 +44,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick
 from tidegate.telemetry.trace import Tracer
 from tidegate.wire.tokens import TokenRatio
 
@@ -110,6 +111,7 @@ class Dispatch:
         log: Log,
         spending: Spending,
         request_timeout_s: float,
+        tick: Tick,
     ) -> None:
         self.clock = clock
         self.router = router
@@ -152,7 +154,10 @@ class Dispatch:
         self._held: dict[str, Timed] = {}
         self._checked_s = 0.0
         self._enriched_s = 0.0
-        self._check_pending = False
+        self._tick = tick
+        # What is to be done with the requests, and with the answers, that have come in this tick.
+        self._asked: list[Callable[[], None]] = []
+        self._answered: list[Callable[[], None]] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._swept_s = 0.0
         self._forward_s = clock.forward_s  # as far as the timers know
@@ -409,6 +414,26 @@ class Dispatch:
         """Requests under way, held ones included."""
         return len(self._live)
 
+    def asked(self, set_out: Callable[[], None]) -> None:
+        """A request has come: call this, which raises nothing, when all that has come in this tick is read."""
+        self._asked.append(set_out)
+        self._tick.soon(ASKED, self._set_out)
+
+    def answered(self, land: Callable[[], None]) -> None:
+        """The same of an answer: what it makes room for is known before anything is decided."""
+        self._answered.append(land)
+        self._tick.soon(ANSWERED, self._land)
+
+    def _set_out(self) -> None:
+        asked, self._asked = self._asked, []
+        for set_out in asked:
+            set_out()
+
+    def _land(self) -> None:
+        answered, self._answered = self._answered, []
+        for land in answered:
+            land()
+
     def begin(self, drive: Timed) -> None:
         """A request is under way."""
         until_s = drive.request.arrived_s + self._request_timeout_s
@@ -453,13 +478,10 @@ class Dispatch:
         drive.timer(self.clock.now_s())
 
     def _check_soon(self) -> None:
-        if not self._check_pending:
-            self._check_pending = True
-            asyncio.get_running_loop().call_soon(self._check_held)
+        self._tick.soon(HELD, self._check_held)
 
     def _check_held(self) -> None:
         """Bind what is due, one by one: each changes what the next one finds."""
-        self._check_pending = False
         self._checked_s = now_s = self.clock.now_s()
         turns = deque(self._due(now_s))
         if now_s - self._enriched_s >= SWEEP_S:

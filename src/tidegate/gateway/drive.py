@@ -57,11 +57,13 @@ class Drive:
 
     __slots__ = (
         "_account",
+        "_answer",
         "_attempts",
         "_barred",
         "_call",
         "_client",
         "_decision",
+        "_departed",
         "_dispatch",
         "_due_s",
         "_epoch",
@@ -69,6 +71,7 @@ class Drive:
         "_failure",
         "_flight",
         "_held",
+        "_is_over",
         "_relayed",
         "_resumption",
         "_shipping",
@@ -130,15 +133,40 @@ class Drive:
         self._barred = Barred()
         self._epoch = dispatch.epoch
         self._decision: Decision
+        self._departed = self._is_over = False
+        # Who has answered in this tick, with what of it was not passed on yet.
+        self._answer: tuple[Attempt, bytes] | None = None
 
     def begin(self) -> None:
-        """Decide, and act on it."""
-        # A request that waited behind another one on its connection is decided when its turn has come.
-        now_s = self._dispatch.clock.now_s()
-        self._dispatch.arrived(self.request, now_s)
-        self._dispatch.begin(self)
+        """Set out at the end of this tick, with what else has come in it."""
         self._exchange.on_left = self._left
-        self.turn(now_s)
+        self._dispatch.asked(self._depart)
+
+    def _depart(self) -> None:
+        """Decide for the first time, unless that is done, and act on it."""
+        if self._departed:
+            return
+        self._departed = True
+        # A request that waited behind another one on its connection is decided when its turn has come.
+        dispatch, now_s = self._dispatch, self._dispatch.clock.now_s()
+        try:
+            request = self.request
+            if request.budget_usd is not None:
+                # Who came before it in this tick has had some of that.
+                left_usd = dispatch.spending.headroom_usd(request.key, now_s)
+                if left_usd != request.budget_usd:
+                    self.request = replace(request, budget_usd=left_usd)
+            dispatch.arrived(self.request, now_s)
+            dispatch.begin(self)
+            self._turn(now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _catch_up(self) -> bool:
+        """Do what was left for the end of this tick before anything else. Whether the request is over."""
+        self._depart()
+        self._land()
+        return self._is_over
 
     @property
     def seen(self) -> bool:
@@ -209,6 +237,8 @@ class Drive:
             self._broke(error, now_s)
 
     def _timer(self, now_s: float) -> None:
+        if self._catch_up():
+            return
         flight = self._flight
         fetching = next((name for name, attempt in self._attempts.items() if attempt.fetching), "")
         relayed = self._attempts.get(flight.winner)
@@ -256,6 +286,8 @@ class Drive:
 
     def _end_for(self, failure: Failure, now_s: float) -> None:
         """Nobody may wait for it any longer."""
+        if self._catch_up():
+            return
         self._abandon(now_s, failure.ending, failure.cause)
         self._remember(failure)
         self._fail(committed=self._exchange.started, now_s=now_s)
@@ -285,6 +317,8 @@ class Drive:
         """See `Listener`."""
         now_s = attempt.first_s
         assert now_s is not None
+        if self._catch_up():
+            return
         try:
             self._content(attempt, first, now_s)
         except Exception as error:
@@ -305,6 +339,15 @@ class Drive:
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         """See `Listener`."""
+        if not self._catch_up():
+            self._answer = attempt, rest
+            self._dispatch.answered(self._land)
+
+    def _land(self) -> None:
+        """Deal with an answer that has come, if one has."""
+        if self._answer is None:
+            return
+        (attempt, rest), self._answer = self._answer, None
         now_s = self._dispatch.clock.now_s()
         try:
             self._completed(attempt, rest, now_s)
@@ -312,6 +355,8 @@ class Drive:
             self._broke(error, now_s)
 
     def _completed(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
+        if self._attempts.get(attempt.endpoint) is not attempt:
+            return
         usage = self._account.told(attempt)
         call, whole = self._call, not self.request.said_tokens
         if whole and usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
@@ -339,6 +384,9 @@ class Drive:
             self._broke(error, now_s)
 
     def _failed(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
+        self._land()
+        if self._attempts.get(attempt.endpoint) is not attempt:
+            return
         if failure.aside and self._dispatch.leads_to(attempt.upstream):
             self._dispatch.turned_away(attempt.endpoint, failure.aside, now_s)
         if failure is BROKEN and (self._exchange.started or len(self._flight.open) < 2):
@@ -686,7 +734,7 @@ class Drive:
     def _broke(self, error: Exception, now_s: float) -> None:
         """The gateway is at fault: that ends this request, and no other one waits behind it."""
         report(error)
-        if self._exchange.on_left is not None:  # else it is over already
+        if not self._is_over:
             self._give_in(now_s)
 
     def _give_in(self, now_s: float) -> None:
@@ -748,6 +796,8 @@ class Drive:
 
     def _left(self) -> None:
         """The client is gone."""
+        if self._catch_up():
+            return
         now_s = self._dispatch.clock.now_s()
         self._abandon(now_s, Ending.CANCELLED)
         self._over(now_s, status=499, outcome="client_left")
@@ -838,6 +888,7 @@ class Drive:
         """The request has ended."""
         if self._shipping is not None:
             self._shipping.close()
+        self._is_over = True
         self._exchange.on_left = None
         # It knows this drive, which would go with it only when garbage is collected.
         self._relayed = None

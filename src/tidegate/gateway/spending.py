@@ -16,7 +16,7 @@ from tidegate.engines.base import Failure
 from tidegate.state.cap import Cap
 from tidegate.state.ledger import LEASE_USD_MAX, Ledger
 from tidegate.state.store import LedgerError
-from tidegate.telemetry.tick import Tick, run
+from tidegate.telemetry.tick import LEDGER, Tick, run
 from tidegate.wire.anthropic.request import keeps_long
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import EMBEDDING, Call
@@ -53,17 +53,26 @@ OVER_BUDGET, UNPRICED, COST_TOO_HIGH = "budget", "unpriced", "cost_too_high"
 class Spending:
     """The ledger as the request's path sees it; without one, everything is allowed and nothing is kept."""
 
-    def __init__(self, ledger: Ledger | None, *, capped: bool, paced: bool, on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger | None,
+        *,
+        capped: bool,
+        paced: bool,
+        on_problem: Callable[[str], None],
+        tick: Tick | None = None,
+    ) -> None:
         """`capped`: some cap is in force. `paced`: caps are to last until they are renewed.
 
-        `on_problem` is told once what is wrong with the file, until it is right.
+        `on_problem` is told once what is wrong with the file, until it is right. What is held back is written in its
+        step of the `tick`, or of one of its own.
         """
         self.ledger = ledger
         # Why nothing can be paid for: what the last write has met, nothing where it went well.
         self.problem = ""
         self._capped, self._paced = capped, paced and capped
         self._on_problem = on_problem
-        self._tick = Tick(self._flush)
+        self._tick = tick or Tick()
         self._waiting: list[Callable[[Failure | None], None]] = []
         self._settling: asyncio.TimerHandle | None = None
         self._wait_s = SETTLE_S
@@ -128,7 +137,7 @@ class Spending:
         Requests of one tick share one commit, which takes longer than all else that is done for them here.
         """
         self._waiting.append(act)
-        self._tick.soon()
+        self._tick.soon(LEDGER, self._flush)
 
     def settle(
         self, lease_id: str, usd: float, now_s: float, endpoint: str, *, whole: bool = True, absurd: bool = False

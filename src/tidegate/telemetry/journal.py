@@ -18,7 +18,7 @@ from tidegate.clock import Clock
 from tidegate.core.model import Fact, Line, Segment, replace
 from tidegate.telemetry.reading import JournalError, read, read_from
 from tidegate.telemetry.segments import JournalStatistics, SegmentName, segments
-from tidegate.telemetry.tick import Tick, run
+from tidegate.telemetry.tick import JOURNAL, Tick, run
 from tidegate.telemetry.worker import Open, Worker
 
 __all__ = ["Journal", "JournalError", "read", "read_from", "segments"]
@@ -79,9 +79,10 @@ class Journal:
         header: Callable[[], Segment],
         packs: bool = False,
         on_problem: Callable[[str], None] = lambda _: None,
+        tick: Tick | None = None,
     ) -> None:
         """`packs`: segments that are finished are compressed. `on_problem` is told what is wrong, once until it is
-        right again; it must not raise."""
+        right again; it must not raise. It writes in its step of the `tick`, or of one of its own."""
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._clock = clock
@@ -91,7 +92,7 @@ class Journal:
         self._fresh: list[Line] = []  # not encoded yet; being frozen, they can be later
         self._backlog = bytearray()
         self._waiting: list[Release] = []
-        self._tick = Tick(self.flush)
+        self._tick = tick or Tick()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._gap = False  # lines were dropped, so the next that is written has to begin a segment
         self._paused = False  # the disk refused a write, or a new file, less than RETRY_S ago
@@ -122,7 +123,7 @@ class Journal:
     def after_write(self, release: Release) -> None:
         """Call `release` at the end of this tick: all that was appended so far is with the kernel, or has failed."""
         self._waiting.append(release)
-        self._tick.soon()
+        self._tick.soon(JOURNAL, self.flush)
 
     def flush(self) -> None:
         """Write what was appended so far; then call who waits for it, even where that failed: clients do not wait for
@@ -275,7 +276,7 @@ class Journal:
 
     def _resume(self) -> None:
         self._paused = self._rotation_paused = False
-        self._tick.soon()
+        self._tick.soon(JOURNAL, self.flush)
 
     def _later(self, what: str, delay_s: float, act: Callable[[], None]) -> None:
         if what not in self._timers:

@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate.clock import Clock, iso
 from tidegate.telemetry.event import WideEvent
-from tidegate.telemetry.tick import Tick
+from tidegate.telemetry.tick import LOG, Tick
 
 # A pipe that nobody reads must not stop the gateway: beyond this, lines are dropped and counted.
 BACKLOG_BYTES_MAX = 4 * 1024 * 1024
@@ -24,26 +24,27 @@ LOOK_S = 1.0  # for so long lines go on into a file that was renamed
 class Log:
     """Writes lines once per tick of the loop, and never waits for whoever reads them."""
 
-    def __init__(self, fd: int, clock: Clock, file: Path | None = None) -> None:
-        """`file`: the descriptor is that of this file, and is closed with the log."""
+    def __init__(self, fd: int, clock: Clock, file: Path | None = None, tick: Tick | None = None) -> None:
+        """`file`: the descriptor is that of this file, and is closed with the log. It writes in its step of the `tick`,
+        or of one of its own."""
         self._fd, self._sink = fd, Sink(fd)
         self._clock = clock
         self._file = file
         self._encode_lines = msgspec.json.Encoder(enc_hook=str).encode_lines
         self._fresh: list[object] = []  # of this tick, encoded at its end
         self._backlog = bytearray()
-        self._tick = Tick(self._flush)
+        self._tick = tick or Tick()
         self._again = False
         self._told = 0
         self.dropped = 0
 
     @classmethod
-    def to(cls, file: Path | None, clock: Clock) -> "Log":
+    def to(cls, file: Path | None, clock: Clock, tick: Tick | None = None) -> "Log":
         """Append to a file, or write to stderr where there is none. Raises `OSError`, as where nobody reads a pipe."""
         if file is None:
-            return cls(sys.stderr.fileno(), clock)
+            return cls(sys.stderr.fileno(), clock, tick=tick)
         try:
-            return cls(_opened(file), clock, file)
+            return cls(_opened(file), clock, file, tick)
         except OSError as error:
             if error.errno == errno.ENXIO and file.is_fifo():
                 raise OSError(errno.ENXIO, "nobody reads this pipe", str(file)) from None
@@ -58,7 +59,7 @@ class Log:
     def request(self, event: WideEvent) -> None:
         """A request has ended."""
         self._fresh.append(event)
-        self._tick.soon()
+        self._tick.soon(LOG, self._flush)
 
     def event(self, level: str, name: str, **fields: str | int | float | bool | None) -> None:
         """Something happened to the gateway itself. Written at once: there may be no next tick."""
