@@ -115,6 +115,10 @@ class Account:
         self._used_tokens = 0
         self.trace: Trace | None = None
 
+    def sets_out(self, request: Request) -> None:
+        """It is decided for the first time, with what is known then, which is in the journal already."""
+        self._request = self._asked = request
+
     def may_spend(self, upstream: Upstream, attempt: int, now_s: float, target: str = "") -> Failure | None:
         """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's; for a
         `target` it computes the prompt alone."""

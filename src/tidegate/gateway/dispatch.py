@@ -44,7 +44,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
-from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick
+from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick, run
 from tidegate.telemetry.trace import Tracer
 from tidegate.wire.tokens import TokenRatio
 
@@ -415,7 +415,7 @@ class Dispatch:
         return len(self._live)
 
     def asked(self, set_out: Callable[[], None]) -> None:
-        """A request has come: call this, which raises nothing, when all that has come in this tick is read."""
+        """A request has come: call this when all that has come in this tick is read."""
         self._asked.append(set_out)
         self._tick.soon(ASKED, self._set_out)
 
@@ -424,15 +424,20 @@ class Dispatch:
         self._answered.append(land)
         self._tick.soon(ANSWERED, self._land)
 
+    def catch_up(self) -> None:
+        """Do now what was left for the end of this tick: what comes next takes long, or is the end."""
+        self._land()
+        self._set_out()
+
     def _set_out(self) -> None:
         asked, self._asked = self._asked, []
         for set_out in asked:
-            set_out()
+            run(set_out)
 
     def _land(self) -> None:
         answered, self._answered = self._answered, []
         for land in answered:
-            land()
+            run(land)
 
     def begin(self, drive: Timed) -> None:
         """A request is under way."""
@@ -555,6 +560,7 @@ class Dispatch:
 
     def stop(self) -> None:
         """End what is under way: the gateway goes down, and has waited for it."""
+        self.catch_up()
         now_s = self.clock.now_s()
         for drive in [d for d, _ in self._live.values()]:
             drive.stop(now_s)

@@ -50,6 +50,8 @@ from tidegate.wire.whole import WholeReader
 
 # Whose time is up, or ours, who met a fault of ours, or has more than it asked for, would get no rest in any case.
 _NEVER_RESUMED = (EXPIRED, STOPPING, BROKEN, OVERRAN)
+# What is known of a request before it is decided, should it come to that.
+_UNDECIDED = Decision(request_id="", plan=(), why=Why.MODEL_FAILED)
 
 
 class Drive:
@@ -132,7 +134,7 @@ class Drive:
         self._timeout_s: dict[str, float] = {}
         self._barred = Barred()
         self._epoch = dispatch.epoch
-        self._decision: Decision
+        self._decision = _UNDECIDED
         self._departed = self._is_over = False
         # Who has answered in this tick, with what of it was not passed on yet.
         self._answer: tuple[Attempt, bytes] | None = None
@@ -156,6 +158,7 @@ class Drive:
                 left_usd = dispatch.spending.headroom_usd(request.key, now_s)
                 if left_usd != request.budget_usd:
                     self.request = replace(request, budget_usd=left_usd)
+                    self._account.sets_out(self.request)
             dispatch.arrived(self.request, now_s)
             dispatch.begin(self)
             self._turn(now_s)
@@ -317,8 +320,6 @@ class Drive:
         """See `Listener`."""
         now_s = attempt.first_s
         assert now_s is not None
-        if self._catch_up():
-            return
         try:
             self._content(attempt, first, now_s)
         except Exception as error:
@@ -355,8 +356,6 @@ class Drive:
             self._broke(error, now_s)
 
     def _completed(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
-        if self._attempts.get(attempt.endpoint) is not attempt:
-            return
         usage = self._account.told(attempt)
         call, whole = self._call, not self.request.said_tokens
         if whole and usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:

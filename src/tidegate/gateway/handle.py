@@ -25,6 +25,8 @@ from tidegate.wire.ollama import models
 from tidegate.wire.translate import Client
 
 _decisions = msgspec.json.Decoder(list[msgspec.Raw]).decode
+# A body of so many bytes takes longer to read than most requests take in all: they do not wait for it.
+_LONG_BYTES = 64 * 1024
 _ALIVE = frozenset({"/health", "/livez", "/readyz"})
 _SERVED = sorted(path for path in ROUTES if path.startswith(("/v1/", "/api/")))
 
@@ -110,6 +112,8 @@ class Handler:
     def _infer(self, exchange: Exchange, route: Route, grant: Grant) -> None:
         _only(exchange, "POST")
         grant.admit(exchange.received_s)
+        if len(exchange.body) >= _LONG_BYTES:
+            self._dispatch.catch_up()
         call = route.parse(_body(exchange), exchange.headers)
         if exchange.path.startswith(OLLAMA):
             call = structs.replace(call, model=self._plain(call.model))

@@ -58,6 +58,7 @@ class Exchange:
     body         at most `Limits.body_bytes_max` bytes
     peer         address of the other end of the connection
     received_s   clock when the request was complete
+    started      the head of the response is out, so that its status can no longer change
     closed       the response has ended, or nobody is left to read it
     on_left      called once if the client leaves before the response has ended
     on_pause     the client reads slower than the response is written: stop the source; set it before writing
@@ -87,6 +88,7 @@ class Exchange:
         "peer",
         "query",
         "received_s",
+        "started",
     )
 
     on_left: Callable[[], None] | None
@@ -116,7 +118,7 @@ class Exchange:
         self.body = body
         self.peer = connection.peer
         self.received_s = received_s
-        self.closed = False
+        self.started = self.closed = False
         self.expects = False
         self.on_left = self.on_pause = self.on_resume = None
         self._on_data: Callable[[bytes], None] | None = None
@@ -129,11 +131,6 @@ class Exchange:
         """The DNS names in the certificate that the client has shown; none without one."""
         shown = self._transport.get_extra_info("peercert") or {}
         return tuple(name for kind, name in shown.get("subjectAltName", ()) if kind == "DNS")
-
-    @property
-    def started(self) -> bool:
-        """Whether the head of the response is out, so that its status can no longer change."""
-        return self._phase is not _WAITING
 
     @property
     def takes_interim(self) -> bool:
@@ -168,6 +165,7 @@ class Exchange:
         if self._phase is _LEFT:
             return
         assert self._phase is _WAITING, "the response has begun"
+        self.started = True
         head = status_line(status) + fields(headers) + lines
         if status in (204, 304):
             self._transport.write(head + self._persistence())
@@ -187,6 +185,7 @@ class Exchange:
         if self._phase is _LEFT:
             return
         assert self._phase is _WAITING, "the response has begun"
+        self.started = True
         head = status_line(status) + fields(headers) + lines
         framing = b""
         if status in (204, 304):
