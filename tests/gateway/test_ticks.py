@@ -31,6 +31,13 @@ ASKED = asks(max_tokens=10)
 RESET = b"\1\0\0\0\0\0\0\0"  # a close that lingers for no time tells the peer at once
 
 
+class Broken(dict[str, Any]):
+    """Takes nothing in."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        raise RuntimeError("of ours")
+
+
 @asynccontextmanager
 async def at_once(home: House, asked: Sequence[bytes]) -> AsyncIterator[None]:
     """As many clients, whose requests are all there before the loop looks for any."""
@@ -102,17 +109,14 @@ async def test_what_has_come_makes_room_first_for_who_waits_and_then_for_who_com
     assert found == [(Decision, waits), (Started, waits), (Decision, comes), (Held, comes)]
 
 
-@pytest.mark.parametrize("step", ["arrived", "begin"])
-async def test_a_fault_of_ours_before_anything_is_decided_is_answered_with_500(
-    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_of_ours_before_anything_is_decided_is_answered_with_500(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     async with house(tmp_path) as home:
-        with monkeypatch.context() as patched:
-            patched.setattr(home.gateway.dispatch, step, _broken)
-            answer = await home.ask()
-        assert answer.status == 500
+        dispatch = home.gateway.dispatch
+        dispatch._live = Broken()
+        assert (await home.ask()).status == 500
+        dispatch._live = {}
         assert (await home.ask()).status == 200
         assert [line["outcome"] for line in home.log()] == ["failed", "ok"]
     assert [str(context["exception"]) for context in told] == ["of ours"]
@@ -215,10 +219,6 @@ def _connected(home: House, to: Wire | None = None) -> Connection:
     connection = Connection(home.gateway.server)
     connection.connection_made(cast("asyncio.Transport", Wire() if to is None else to))
     return connection
-
-
-def _broken(*_: object) -> None:
-    raise RuntimeError("of ours")
 
 
 async def _logged(home: House, many: int) -> None:

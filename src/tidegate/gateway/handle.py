@@ -25,7 +25,7 @@ from tidegate.wire.ollama import models
 from tidegate.wire.translate import Client
 
 _decisions = msgspec.json.Decoder(list[msgspec.Raw]).decode
-# A body of so many bytes takes longer to read than most requests take in all: they do not wait for it.
+# A body of so many bytes takes longer to read than most requests take in all: who has come before is decided before.
 _LONG_BYTES = 64 * 1024
 _ALIVE = frozenset({"/health", "/livez", "/readyz"})
 _SERVED = sorted(path for path in ROUTES if path.startswith(("/v1/", "/api/")))
