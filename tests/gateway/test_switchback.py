@@ -167,7 +167,7 @@ async def test_what_was_found_outlives_a_reload_and_other_settings_begin_anew(tm
 
 @pytest.mark.virtual
 async def test_reloads_that_change_nothing_cut_no_pair_however_often_they_come(tmp_path: Path) -> None:
-    async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05, pairs_max=4) as home:
+    async with trying(tmp_path, ALIKE, block_s=3.0, washout_s=0.05, pairs_max=4) as home:
         for arm, seed in (("as_is", 0), ("candidate", 17)):
             await ask_until(home, is_turn_of(arm))
             assert (await home.change("POST", "/api/config")).status == 200
