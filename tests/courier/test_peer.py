@@ -1,9 +1,8 @@
 """What answers in place of a courier: a gateway and a sender both say so, and nothing else comes of it."""
 
 import asyncio
-import gc
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,7 @@ import pytest
 
 from tests.courier.harness import HOST, House, made, pair
 from tests.courier.standin import state
-from tests.http.harness import eventually, serving
+from tests.http.harness import eventually, serving, uncollected
 from tidegate.clock import Clock
 from tidegate.config.address import Address
 from tidegate.courier.refusal import RefusalError
@@ -80,16 +79,6 @@ async def test_a_sender_says_why_it_could_not_send(tmp_path: Path, script: Scrip
     assert raised.value.why is why
 
 
-@contextmanager
-def no_garbage_collected() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.write(GO_ON)
@@ -120,7 +109,7 @@ async def test_what_could_not_be_sent_leaves_memory_at_once(tmp_path: Path, scri
         server = await asyncio.start_server(peer, HOST, 0, ssl=home.tls("b").server())
         order = msgspec.structs.replace(home.order(ticket), to=f"{HOST}:{server.sockets[0].getsockname()[1]}")
         async with server:
-            with no_garbage_collected():
+            with uncollected():
                 with pytest.raises(CourierError) as raised:
                     await home.client("a").ship(order, 10.0)
                 assert raised.value.why is why

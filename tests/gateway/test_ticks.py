@@ -116,6 +116,9 @@ async def test_a_fault_of_ours_before_anything_is_decided_is_answered_with_500(t
         dispatch = home.gateway.dispatch
         dispatch._live = Broken()
         assert (await home.ask()).status == 500
+        everybody = home.gateway.auth._open
+        assert everybody is not None
+        assert everybody._in_flight == 0
         dispatch._live = {}
         assert (await home.ask()).status == 200
         assert [line["outcome"] for line in home.log()] == ["failed", "ok"]
@@ -159,8 +162,7 @@ async def test_a_client_that_is_gone_before_its_tick_is_over_has_left_all_the_sa
         connection = _connected(home)
         connection.data_received(ASKED)
         connection.connection_lost(None)
-        await home.quiet()
-        await eventually(lambda: len(home.log()) == 1)
+        await _logged(home, 1)
         (line,) = home.log()
         assert home.gateway.server.idle
     assert (line["outcome"], line["status"]) == ("client_left", 499)
