@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.gateway.harness import chat, house, local, remote, wire
+from tests.gateway.harness import House, chat, house, local, remote, wire
 from tests.http.harness import client
+from tidegate.cli.serve import COLLECTS_AFTER
 from tidegate.engines.fake import Script
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.dispatch import Dispatch
@@ -45,6 +47,26 @@ async def test_a_request_that_is_over_is_gone_at_once(
             assert (await home.ask(chat(**fields))).status == 200
         await home.quiet()
         assert left() == {"Drive": 0, "Attempt": 0, "Call": 0}
+
+
+async def test_three_thousand_streams_that_begin_at_once_wait_for_no_collection(
+    tmp_path: Path, without_collections: None
+) -> None:
+    slow = Script(tokens=100, token_s=1.0)
+    async with house(tmp_path, only=remote(slow, concurrency=64)) as home, AsyncExitStack() as under_way:
+        await begun(home, under_way)
+        before = len(gc.get_objects())
+        for _ in range(10):
+            await begun(home, under_way)
+        # The client's own are among them.
+        assert (len(gc.get_objects()) - before) / 10 * 3_000 < COLLECTS_AFTER
+
+
+async def begun(home: House, under_way: AsyncExitStack) -> None:
+    """A stream whose first content is there."""
+    reader, writer = await under_way.enter_async_context(client(home.port))
+    writer.write(wire("POST", "/v1/chat/completions", msgspec.json.encode(chat(stream=True))))
+    await reader.readuntil(b'"content"')
 
 
 def held_bytes(drive: Drive) -> int:

@@ -28,6 +28,10 @@ from tidegate.state.store import LedgerError
 # keep everybody waiting, engines on this machine too. Idle ones take some KB.
 _THREADS = "32"
 
+# A collection holds the loop for half a millisecond per thousand objects that were made since the last one and live on.
+# Each stream under way has ninety, so that many that begin at once would all wait for one, which finds nothing.
+COLLECTS_AFTER = 500_000
+
 
 class Ruled(Record, frozen=True, kw_only=True, omit_defaults=False):
     """A rule of the operators': of which requests it holds, and what it says of them."""
@@ -171,8 +175,8 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
     # What was made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    # And seldom at the rest: a request makes no cycles, so that it would find nothing, at a tenth of a request's CPU.
-    gc.set_threshold(20_000, 20, 50)
+    # And at the rest only where there is very much of it: requests make no cycles, and rare faults few.
+    gc.set_threshold(COLLECTS_AFTER, 20, 50)
     told = summary(config)
     descriptors.check(config, told.endpoints, gateway.log)
     if as_json:
