@@ -8,7 +8,7 @@ one on the same core may halve its speed. So each row is the quietest of three s
 timed after each, tells how quiet it was.
 
 The usual case prunes: most endpoints cost too much to be among the best, whatever their promise. In the late case every
-promise is broken already, so that nothing can be pruned: the most that a decision costs.
+promise is broken already, so that nothing can be pruned: the most that a decision costs where nobody waits.
 """
 
 from random import Random
@@ -44,6 +44,9 @@ BUDGET_US = 50.0
 # The name, how many endpoints, and how many requests are held.
 CASES = [(case, count, 0) for case in ("usual", "late") for count in (1, 4, 16, 64)]
 CASES += [("held", count, 32) for count in (4, 16)]
+# Every slot of large engines is taken: four have so many each.
+CASES += [("full", 16, 8)]
+SLOTS, FULL_SLOTS = 4, 256
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -57,7 +60,7 @@ class Row(msgspec.Struct, kw_only=True):
     yardstick_us: float
 
 
-def endpoints(count: int) -> tuple[Endpoint, ...]:
+def endpoints(count: int, slots: int = SLOTS) -> tuple[Endpoint, ...]:
     """Every fourth is ours, the rest are remote; one model group, each its own speed and price."""
     made = []
     for index in range(count):
@@ -77,7 +80,7 @@ def endpoints(count: int) -> tuple[Endpoint, ...]:
                 local=local,
                 models=("m",),
                 context_tokens=131_072,
-                concurrency=4 if local else 64,
+                concurrency=slots if local else 64,
                 owned=local,
                 shares_compute=local,
                 price=price,
@@ -131,17 +134,17 @@ def facts(request: Request, endpoint: str, draw: Random) -> tuple[Started, First
     )
 
 
-def seasoned(count: int, held: int, draw: Random) -> Router:
+def seasoned(count: int, held: int, draw: Random, slots: int = SLOTS) -> Router:
     """A router that has learned something, with work in flight, and every slot of ours taken where work is held."""
-    router = Router(endpoints(count), Policy())
+    router = Router(endpoints(count, slots), Policy())
     names = [e.name for e in endpoints(count)]
     for index in range(LEARNED):
         for fact in facts(request(index, draw), names[index % count], draw):
             router.observe(fact, NOW_S - LEARNED + index)
     for index, name in enumerate(names):
         local = router.endpoint(name).owned
-        for slot in range(4 if local and held else 1):
-            sent = facts(request(100_000 + 10 * index + slot, draw), name, draw)
+        for slot in range(slots if local and held else 1):
+            sent = facts(request(100_000 + 1_000 * index + slot, draw), name, draw)
             router.observe(sent[0], NOW_S - 2.0)
             if slot % 2 == 0:
                 router.observe(sent[1], NOW_S - 1.0)
@@ -165,7 +168,7 @@ def yardstick_us() -> float:
 def prepared(case: str, count: int, held: int) -> tuple[Router, list[Request]]:
     """Who decides, and what is asked of it."""
     draw = Random(7)
-    router = seasoned(count, held, draw)
+    router = seasoned(count, held, draw, FULL_SLOTS if case == "full" else SLOTS)
     arrived_s = NOW_S - (60.0 if case == "late" else 0.0)
     return router, [msgspec.structs.replace(request(index, draw), arrived_s=arrived_s) for index in range(BATCH)]
 

@@ -296,7 +296,7 @@ def test_a_request_that_has_to_wait_for_a_slot_is_not_told_to_queue_as_well() ->
 def test_slots_are_free_at_once_while_there_are_any() -> None:
     engine = model(concurrency=3)
     send(engine, "a", 0.0)
-    now, soon, later = engine.slots_free_s(0.0)
+    now, soon, later = engine.slots_free_s(0.0, 3)
     assert (now, soon) == (0.0, 0.0)
     assert later > 1.0
 
@@ -306,7 +306,7 @@ def test_filled_beyond_its_slots_as_many_must_end_as_there_are_too_many() -> Non
     for index, at_s in enumerate((0.0, 5.0, 9.0)):
         send(engine, f"r{index}", at_s)
     least_s = [(begins_s(r, 9.0), ends_s(r, 9.0)) for r in engine.state.reservations.values()]
-    assert engine.slots_free_s(9.0) == free_s(least_s, 9.0)[-1:]
+    assert engine.slots_free_s(9.0) == free_s(least_s, 9.0, 3)[-1:]
     assert engine.room == -2
 
 
@@ -349,7 +349,7 @@ def test_the_first_of_several_slots_is_free_before_any_of_them_is_expected_to_be
         sent = make.request(f"r{index}", prompt_bytes=0)
         engine.started(make.started(sent, "e"), engine.base(sent, lengths.at("chat", None), 0.0), 0.0)
         engine.first(sent.id, 1.0)
-    slots_s = engine.slots_free_s(1.0)
+    slots_s = engine.slots_free_s(1.0, 4)
     each_s = [sum(ends_s(r, 1.0)) / 3.0 for r in engine.state.reservations.values()]
     assert slots_s[0] < min(each_s)
     assert max(each_s) < slots_s[-1]
@@ -358,19 +358,19 @@ def test_the_first_of_several_slots_is_free_before_any_of_them_is_expected_to_be
 
 def test_ends_that_are_known_to_the_moment_are_when_slots_are_free() -> None:
     known = [(0.0, (at_s, at_s, at_s)) for at_s in (7.0, 3.0, 3.0, 11.0)]
-    assert free_s(known, 0.0) == pytest.approx([3.0, 3.0, 7.0, 11.0], abs=1e-5)
-    assert free_s([], 5.0) == []
+    assert free_s(known, 0.0, 4) == pytest.approx([3.0, 3.0, 7.0, 11.0], abs=1e-5)
+    assert free_s([], 5.0, 0) == []
 
 
 def test_of_many_that_may_end_at_any_time_one_ends_as_much_sooner_as_they_are_many() -> None:
     """Each may end at any moment of twelve seconds: among 24 somebody does every half of a second."""
     anywhere = (2.0, 6.0, 10.0)
-    slots_s = free_s([(0.0, anywhere)] * 24, 0.0)
+    slots_s = free_s([(0.0, anywhere)] * 24, 0.0, 24)
     assert slots_s == pytest.approx([0.25 + 0.5 * place for place in range(24)])
 
 
 def test_no_slot_is_free_before_what_has_it_can_end() -> None:
-    slots_s = free_s([(4.0, (4.5, 9.0, 30.0)), (6.0, (6.0, 7.0, 8.0))], 1.0)
+    slots_s = free_s([(4.0, (4.5, 9.0, 30.0)), (6.0, (6.0, 7.0, 8.0))], 1.0, 2)
     assert slots_s == sorted(slots_s)
     assert slots_s[0] > 4.0
 

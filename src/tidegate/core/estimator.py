@@ -44,6 +44,12 @@ AHEAD_TOKENS: Final = 2000.0
 # And at least as much as takes it so long: that a prompt is done is known when the loop of events comes to it, some
 # hundredths of a second later where many stream, and until then an engine that is quicker would idle.
 AHEAD_S_MIN: Final = 0.05
+# Of so many attempts each is asked when it ends; of more, as many from all ages, since each decision asks where no slot
+# is free. By the golden ratio, so that what comes by turns is not passed over by turns.
+LOOKED_AT_MAX: Final = 128
+_LOOKED_AT: Final = tuple([index * (sqrt(5.0) - 1.0) / 2.0 % 1.0 for index in range(LOOKED_AT_MAX)])
+# So many free slots are found at least: who asks for the first one often asks for those of some that wait next.
+SLOTS_LEAST: Final = 16
 # What is predicted with a spread wider than that, as where caches surprise, is held against what all of the prompt
 # takes: most are not, and each such look costs as much as the prediction.
 WIDE: Final = 0.5
@@ -120,7 +126,7 @@ class Estimator:
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         self.late = LateAnswers(endpoint, self.network, state)
         self.capacity = Capacity(endpoint, self.memory, self.health, state)
-        self._slots: tuple[float, list[float]] | None = None
+        self._slots: tuple[float, int, list[float]] | None = None
 
     def _declare_memory(self) -> None:
         machine = self.endpoint.machine
@@ -379,17 +385,28 @@ class Estimator:
                 return True
         return False
 
-    def slots_free_s(self, now_s: float) -> list[float]:
-        """When each of the `places` is expected to be free, soonest first."""
-        if self._slots is not None and self._slots[0] == now_s:
-            return self._slots[1]
-        busy = free_s([(begins_s(r, now_s), ends_s(r, now_s)) for r in self.state.reservations.values()], now_s)
-        places = self.places
-        free = [now_s] * max(0, places - len(busy))
+    def slots_free_s(self, now_s: float, count: int = 1) -> list[float]:
+        """When the first `count` of the `places` are expected to be free, soonest first; all, if they are fewer.
+
+        Where more than `LOOKED_AT_MAX` attempts have one, as many of them stand for all.
+        """
+        if self._slots is None or self._slots[0] != now_s or self._slots[1] < count:
+            count = max(count, SLOTS_LEAST)
+            self._slots = now_s, count, self._first_free_s(now_s, min(count, self.places))
+        return self._slots[2]
+
+    def _first_free_s(self, now_s: float, count: int) -> list[float]:
+        there = len(self.state.reservations)
+        free = self.places - there
+        if free >= count:
+            return [now_s] * count
+        sent = list(self.state.reservations.values())
+        if there > LOOKED_AT_MAX:
+            sent = [sent[int(share * there)] for share in _LOOKED_AT]
+        attempts = [(begins_s(one, now_s), ends_s(one, now_s)) for one in sent]
         # Filled beyond them (fail-over does that): as many must end as there are too many.
-        slots_s = free + busy[max(0, len(busy) - places) :]
-        self._slots = (now_s, slots_s)
-        return slots_s
+        busy = free_s(attempts, now_s, count - free, there / len(sent))
+        return [now_s] * free + busy if free > 0 else busy[-free:]
 
     def prompts_done_s(self, now_s: float) -> float:
         """When the prompts that it has are expected to be computed; now, where that holds up nobody."""

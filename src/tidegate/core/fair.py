@@ -92,9 +92,7 @@ def schedule(
 
 
 def _order(items: list[Item], pools: Mapping[str, Pool], standing: Standing, now_s: float) -> _Order:
-    takes_s = {
-        one.request.id: min([fit.takes_s(len(pools[name].slots_s)) for name, fit in one.own.items()]) for one in items
-    }
+    takes_s = {one.request.id: min([fit.takes_s(pools[name].slots) for name, fit in one.own.items()]) for one in items}
     in_order = ranked(items, now_s)
     timely = [one for one in in_order if turn(one, now_s) == _IN_TIME]
     rest = _by_class([one for one in in_order if turn(one, now_s) != _IN_TIME], takes_s, standing.flows_s)

@@ -151,11 +151,11 @@ class HandoverModel:
         """When what is there at `arrives_s` has a slot of the target, with those that are there before it in theirs,
         and the target has not got prompts enough to read first."""
         begins_s = max(arrives_s, self.target.prompts_done_s(now_s) - self.target.ahead_s)
-        slots_s = self.target.slots_free_s(now_s).copy()
+        under_way = [(at_s, one.occupies_s) for model in self.inbound for at_s, one in model._under_way(now_s)]
+        slots_s = self.target.slots_free_s(now_s, len(under_way) + 1).copy()
         if not slots_s:
             return begins_s
         heapify(slots_s)
-        under_way = [(at_s, one.occupies_s) for model in self.inbound for at_s, one in model._under_way(now_s)]
         for at_s, occupies_s in sorted(under_way):
             if at_s <= arrives_s:
                 heapreplace(slots_s, max(at_s, slots_s[0]) + occupies_s)

@@ -100,14 +100,15 @@ class Place(msgspec.Struct):
 
 
 class Pool:
-    """What one of our own endpoints has: when each slot is free, and its memory, where that is known.
+    """What one of our own endpoints has: how many `slots`, and when each is free, and its memory, where that is known.
+    Of the slots those will do that are free first, one more than there is work.
 
     The prompts that it was given are computed by `prompts_done_s`, and work starts there `ahead_s` before that at the
     soonest: the engine never idles, and what is not needed yet can still go elsewhere. With `headroom`, what can wait
     leaves one slot to who cannot.
     """
 
-    __slots__ = ("ahead_s", "headroom", "prompts_done_s", "slots_s", "spare")
+    __slots__ = ("ahead_s", "headroom", "prompts_done_s", "slots", "slots_s", "spare")
 
     def __init__(
         self,
@@ -116,8 +117,10 @@ class Pool:
         prompts_done_s: float = -inf,
         ahead_s: float = 0.0,
         headroom: bool = False,
+        slots: int | None = None,
     ) -> None:
         self.slots_s = slots_s
+        self.slots = len(slots_s) if slots is None else slots
         self.spare = spare
         self.prompts_done_s = prompts_done_s
         self.ahead_s = ahead_s
@@ -325,7 +328,7 @@ class Table:
         for index in range(self._looked, late):
             if index not in self._gone and (exchange := self._exchange(index, self._rooms)) is not None:
                 item, endpoint = self._order[index], self._run.place(index).endpoint
-                takes_s = item.own[endpoint].takes_s(len(self._pools[endpoint].slots_s))
+                takes_s = item.own[endpoint].takes_s(self._pools[endpoint].slots)
                 insort(self._leaving.setdefault(endpoint, []), (-exchange[0] / takes_s, item.request.id, index))
         self._looked = late
 
@@ -451,7 +454,7 @@ class _Lane:
         """`slots_s` is a heap of when each slot is free, and this lane's own."""
         self._name, self._pool, self._slots_s = name, pool, slots_s
         self._now_s, self._ahead_s = now_s, pool.ahead_s
-        self._headroom = pool.headroom and len(self._slots_s) > 1
+        self._headroom = pool.headroom and pool.slots > 1
         # When all prompts are computed, with those that were placed; and how long that takes once a slot is free.
         self._done_s = pool.prompts_done_s
         self._queue_s = pool.prompts_done_s - self._slots_s[0]

@@ -184,7 +184,8 @@ class Waiting:
         """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
         if self._places is None or self._places[0] != now_s:
             items = self._items(self.scheduled(now_s).values(), now_s)
-            self._places = now_s, self._schedule(items, self._pools(now_s), now_s, fairly=self._queue.is_shared)
+            pools = self._pools(len(items), now_s)
+            self._places = now_s, self._schedule(items, pools, now_s, fairly=self._queue.is_shared)
         return self._places[1]
 
     def behind(self, request: Request, now_s: float) -> bool:
@@ -203,14 +204,15 @@ class Waiting:
         fairly = self._queue.is_shared_with(request)
         before = self._queue.before(request, fairly=fairly)
         others = self._items([one for one in self.scheduled(now_s).values() if one.id != request.id], now_s)
+        pools = self._pools(1 + len(others), now_s)
         if before <= SCHEDULED_MAX:
-            return self._schedule([work, *others], self._pools(now_s), now_s, fairly=fairly)[request.id]
-        pools, bases = self._pools(now_s), dict[str, list[Base]]()
+            return self._schedule([work, *others], pools, now_s, fairly=fairly)[request.id]
+        bases: dict[str, list[Base]] = {}
         for name in work.own:
             if found := [one.own[name].base for one in others if name in one.own]:
                 bases[name] = found
         # Each engine has as many of them as it is quick.
-        per_s = {name: len(pools[name].slots_s) / fmean([base.occupies_s for base in bases[name]]) for name in bases}
+        per_s = {name: pools[name].slots / fmean([base.occupies_s for base in bases[name]]) for name in bases}
         total_per_s = sum(per_s.values())
         for name, found in bases.items():
             pools[name] = _behind(pools[name], before * per_s[name] / total_per_s, found, now_s)
@@ -248,14 +250,16 @@ class Waiting:
                 items.append(fitted(priced, worth_usd(priced, length), own))
         return items
 
-    def _pools(self, now_s: float) -> dict[str, Pool]:
+    def _pools(self, items: int, now_s: float) -> dict[str, Pool]:
+        """Our own, for a schedule of so many."""
         return {
             name: Pool(
-                model.slots_free_s(now_s),
+                model.slots_free_s(now_s, items + 1),
                 model.memory.spare(now_s),
                 model.prompts_done_s(now_s),
                 model.ahead_s,
                 self.headroom(model, now_s),
+                model.places,
             )
             for name, model in self._models.items()
             if model.owned
@@ -340,7 +344,8 @@ class Waiting:
 
 def _behind(pool: Pool, count: float, bases: list[Base], now_s: float) -> Pool:
     """The same once it is through with so many like these."""
-    slots_s = count * fmean([base.occupies_s for base in bases]) / len(pool.slots_s)
+    slots_s = count * fmean([base.occupies_s for base in bases]) / pool.slots
     prompts_s = count * fmean([base.prompt_s for base in bases])
     done_s = max(pool.prompts_done_s, now_s) + prompts_s
-    return Pool([at_s + slots_s for at_s in pool.slots_s], pool.spare, done_s, pool.ahead_s, pool.headroom)
+    free_s = [at_s + slots_s for at_s in pool.slots_s]
+    return Pool(free_s, pool.spare, done_s, pool.ahead_s, pool.headroom, pool.slots)

@@ -80,7 +80,8 @@ class Sight:
         if self._wait_s is None:
             slots_s = [0.0]
             if self.endpoint.owned:
-                slots_s = [max(0.0, at_s - self._now_s) for at_s in self.model.slots_free_s(self._now_s)]
+                free_s = self.model.slots_free_s(self._now_s, len(self._waiting) + 1)
+                slots_s = [max(0.0, at_s - self._now_s) for at_s in free_s]
                 heapify(slots_s)
                 for one in self._waiting:
                     heapreplace(slots_s, slots_s[0] + one.occupies_s)
