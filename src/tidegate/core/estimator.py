@@ -126,7 +126,7 @@ class Estimator:
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         self.late = LateAnswers(endpoint, self.network, state)
         self.capacity = Capacity(endpoint, self.memory, self.health, state)
-        self._slots: tuple[float, int, list[float]] | None = None
+        self._slots: tuple[float, list[float]] | None = None
 
     def _declare_memory(self) -> None:
         machine = self.endpoint.machine
@@ -390,10 +390,9 @@ class Estimator:
 
         Where more than `LOOKED_AT_MAX` attempts have one, as many of them stand for all.
         """
-        if self._slots is None or self._slots[0] != now_s or self._slots[1] < count:
-            count = max(count, SLOTS_LEAST)
-            self._slots = now_s, count, self._first_free_s(now_s, min(count, self.places))
-        return self._slots[2]
+        if self._slots is None or self._slots[0] != now_s or len(self._slots[1]) < min(count, self.places):
+            self._slots = now_s, self._first_free_s(now_s, min(max(count, SLOTS_LEAST), self.places))
+        return self._slots[1]
 
     def _first_free_s(self, now_s: float, count: int) -> list[float]:
         there = len(self.state.reservations)
