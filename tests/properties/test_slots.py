@@ -1,5 +1,5 @@
-"""Laws of free slots: as many as somebody asks for are found as if all had been, and a schedule needs no more of them
-than it has work."""
+"""Laws of free slots: as many as are asked for are found as if all had been, a schedule needs no more of them than it has
+work, and of very many attempts some stand for all."""
 
 from random import Random
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests import make
 from tests.core.test_hold import base
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.estimator import LOOKED_AT_MAX
 from tidegate.core.hold import Item, Pool, item, schedule
-from tidegate.core.inflight import begins_s, ends_s
+from tidegate.core.inflight import SAMPLE_MAX, begins_s, ends_s
 from tidegate.core.length import LengthModel
+from tidegate.core.memory import held
 from tidegate.core.model import Prior, Slo
 from tidegate.core.slots import Ends, free_s
 
@@ -69,10 +69,9 @@ def test_a_schedule_looks_at_no_more_slots_than_one_beyond_its_work(seed: int) -
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("kinds", [(20.0, 400.0), (40.0,), (5.0, 30.0, 30.0, 2_000.0)])
-def test_of_very_many_attempts_some_tell_when_slots_are_free(kinds: tuple[float, ...]) -> None:
-    """Also where short and long ones come by turns."""
-    lengths, count = LengthModel(), 8 * LOOKED_AT_MAX
+def crowded(kinds: tuple[float, ...]) -> EndpointModel:
+    """Streams of outputs that are so long by turns, eight times as many as are looked at."""
+    lengths, count = LengthModel(), 8 * SAMPLE_MAX
     for number in range(400):
         kind = number % len(kinds)
         lengths.learn(f"kind{kind}", kinds[kind], 0.0)
@@ -82,8 +81,42 @@ def test_of_very_many_attempts_some_tell_when_slots_are_free(kinds: tuple[float,
         at_s = NOW_S - 4.0 + 4.0 * number / count
         engine.started(make.started(sent, "e"), engine.base(sent, lengths.of(sent), at_s), at_s)
         engine.first(sent.id, at_s)
+    return engine
+
+
+by_turns = pytest.mark.parametrize("kinds", [(20.0, 400.0), (40.0,), (5.0, 30.0, 30.0, 2_000.0)])
+
+
+@by_turns
+def test_of_very_many_attempts_some_tell_when_slots_are_free(kinds: tuple[float, ...]) -> None:
+    engine = crowded(kinds)
     there = [(begins_s(one, NOW_S), ends_s(one, NOW_S)) for one in engine.state.reservations.values()]
     exact_s, told_s = free_s(there, NOW_S, 64), engine.slots_free_s(NOW_S, 64)
     assert len(told_s) == 64
     for exact, told in zip(exact_s, told_s, strict=True):
         assert told - NOW_S == pytest.approx(exact - NOW_S, rel=0.3, abs=0.002)
+
+
+@by_turns
+def test_of_very_many_attempts_some_tell_when_memory_is_free(kinds: tuple[float, ...]) -> None:
+    engine = crowded(kinds)
+    engine.memory.declare(10**7, sure=True)
+    spare = engine.memory.spare(NOW_S)
+    assert spare is not None
+    exact = sorted((sum(ends_s(one, NOW_S)) / 3.0, held(one, NOW_S)) for one in engine.state.reservations.values())
+    taken = sum(tokens for _, tokens in exact)
+    assert spare.free_tokens == spare.tokens_max - taken
+    assert sum(tokens for _, tokens in spare.ends) == taken
+    assert spare.ends == sorted(spare.ends)
+    for share in (0.01, 0.1, 0.5, 0.9):
+        assert freed_s(spare.ends, share) == pytest.approx(freed_s(exact, share), rel=0.2, abs=0.02)
+
+
+def freed_s(ends: list[tuple[float, int]], share: float) -> float:
+    """After how many seconds so much of it is free."""
+    left = share * sum(tokens for _, tokens in ends)
+    for end_s, tokens in ends:
+        left -= tokens
+        if left <= 0.0:
+            return end_s - NOW_S
+    raise AssertionError("it never is")

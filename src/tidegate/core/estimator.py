@@ -14,7 +14,7 @@ from tidegate.core.edges import place_of
 from tidegate.core.fingerprint import one_model
 from tidegate.core.health import Health
 from tidegate.core.identity import Identity
-from tidegate.core.inflight import begins_s, ends_s
+from tidegate.core.inflight import begins_s, ends_s, sample_of
 from tidegate.core.late import LateAnswers
 from tidegate.core.latency import Sent
 from tidegate.core.length import OUTPUT_EDGES, Length
@@ -44,10 +44,6 @@ AHEAD_TOKENS: Final = 2000.0
 # And at least as much as takes it so long: that a prompt is done is known when the loop of events comes to it, some
 # hundredths of a second later where many stream, and until then an engine that is quicker would idle.
 AHEAD_S_MIN: Final = 0.05
-# Of so many attempts each is asked when it ends; of more, as many from all ages, since each decision asks where no slot
-# is free. By the golden ratio, so that what comes by turns is not passed over by turns.
-LOOKED_AT_MAX: Final = 128
-_LOOKED_AT: Final = tuple([index * (sqrt(5.0) - 1.0) / 2.0 % 1.0 for index in range(LOOKED_AT_MAX)])
 # So many free slots are found at least: who asks for the first one often asks for those of some that wait next.
 SLOTS_LEAST: Final = 16
 # What is predicted with a spread wider than that, as where caches surprise, is held against what all of the prompt
@@ -388,7 +384,7 @@ class Estimator:
     def slots_free_s(self, now_s: float, count: int = 1) -> list[float]:
         """When the first `count` of the `places` are expected to be free, soonest first; all, if they are fewer.
 
-        Where more than `LOOKED_AT_MAX` attempts have one, as many of them stand for all.
+        Where very many have one, some stand for all.
         """
         if self._slots is None or self._slots[0] != now_s or len(self._slots[1]) < min(count, self.places):
             self._slots = now_s, self._first_free_s(now_s, min(max(count, SLOTS_LEAST), self.places))
@@ -399,12 +395,9 @@ class Estimator:
         free = self.places - there
         if free >= count:
             return [now_s] * count
-        sent = list(self.state.reservations.values())
-        if there > LOOKED_AT_MAX:
-            sent = [sent[int(share * there)] for share in _LOOKED_AT]
-        attempts = [(begins_s(one, now_s), ends_s(one, now_s)) for one in sent]
+        attempts = [(begins_s(one, now_s), ends_s(one, now_s)) for one in sample_of(self.state.reservations)]
         # Filled beyond them (fail-over does that): as many must end as there are too many.
-        busy = free_s(attempts, now_s, count - free, there / len(sent))
+        busy = free_s(attempts, now_s, count - free, there / len(attempts))
         return [now_s] * free + busy if free > 0 else busy[-free:]
 
     def prompts_done_s(self, now_s: float) -> float:

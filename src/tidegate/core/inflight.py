@@ -4,6 +4,8 @@ Functions, and not methods of the record: every decision asks of all that is und
 """
 
 from bisect import bisect_right
+from collections.abc import Mapping
+from math import sqrt
 from typing import Final
 
 from tidegate.core.bins import AHEAD_TOKENS
@@ -15,6 +17,17 @@ OVERDUE_SHARE: Final = 0.2
 SOONEST_SHARE: Final = 0.05
 # What is under way has not ended yet.
 SOON_S: Final = 0.001
+# Of so many attempts each is asked when it ends; of more, as many from all ages, since each decision asks where no slot
+# is free. By the golden ratio, so that what comes by turns is not passed over by turns.
+SAMPLE_MAX: Final = 128
+_SAMPLE: Final = tuple([index * (sqrt(5.0) - 1.0) / 2.0 % 1.0 for index in range(SAMPLE_MAX)])
+
+
+def sample_of(reservations: Mapping[str, Reservation]) -> list[Reservation]:
+    """All of them, or of very many some that stand for all."""
+    sent = list(reservations.values())
+    there = len(sent)
+    return sent if there <= SAMPLE_MAX else [sent[int(share * there)] for share in _SAMPLE]
 
 
 def looked_at_s(sent: Reservation) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Final
 
-from tidegate.core.inflight import ends_s, streamed_tokens
+from tidegate.core.inflight import ends_s, sample_of, streamed_tokens
 from tidegate.core.length import Length
 from tidegate.core.model import Probed, Request, Started
 from tidegate.core.record import Fixed
@@ -74,6 +74,7 @@ class Memory:
     __slots__ = (
         "_declared",
         "_declared_sure",
+        "_held",
         "_most",
         "_owned",
         "_reservations",
@@ -93,6 +94,8 @@ class Memory:
         self._declared_sure = False
         # What ours may grow to together.
         self._most = sum(most(one) for one in reservations.values())
+        # At one moment, what ours take, and what is free with when the rest is.
+        self._held: tuple[float, int] | None = None
         self._spare: tuple[float, Spare] | None = None
         self._digest()
 
@@ -119,7 +122,7 @@ class Memory:
         total = self.tokens_max(now_s)
         if total is None:
             return True
-        ours = sum([held(one, now_s) for one in self._reservations.values()])
+        ours = self._held_at(now_s)
         return min(tokens, total) <= total - ours - self._beside(ours, now_s)
 
     def spare(self, now_s: float) -> Spare | None:
@@ -167,18 +170,23 @@ class Memory:
     def _look(self, now_s: float) -> Spare:
         total = self.tokens_max(now_s)
         assert total is not None, "something bounds it"
-        ends = []
-        ours = 0
-        for one in self._reservations.values():
-            tokens = held(one, now_s)
-            ours += tokens
-            ends.append((sum(ends_s(one, now_s)) / 3.0, tokens))
+        ours = self._held_at(now_s)
+        sent = sample_of(self._reservations)
+        ends = sorted([(sum(ends_s(one, now_s)) / 3.0, held(one, now_s)) for one in sent])
+        if len(sent) < len(self._reservations):
+            ends = _for_all(ends, ours, now_s)
         foreign = self._beside(ours, now_s)
         if foreign:
             # Of others it is not known when they end. Once the last of ours has, nobody waits for them.
-            ends.append((max(ends)[0] if ends else now_s, foreign))
-        ends.sort()
+            ends.append((ends[-1][0] if ends else now_s, foreign))
+            ends.sort()
         return Spare(total, total - ours - foreign, ends)
+
+    def _held_at(self, now_s: float) -> int:
+        """What ours take by now."""
+        if self._held is None or self._held[0] != now_s:
+            self._held = now_s, sum([held(one, now_s) for one in self._reservations.values()])
+        return self._held[1]
 
     def _digest(self) -> None:
         """What `fits` looks at first: what is free with all of ours grown to the most, and others' as reported."""
@@ -192,7 +200,7 @@ class Memory:
         if tokens is not None:
             foreign = 0 if use is None else max(0, self._beyond(use))
             self.room_tokens = float(tokens - foreign - self._most)
-        self._spare = None
+        self.answers()
 
     # --- to learn ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +217,7 @@ class Memory:
 
     def answers(self) -> None:
         """One of ours has begun to, or when is expected otherwise."""
-        self._spare = None
+        self._held = self._spare = None
 
     def ended(self, reservation: Reservation, now_s: float) -> None:
         """One of ours is gone."""
@@ -272,6 +280,20 @@ class Memory:
                 if gone.ended_s >= now_s and gone.first_s < measured_s:
                     least += gone.prompt_tokens
         return least, ours, requests
+
+
+def _for_all(ends: list[tuple[float, int]], ours: int, now_s: float) -> list[tuple[float, int]]:
+    """What of all ours is free when, by the ends of some, in order: what one of these stands for ends between the one
+    before and itself."""
+    each = ours / max(sum([tokens for _, tokens in ends]), 1)
+    found: list[tuple[float, int]] = []
+    before_s, left = now_s, ours
+    for end_s, tokens in ends:
+        freed = min(int(tokens * each), left)
+        found.append(((before_s + end_s) / 2.0, freed))
+        before_s, left = end_s, left - freed
+    found.append((before_s, left))
+    return found
 
 
 def held(one: Reservation, now_s: float) -> int:
