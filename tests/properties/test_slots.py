@@ -1,5 +1,5 @@
-"""Laws of free slots: as many as are asked for are found as if all had been, a schedule needs no more of them than it has
-work, and of very many attempts some stand for all."""
+"""Laws of free slots: as many as are asked for are found as if all had been, a schedule needs no more of them than it
+has work, and of very many attempts some stand for all."""
 
 from random import Random
 
