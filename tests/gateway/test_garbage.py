@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.gateway.harness import House, chat, house, local, remote, wire
+from tests.gateway.harness import CHAT, House, chat, house, local, remote, wire
 from tests.http.harness import client
 from tidegate.cli.serve import COLLECTS_AFTER
 from tidegate.engines.fake import Script
@@ -47,6 +47,44 @@ async def test_a_request_that_is_over_is_gone_at_once(
             assert (await home.ask(chat(**fields))).status == 200
         await home.quiet()
         assert left() == {"Drive": 0, "Attempt": 0, "Call": 0}
+
+
+REFUSED: dict[str, bytes] = {
+    "no JSON": wire("POST", CHAT, b"{no"),
+    "nested": wire("POST", CHAT, b"[" * 5_000),
+    "no such model": wire("POST", CHAT, msgspec.json.encode(chat(model="nobody"))),
+    "too long": wire("POST", CHAT, msgspec.json.encode(chat("word " * 40_000))),
+    "no such path": wire("GET", "/nowhere"),
+    "no such method": wire("GET", CHAT),
+    "no HTTP": b"\x00\x01\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc",
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+async def test_what_is_refused_leaves_nothing_to_collect(
+    tmp_path: Path, without_collections: None, refused: bytes
+) -> None:
+    async with house(tmp_path, only=local()) as home:
+        await home.send(refused)
+        gc.collect()
+        for _ in range(5):
+            assert (await home.send(refused)).status >= 400
+        await home.quiet()
+        assert gc.collect() == 0
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_what_an_engine_refuses_leaves_nothing_to_collect(
+    tmp_path: Path, without_collections: None, status: int
+) -> None:
+    async with house(tmp_path, only=remote(Script(status=status))) as home:
+        await home.ask(chat())
+        gc.collect()
+        for _ in range(5):
+            assert (await home.ask(chat())).status >= 400
+        await home.quiet()
+        assert gc.collect() == 0
 
 
 async def test_three_thousand_streams_that_begin_at_once_wait_for_no_collection(
