@@ -46,6 +46,8 @@ CASES = [(case, count, 0) for case in ("usual", "late") for count in (1, 4, 16, 
 CASES += [("held", count, 32) for count in (4, 16)]
 # Every slot of large engines is taken: four have so many each.
 CASES += [("full", 16, 8)]
+# There is nobody but ours, and no place left to wait.
+CASES += [("refused", 4, 256)]
 SLOTS, FULL_SLOTS = 4, 256
 
 
@@ -60,11 +62,11 @@ class Row(msgspec.Struct, kw_only=True):
     yardstick_us: float
 
 
-def endpoints(count: int, slots: int = SLOTS) -> tuple[Endpoint, ...]:
-    """Every fourth is ours, the rest are remote; one model group, each its own speed and price."""
+def endpoints(count: int, slots: int = SLOTS, *, ours: bool = False) -> tuple[Endpoint, ...]:
+    """Every fourth is ours or all are, the rest are remote; one model group, each its own speed and price."""
     made = []
     for index in range(count):
-        local = index % 4 == 0
+        local = ours or index % 4 == 0
         prior = Prior(
             overhead_s=0.05 + 0.01 * index,
             prefill_s_per_token=0.0008 if local else 0.00005,
@@ -134,10 +136,11 @@ def facts(request: Request, endpoint: str, draw: Random) -> tuple[Started, First
     )
 
 
-def seasoned(count: int, held: int, draw: Random, slots: int = SLOTS) -> Router:
+def seasoned(count: int, held: int, draw: Random, slots: int = SLOTS, *, ours: bool = False) -> Router:
     """A router that has learned something, with work in flight, and every slot of ours taken where work is held."""
-    router = Router(endpoints(count, slots), Policy())
-    names = [e.name for e in endpoints(count)]
+    made = endpoints(count, slots, ours=ours)
+    router = Router(made, Policy())
+    names = [e.name for e in made]
     for index in range(LEARNED):
         for fact in facts(request(index, draw), names[index % count], draw):
             router.observe(fact, NOW_S - LEARNED + index)
@@ -168,7 +171,7 @@ def yardstick_us() -> float:
 def prepared(case: str, count: int, held: int) -> tuple[Router, list[Request]]:
     """Who decides, and what is asked of it."""
     draw = Random(7)
-    router = seasoned(count, held, draw, FULL_SLOTS if case == "full" else SLOTS)
+    router = seasoned(count, held, draw, FULL_SLOTS if case == "full" else SLOTS, ours=case == "refused")
     arrived_s = NOW_S - (60.0 if case == "late" else 0.0)
     return router, [msgspec.structs.replace(request(index, draw), arrived_s=arrived_s) for index in range(BATCH)]
 
@@ -227,10 +230,10 @@ def main() -> None:
     """Measure, print, write down."""
     rows = [min((row(*one) for _ in range(SITTINGS)), key=lambda r: r.us_p50) for one in CASES]
     learned = min(learn_us() for _ in range(SITTINGS))
-    print(f"{'case':>6} {'candidates':>10} {'held':>5} {'p50 us':>8} {'p99 us':>8} {'yardstick':>10}")
+    print(f"{'case':>7} {'candidates':>10} {'held':>5} {'p50 us':>8} {'p99 us':>8} {'yardstick':>10}")
     for one in rows:
         print(
-            f"{one.case:>6} {one.candidates:>10} {one.held:>5} {one.us_p50:>8} {one.us_p99:>8} {one.yardstick_us:>10}"
+            f"{one.case:>7} {one.candidates:>10} {one.held:>5} {one.us_p50:>8} {one.us_p99:>8} {one.yardstick_us:>10}"
         )
     print(f"16 candidates: target {BUDGET_US} us; Started + FirstToken + Ended: {learned} us (see bench.learn)")
     found = {"decisions": DECISIONS, "decide": [msgspec.to_builtins(one) for one in rows], "learn_us_p50": learned}

@@ -317,6 +317,18 @@ def test_a_full_queue_refuses_and_says_when_a_slot_would_be_its_own() -> None:
     assert decision.retry_after_s > router.endpoint("laptop").slots_free_s(0.0)[0]
 
 
+def test_who_is_turned_away_comes_back_when_those_before_it_have_had_their_turns() -> None:
+    back_s = []
+    for held in (2, 6):
+        router = make.router(make.endpoint("laptop", concurrency=1), held_max=held)
+        fill(router, "laptop", 1)
+        hold(router, *(make.request(slo=Slo()) for _ in range(held)))
+        back_s.append(router.decide(make.request(slo=Slo()), 0.0).retry_after_s or 0.0)
+    request = make.request(slo=Slo())
+    base = router.endpoint("laptop").base(request, router._known.lengths.of(request), 0.0)
+    assert back_s[1] - back_s[0] == pytest.approx(4.0 * (base.occupies_s + base.prompt_s))
+
+
 def test_what_is_held_is_due_at_once_when_our_engine_dies() -> None:
     router = make.router()
     fill(router, "laptop", 2)

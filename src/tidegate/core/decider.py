@@ -176,6 +176,9 @@ class Decider:
         """Some of our own slots are taken or spoken for: start in turn, wait, or go elsewhere."""
         own = {o.model.name: o for o in options if o.model.owned}
         others = [o for o in options if not o.model.owned]
+        if not others and self._is_turned_away(request, own, now_s):
+            # Where it would be among those that are held need not be known, and is dear to find out.
+            return self._refuse_full(request, own, reasons, self._known.waiting.turn_s(own, request, now_s), now_s)
         elsewhere = plan.best_first(others)
         place = None
         if request.id in self._known.waiting.requests and own and self._known.waiting.may_wait(request, now_s):
@@ -219,6 +222,13 @@ class Decider:
             passed = list(own.values()) if fits else []
             return self._run(request, others, reasons, worth, now_s, passed=passed, full=True)
         return refuse(request, reasons, self._known.models, now_s)
+
+    def _is_turned_away(self, request: Request, own: dict[str, Option], now_s: float) -> bool:
+        """Whether it comes where no slot of ours is free, and no place to wait either."""
+        waiting = self._known.waiting
+        if request.id in waiting.requests or waiting.may_wait(request, now_s):
+            return False
+        return all(option.model.room <= 0 for option in own.values())
 
     def _beyond(self, request: Request, own: dict[str, Option], now_s: float) -> list[Option]:
         """Those of ours that have a slot for it beside all that are held. They have prompts enough to begin with, and

@@ -146,14 +146,20 @@ class Waiting:
             return None
         late_per_s = all_per_s = 0.0
         for option in own.values():
-            model, base = option.model, option.base
-            in_time = (had_s(model.state.given, now_s) - had_s(model.state.given_rest, now_s)) / GIVEN_S
-            each_s = base.occupies_s / model.places + base.prompt_s
+            state, each_s = option.model.state, _each_s(option)
+            in_time = (had_s(state.given, now_s) - had_s(state.given_rest, now_s)) / GIVEN_S
             late_per_s += max(LEFT_LEAST, 1.0 - in_time) / each_s
             all_per_s += 1.0 / each_s
         # Until it is served, less what it takes itself.
         waits_s = (1 + self._queue.late(request.model, now_s)) / late_per_s - 1.0 / all_per_s
         return waits_s if waits_s > self._policy.hold_s_max else None
+
+    def turn_s(self, own: Mapping[str, Option], request: Request, now_s: float) -> float:
+        """About when a request that comes now would have its turn at these engines: once a slot is free, and those that
+        are held before it have had theirs."""
+        before = self._queue.before(request, fairly=self._queue.is_shared_with(request))
+        first_s = min([option.model.slots_free_s(now_s)[0] for option in own.values()])
+        return first_s + before / sum([1.0 / _each_s(option) for option in own.values()])
 
     def headroom(self, model: EndpointModel, now_s: float) -> bool:
         """Whether what can wait leaves one of its slots to who cannot: such a one came of late."""
@@ -340,6 +346,11 @@ class Waiting:
         ):
             # Those are not about how long anything takes.
             self._fits.pop(fact.endpoint, None)
+
+
+def _each_s(option: Option) -> float:
+    """How long one like it takes the engine."""
+    return option.base.occupies_s / option.model.places + option.base.prompt_s
 
 
 def _behind(pool: Pool, count: float, bases: list[Base], now_s: float) -> Pool:
