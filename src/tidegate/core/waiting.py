@@ -158,8 +158,11 @@ class Waiting:
         """About when a request that comes now would have its turn at these engines: once a slot is free, and those that
         are held before it have had theirs."""
         before = self._queue.before(request, fairly=self._queue.is_shared_with(request))
-        first_s = min([option.model.slots_free_s(now_s)[0] for option in own.values()])
-        return first_s + before / sum([1.0 / _each_s(option) for option in own.values()])
+        first_s, per_s = inf, 0.0
+        for option in own.values():
+            first_s = min(first_s, option.model.slots_free_s(now_s)[0])
+            per_s += 1.0 / _each_s(option)
+        return first_s + float(before) / per_s
 
     def headroom(self, model: EndpointModel, now_s: float) -> bool:
         """Whether what can wait leaves one of its slots to who cannot: such a one came of late."""
