@@ -14,7 +14,7 @@ import pytest
 from tests.gateway.harness import CHAT, House, chat, house, local, remote, wire
 from tests.http.harness import client
 from tidegate.cli.serve import COLLECTS_AFTER
-from tidegate.engines.fake import Script
+from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
@@ -85,6 +85,17 @@ async def test_what_an_engine_refuses_leaves_nothing_to_collect(
             assert (await home.ask(chat())).status >= 400
         await home.quiet()
         assert gc.collect() == 0
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.UNFINISHED, Fault.MALFORMED, Fault.ERROR_EVENT])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_an_answer_that_breaks_off_nothing_is_left(
+    tmp_path: Path, without_collections: None, fault: Fault, stream: bool
+) -> None:
+    async with house(tmp_path, only=remote(Script(fault=fault))) as home:
+        await home.ask(chat(stream=stream))
+        await home.quiet()
+        assert left() == {"Drive": 0, "Attempt": 0, "Call": 0}
 
 
 async def test_three_thousand_streams_that_begin_at_once_wait_for_no_collection(

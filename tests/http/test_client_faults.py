@@ -13,6 +13,7 @@ import trustme
 from tests.http.conftest import Run
 from tests.http.harness import (
     HOST,
+    TEXT,
     Recorder,
     Script,
     always,
@@ -24,9 +25,11 @@ from tests.http.harness import (
     post,
     read_request,
     serving,
+    uncollected,
     upstream,
 )
-from tidegate.http.client import Cause
+from tidegate.http.client import Call, Cause
+from tidegate.http.link import Link
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -113,6 +116,38 @@ def test_nobody_there_is_refused(run: Run) -> None:
         assert not receiver.error.sent_bytes
 
     run(main())
+
+
+class Timed(Recorder):
+    """It knows its call and is told how long that took to be sent, as attempts are."""
+
+    call: Call
+
+    def on_uploaded(self, size: int, seconds: float, at_most: bool) -> None:
+        self.calls.append("uploaded")
+
+
+def test_of_a_call_that_finds_nobody_nothing_is_left(run: Run) -> None:
+    async def main() -> None:
+        with socket.socket() as taken:
+            taken.bind((HOST, 0))  # bound and not listening
+            async with pool(taken.getsockname()[1]) as to:
+                timed = Timed()
+                timed.call = to.send(
+                    b"POST",
+                    b"/x",
+                    TEXT,
+                    b"",
+                    timed,
+                    first_byte_timeout_s=5.0,
+                    idle_timeout_s=5.0,
+                    uploaded=timed.on_uploaded,
+                )
+                await timed.ended
+
+    with uncollected():
+        run(main())
+        assert [one for one in gc.get_objects() if isinstance(one, Timed | Call | Link)] == []
 
 
 @pytest.mark.parametrize("host", ["nobody.invalid", "a..b", "x" * 300])

@@ -28,8 +28,8 @@ from tidegate.state.store import LedgerError
 # keep everybody waiting, engines on this machine too. Idle ones take some KB.
 _THREADS = "32"
 
-# A collection holds the loop for half a millisecond per thousand objects that were made since the last one and live on.
-# Each stream under way has ninety, so that many that begin at once would all wait for one, which finds nothing.
+# Each stream under way has ninety objects, so that many that begin at once would all wait for a collection of garbage,
+# which finds nothing: it is left to `heap`, each minute, as long as it is quick, and this is the last resort.
 COLLECTS_AFTER = 500_000
 
 

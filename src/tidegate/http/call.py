@@ -98,6 +98,8 @@ class Call:
 
     def fail(self, error: TransportError) -> None:
         """For the pool and the link: there will be no more, unless it has ended already."""
+        # It knows the receiver: without the cycle all are gone at once.
+        self.uploaded()
         receiver, self.receiver = self.receiver, None
         if receiver is not None:
             receiver.on_error(error)

@@ -74,7 +74,7 @@ class Link(asyncio.Protocol):
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = None  # while it is connected: it knows this
         self._call: Call | None = None
         self._carried_s = 0.0  # when that was sent
         self._receiver: Receiver | None = None  # that of the call
@@ -182,8 +182,9 @@ class Link(asyncio.Protocol):
     # ------------------------------------------------------------------ the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport, and read what comes."""
         self.transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and end the call when its response is complete."""
@@ -240,7 +241,7 @@ class Link(asyncio.Protocol):
         self._leave()
         if self._rest:
             self._show_rest()
-        self._parser = None  # it knows this: without the cycle both are gone at once
+        self._parser = None  # without the cycle both are gone at once
         call = self._call
         if (
             call is not None

@@ -40,6 +40,13 @@ class BadStream(Exception):
         self.message = message
         self.error = error
 
+    def kept(self) -> "BadStream":
+        """Itself, to be kept. Its traceback, and that of what it came from, would tie who keeps it to itself, and so to
+        all of a request, until garbage is collected.
+        """
+        self.__traceback__ = self.__context__ = None
+        return self
+
 
 class Frames:
     r"""Splits a stream into frames, each with the blank line that ends it.

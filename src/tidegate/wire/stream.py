@@ -263,8 +263,7 @@ class StreamReader:
         if self.finished:
             self._close(DONE_FRAME)
         else:
-            # Its traceback would tie the reader to itself until the next garbage collection.
-            self.failure = failure.with_traceback(None)
+            self.failure = failure.kept()
 
     def _close(self, done_frame: bytes) -> None:
         self.done = True

@@ -206,7 +206,7 @@ class Translated:
             try:
                 self._result = self._whole(inner.result())
             except BadStream as failure:
-                inner.fail(failure.with_traceback(None))
+                inner.fail(failure.kept())
         return data
 
 

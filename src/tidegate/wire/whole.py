@@ -64,8 +64,7 @@ class WholeReader:
                 self._result, self._body = bytes(self._body).removeprefix(BYTE_ORDER_MARK), bytearray()
                 self._learn(read_chunk(self._result))
             except BadStream as failure:
-                # Its traceback would tie the reader to itself until the next garbage collection.
-                self.failure = failure.with_traceback(None)
+                self.failure = failure.kept()
         return b""
 
     @property

@@ -151,7 +151,7 @@ class MessageStream:
             try:
                 self._take(read(inside))
             except BadStream as failure:
-                self.failure = failure.with_traceback(None)
+                self.failure = failure.kept()
         return self._flushed()
 
     def end(self) -> bytes:

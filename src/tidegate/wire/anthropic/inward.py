@@ -208,7 +208,7 @@ class EventStream:
         if self._stopped:
             self._close()
         else:
-            self.failure = failure.with_traceback(None)
+            self.failure = failure.kept()
 
     def _close(self) -> None:
         self._tell()
@@ -329,7 +329,7 @@ class WholeMessage:
         try:
             return _whole(bytes(self._body).removeprefix(BYTE_ORDER_MARK), self._created_s, self._counted)
         except BadStream as failure:
-            self.failure = failure.with_traceback(None)
+            self.failure = failure.kept()
             return b""
 
 

@@ -142,7 +142,7 @@ class LineStream:
             try:
                 self._take(read_answer(inside))
             except BadStream as failure:
-                self.failure = failure.with_traceback(None)
+                self.failure = failure.kept()
         return self._flushed()
 
     def end(self) -> bytes:
@@ -150,7 +150,7 @@ class LineStream:
         try:
             self._close()
         except BadStream as failure:
-            self.failure = failure.with_traceback(None)
+            self.failure = failure.kept()
             return self._flushed()
         now_s = self._now_s()
         line = self._form.line(self._model, now_s, "", "", [])

@@ -81,7 +81,7 @@ class ResponseStream:
             try:
                 self._take(read_answer(inside), len(inside))
             except BadStream as failure:
-                self.failure = failure.with_traceback(None)
+                self.failure = failure.kept()
         return self._flushed()
 
     def end(self) -> bytes:
