@@ -1,13 +1,12 @@
 import ctypes
-import gc
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
 from statistics import mean
 
 import pytest
 
+from tests.http.harness import uncollected
 from tidegate.cli.heap import YOUNG_MAX, collect_young
 
 # Between the large buffers stand small ones that live on, so that nothing is free at the heap's end.
@@ -43,14 +42,6 @@ def test_what_each_peak_has_left_of_the_heap_is_kept_until_it_is_given_back() ->
         assert left_mb < before_mb + 10
 
 
-@pytest.fixture
-def collector_off() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 class Tied:
     """It is in a cycle."""
 
@@ -58,17 +49,19 @@ class Tied:
         self.itself = self
 
 
-def test_what_is_garbage_is_collected_where_little_is_new(collector_off: None) -> None:
-    gone = weakref.ref(Tied())
-    assert gone() is not None
-    assert collect_young()
-    assert gone() is None
+def test_what_is_garbage_is_collected_where_little_is_new() -> None:
+    with uncollected():
+        gone = weakref.ref(Tied())
+        assert gone() is not None
+        collect_young()
+        assert gone() is None
 
 
-def test_where_much_is_new_garbage_is_left_for_another_time(collector_off: None) -> None:
-    gone, new = weakref.ref(Tied()), [list[int]() for _ in range(YOUNG_MAX + 1)]
-    assert not collect_young()
-    assert gone() is not None
-    new.clear()
-    assert collect_young()
-    assert gone() is None
+def test_where_much_is_new_garbage_is_left_for_another_time() -> None:
+    with uncollected():
+        gone, new = weakref.ref(Tied()), [list[int]() for _ in range(YOUNG_MAX + 1)]
+        collect_young()
+        assert gone() is not None
+        new.clear()
+        collect_young()
+        assert gone() is None

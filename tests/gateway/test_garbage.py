@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.gateway.harness import CHAT, House, chat, house, local, remote, wire
-from tests.http.harness import client
+from tests.http.harness import client, uncollected
 from tidegate.cli.serve import COLLECTS_AFTER
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.attempt import Attempt
@@ -23,10 +23,8 @@ from tidegate.http.client import Call
 
 @pytest.fixture
 def without_collections() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with uncollected():
+        yield
 
 
 def left() -> dict[str, int]:

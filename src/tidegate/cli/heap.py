@@ -64,19 +64,17 @@ class Surplus:
             self._left = _unused_bytes()
 
 
-def collect_young() -> bool:
+def collect_young() -> None:
     """Collect what is garbage of the objects that are new, unless these are too many to be looked at while others wait.
 
     Few objects can hold much: of a request that is in a cycle, its body.
     """
-    few = gc.get_count()[0] <= YOUNG_MAX
-    if few:
+    if gc.get_count()[0] <= YOUNG_MAX:
         gc.collect(0)
-    return few
 
 
-async def gives_back() -> None:
-    """Do so each minute, in a thread, until it is cancelled; before that, collect garbage."""
+async def tidies() -> None:
+    """Collect garbage each minute, and then give back what is left over, in a thread, until it is cancelled."""
     surplus = Surplus()
     while True:
         await asyncio.sleep(LOOK_S)

@@ -183,7 +183,7 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
         print_json(told, flush=True)
     else:
         print(f"tidegate: {_addresses(told)}, journal {told.journal or 'off'}", file=sys.stderr, flush=True)
-    aside = [loop.create_task(job) for job in (heap.gives_back(), descriptors.watches(gateway))]
+    aside = [loop.create_task(job) for job in (heap.tidies(), descriptors.watches(gateway))]
     try:
         await stop.wait()
     finally:
