@@ -228,7 +228,8 @@ bench-telemetry: $(COMPILED)/.built ## CPU that metrics and journal take of a re
 bench-load: $(VENV)/.dev ## how well waiting is predicted beside others in the same engine, told honestly, not at all, late or falsely
 	$(BIN)/python -m bench.load
 
-lock: ## resolve the dependencies anew
+lock: $(VENV)/.run ## resolve the dependencies anew, by uv, which nothing else needs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile pyproject.toml requirements-build.in --extra demo $(LOCK) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml requirements-build.in --extra demo --group dev $(LOCK) -o requirements-dev.lock
 LOCK := --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

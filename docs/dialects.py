@@ -63,7 +63,8 @@ sizes and digests of models are empty. `GET /api/tags` lists a name without a ta
 clients look for it; under `/api/` a name with `:latest` that is not known stands for the one without.
 
 The header `anthropic-beta` of a Messages client goes on to an `anthropic` endpoint, as the request does;
-no other header is passed on. The field `thread` is refused with `error.details.error_code`
+no other header is passed on, but the client's trace where [traces](tracing.md) are told.
+The field `thread` is refused with `error.details.error_code`
 `thread_unsupported_request`, at which the tool runner of the vendor's SDK sends the whole conversation without it; its
 `thread()` does where `unsupported_request_behavior` is `"continue_unthreaded"`, and else raises an error.
 

@@ -54,3 +54,10 @@ def test_the_readme_names_only_commands_that_exist() -> None:
     for command in ("run", "test"):
         assert f"\nmake {command}\n" in (ROOT / "README.md").read_text()
         assert f"\n{command}:" in targets
+
+
+def test_the_index_of_the_docs_has_every_page() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text()
+    for page in sorted(docs.glob("*/*.md")):
+        assert f"({page.relative_to(docs)})" in index, page

@@ -93,6 +93,26 @@ async def test_a_request_that_meets_one_is_answered_and_nothing_of_it_stays(tmp_
     assert told == ["a request is given up for a fault of the gateway: a fault of ours"]
 
 
+async def test_the_log_says_where_it_was_and_a_metric_that_there_was_one(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local()) as home:
+        spoil(home)
+        asyncio.get_running_loop().set_exception_handler(home.gateway.escaped)
+        await home.ask()
+        # What a loop calls that fails, and what it has to say besides.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(int, "what a client has said")
+        loop.call_soon(loop.call_exception_handler, {"message": "a task was lost"})
+        await eventually(lambda: home.log("event")[-1]["event"] == "told by the loop")
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        *_, first, second, third = home.log("event")
+    assert (first["level"], first["event"]) == (second["level"], second["event"]) == ("error", "fault of ours")
+    assert first["error"].startswith("RuntimeError at test_ours.py:")
+    assert second["error"].startswith("ValueError")
+    assert (third["event"], third["message"]) == ("told by the loop", "a task was lost")
+    assert "\ntidegate_handler_errors_total 2.0\n" in metrics
+    assert "a client has said" not in (tmp_path / "log").read_text()
+
+
 async def test_those_that_are_held_behind_it_have_their_turn(tmp_path: Path) -> None:
     slow = Script(first_s=0.2, tokens=2)
     async with house(tmp_path, laptop=local(slow, concurrency=1)) as home:

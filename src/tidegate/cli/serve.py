@@ -150,6 +150,7 @@ def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None 
 
 async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(gateway.escaped)
     stop = asyncio.Event()
 
     def signalled() -> None:

@@ -42,7 +42,7 @@ from tidegate.config.trace import TraceTable
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[gateway]", GatewayTable),
-    ("admin_key = { ... } in [gateway], authorization = { ... } in [trace]", SecretTable),
+    ("admin_key = { ... } in [gateway], authorization = { ... } in [trace], secret = { ... } in couriers", SecretTable),
     ("tls = { ... } in [gateway]", TlsTable),
     ("couriers = { ... } in [gateway]", CouriersTable),
     ("tls = { ... } in couriers", MutualTlsTable),

@@ -86,7 +86,10 @@ class CouriersTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     secret: Annotated[
         SecretTable,
-        Meta(description="What tickets are signed with, as in the couriers' files. No default: it would be no secret."),
+        Meta(
+            description="What tickets are signed with, as in the couriers' files: 32 characters at least, as from "
+            "`openssl rand -hex 32`. No default: it would be no secret."
+        ),
     ]
     tls: Annotated[
         MutualTlsTable,

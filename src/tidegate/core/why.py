@@ -96,7 +96,8 @@ WHY_TEXT: dict[Why, str] = {
     Why.PINNED_ELSEWHERE: "operators have pinned this model to another endpoint",
     Why.DRAINED: "operators are draining the endpoint",
     Why.SESSION_ELSEWHERE: "the conversation goes on where it began, with another model than this endpoint's",
-    Why.DOWN: "the last probe did not reach the endpoint, or found that it refuses our key or cannot serve",
+    Why.DOWN: "the last two probes did not reach the endpoint, or found that it refuses our key, or it says that it "
+    "cannot serve",
     Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
     Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",
     Why.BUSY: "as much is in flight there as it takes",

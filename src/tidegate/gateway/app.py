@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable, Iterable, Set
+from typing import Any
 
 import msgspec
 
@@ -42,7 +43,7 @@ from tidegate.http.server import Server, check_free
 from tidegate.state.keys import KeyFile, caps
 from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
-from tidegate.telemetry.log import Log
+from tidegate.telemetry.log import Log, where
 from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.tick import Tick
 from tidegate.wire.board import Wish
@@ -386,10 +387,18 @@ class Gateway:
     def _catalogue(self) -> Catalogue:
         return Catalogue(self._built.groups, self.router, self.clock.now_s())
 
+    def escaped(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """For a loop, as what it calls with exceptions that nobody has caught: its own way to tell of one quotes what
+        the exception says, and with it maybe what a client has sent."""
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self._crashed(error)
+        else:
+            self.log.event("error", "told by the loop", message=context["message"])
+
     def _crashed(self, error: Exception) -> None:
         self.metrics.crashed()
-        # The type alone: a message may quote what the client sent.
-        self.log.event("error", "handler failed", error=type(error).__name__)
+        self.log.event("error", "fault of ours", error=where(error))
 
 
 def _class_table(built: Built) -> ClassTable:

@@ -5,7 +5,6 @@ What passes is journalled in the order in which the router saw it, so that repla
 
 import asyncio
 import resource
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Set
 from math import inf
@@ -42,7 +41,7 @@ from tidegate.gateway.spending import Spending
 from tidegate.gateway.switchback import Switchback
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
-from tidegate.telemetry.log import Log
+from tidegate.telemetry.log import Log, where
 from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick, run
 from tidegate.telemetry.trace import Tracer
@@ -255,12 +254,12 @@ class Dispatch:
 
     def _fall_back(self, during: str, error: Exception, now_s: float) -> None:
         """Let the static rule take over, and say so: in the journal, a metric, and one line of the log for as long."""
-        where = _where(error)
+        at = where(error)
         self.metrics.fell_back(during)
         if now_s >= self._failure_told_s:
             self._failure_told_s = now_s + max(FAILED_RETRY_S, self._static_s)
-            self.log.event("error", "model failed", during=during, error=where, static_for_s=self._static_s)
-        self.tell(ModelFailed(during=during, error=where), now_s)
+            self.log.event("error", "model failed", during=during, error=at, static_for_s=self._static_s)
+        self.tell(ModelFailed(during=during, error=at), now_s)
 
     @property
     def _static_s(self) -> float:
@@ -572,10 +571,3 @@ class Dispatch:
             self._sweep_handle = None
         for request_id in list(self._timers):
             self._unset_timer(request_id)
-
-
-def _where(error: Exception) -> str:
-    """What kind of error it was, and where: never what it says, which may quote anything."""
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{at}"

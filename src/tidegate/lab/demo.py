@@ -31,7 +31,7 @@ from tidegate.telemetry.journal import read
 from tidegate.wire.sse import DONE_FRAME
 
 HOST = "127.0.0.1"
-GATEWAY_PORT, ADMIN_PORT, LINK_PORT = 8400, 8401, 8402
+GATEWAY_PORT, ADMIN_PORT, LINK_PORT = 8400, 8401, 8404
 # What a small model costs at an API, times ten, so that a tour's spending can be read.
 PRICE = Price(usd_per_input_token=1.0e-6, usd_per_output_token=4.0e-6)
 # A home line to a region on the same continent.

@@ -107,9 +107,9 @@ _INTRODUCTION = f"""\
 
 `tidegate simulate FILE` plays a scenario: the real decisions and flights, before simulated engines, APIs, networks and
 clients, in simulated time. A scenario is one TOML file. The tables `[site]`, `[endpoint]`, `[model]`, `[class]`,
-`[policy]` and `[budget]` are those of a [configuration](configuration.md), but that nobody is reached: `url` and keys
-may be left out, and are not looked at. What they say is what the router believes; what is true stands in the tables
-below, and the two may differ. `[gateway]` has no place here.
+`[[rule]]`, `[policy]` and `[budget]` are those of a [configuration](configuration.md), but that nobody is reached:
+`url` and keys may be left out, and no key is looked up. What they say is what the router believes; what is true stands
+in the tables below, and the two may differ. `[gateway]` has no place here.
 
 ```toml
 {EXAMPLE}```

@@ -243,7 +243,7 @@ TABLE: tuple[Spec, ...] = (
         name="others_running",
         type="gauge",
         labels=("endpoint",),
-        help="Requests past this gateway that run there, as last reported. Absent where nothing ever was, as below.",
+        help="Requests past this gateway that run there, as last reported. Absent where nothing ever was, as the next.",
     ),
     Spec(name="others_queued", type="gauge", labels=("endpoint",), help="Of the same report, those that wait there."),
     Spec(
@@ -287,7 +287,7 @@ TABLE: tuple[Spec, ...] = (
         name="kv_tokens_max",
         type="gauge",
         labels=("endpoint",),
-        help="Tokens of context that it has memory for, as told, declared or found. Absent where unknown, as below.",
+        help="Tokens of context that it has memory for, as told, declared or found. Absent where unknown, as the next.",
     ),
     Spec(
         name="kv_tokens_free",
@@ -295,7 +295,12 @@ TABLE: tuple[Spec, ...] = (
         labels=("endpoint",),
         help="Of these, those that are free now, by the last report and by what is in flight.",
     ),
-    Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
+    Spec(
+        name="up",
+        type="gauge",
+        labels=("endpoint",),
+        help="0 where the last two probes failed (no answer, an error, our key refused) or it says it cannot serve.",
+    ),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
     Spec(
         name="another_model",
@@ -358,7 +363,11 @@ TABLE: tuple[Spec, ...] = (
         type="histogram",
         help="How late the event loop's timer fired, twenty times a second while requests are under way.",
     ),
-    Spec(name="handler_errors", type="counter", help="Requests that met a bug of ours."),
+    Spec(
+        name="handler_errors",
+        type="counter",
+        help="Bugs of ours that somebody met; the log says where.",
+    ),
     Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
     Spec(name="journal_lost", type="counter", help="Lines lost: the disk did not take them, or others removed them."),
     Spec(name="build_info", type="gauge", labels=("version",), help="1; which software this is."),

@@ -6,6 +6,7 @@ import os
 import select
 import stat
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -126,6 +127,13 @@ class Log:
     def _retry(self) -> None:
         self._again = False
         self._flush()
+
+
+def where(error: BaseException) -> str:
+    """What kind of error it was, and where: never what it says, which may quote anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{at}"
 
 
 def _opened(file: Path) -> int:

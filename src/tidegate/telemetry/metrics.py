@@ -370,7 +370,7 @@ class Metrics:
             of.cost_usd += usd
 
     def crashed(self) -> None:
-        """A request met a bug of ours."""
+        """Somebody met a bug of ours."""
         self._counters["handler_errors"].add(())
 
     # --- at a scrape ----------------------------------------------------------------------------------------------

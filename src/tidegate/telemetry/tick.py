@@ -54,5 +54,5 @@ def run(act: Callable[[], None]) -> None:
         act()
     except Exception as error:
         asyncio.get_running_loop().call_exception_handler(
-            {"message": f"{act!r} failed at the end of a tick", "exception": error}
+            {"message": "a step at the end of a tick failed", "exception": error}
         )
