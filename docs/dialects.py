@@ -73,7 +73,9 @@ OpenAI's dialect has a place for it. At Google's addresses a call without a sign
 model, gets the one that Google names for it, with which it may answer less well.
 
 An engine's Messages answer reaches the hub with `pause_turn` as stop and `model_context_window_exceeded` as length;
-citations are left out, and a block of a tool that the vendor runs is a broken answer.
+citations are left out, and a block of a tool that the vendor runs is a broken answer. Clients of Messages and Responses
+get its thoughts, texts and calls in the order in which they came, whole or streamed; a whole answer of the hub has a
+place for each kind, and none for their order.
 """
 
 

@@ -1,4 +1,6 @@
+import asyncio
 import ctypes
+import resource
 import subprocess
 import sys
 import weakref
@@ -7,6 +9,7 @@ from statistics import mean
 import pytest
 
 from tests.http.harness import uncollected
+from tidegate.cli import heap
 from tidegate.cli.heap import YOUNG_MAX, collect_young
 
 # Between the large buffers stand small ones that live on, so that nothing is free at the heap's end.
@@ -65,3 +68,19 @@ def test_where_much_is_new_garbage_is_left_for_another_time() -> None:
         new.clear()
         collect_young()
         assert gone() is None
+
+
+async def test_where_no_descriptor_is_left_it_is_looked_at_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "LOOK_S", 0.0)
+    task, limits = asyncio.create_task(heap.tidies()), resource.getrlimit(resource.RLIMIT_NOFILE)
+    await asyncio.sleep(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            heap.resident_bytes()
+        for _ in range(10):
+            await asyncio.to_thread(int)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not task.done()
+    task.cancel()

@@ -312,6 +312,9 @@ answers = st.none() | st.builds(
             b'{"default_generation_settings":{"n_ctx":"x"}}',
             b"llamacpp:requests_processing NaN\nllamacpp:requests_deferred +Inf\n",
             b"llamacpp:requests_processing 1e300\n",
+            b'llamacpp:requests_deferred{a="0"} 1.7e308\nllamacpp:requests_deferred{a="1"} 1.7e308\n',
+            b'vllm:num_requests_running{engine="0"} 1.7e308\nvllm:num_requests_running{engine="1"} 1.7e308\n',
+            b'sglang:num_queue_reqs{dp_rank="0"} 1.7e308\nsglang:num_queue_reqs{dp_rank="1"} 1.7e308\n',
             b'{"default_generation_settings":{"n_ctx":9000000000},"total_slots":9000000000}',
             b'{"total_slots":-1,"max_total_num_tokens":-1,"max_running_requests":-1,"dp_size":-1}',
             b'{"max_total_num_tokens":1e99,"max_running_requests":true,"dp_size":1e99}',
@@ -347,7 +350,35 @@ def test_no_answer_to_a_probe_breaks_a_dialect_or_makes_up_a_window(dialect: Dia
     assert signals.kv_share is None or 0.0 <= signals.kv_share <= 1.0
     for told in (signals.kv_tokens_max, signals.slots):
         assert told is None or 0 < told <= COUNT_MAX
-    assert signals.preemptions is None or 0 <= signals.preemptions <= COUNT_MAX
+    for told in (signals.running, signals.queued, signals.preemptions):
+        assert told is None or 0 <= told <= COUNT_MAX
+
+
+METERS = {
+    "llamacpp": ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+    "vllm": ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_preemptions_total"),
+    "sglang": ("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:num_retracted_requests_total"),
+}
+SHARES = ("vllm:kv_cache_usage_perc", "sglang:token_usage")
+
+
+# Two that add up to more than a float holds, one that is more than there can be, and less than none.
+@pytest.mark.parametrize(
+    ("told", "load"), [(("3", "4"), 7), (("1.7e308", "1.7e308"), None), (("1e300", "0"), None), (("-1", "0"), None)]
+)
+@dialects
+def test_a_load_that_none_can_be_is_not_told(dialect: Dialect, told: tuple[str, str], load: int | None) -> None:
+    meters = METERS.get(dialect.name, ())
+    lines = [
+        f'{name}{{engine="{at}",dp_rank="{at}"}} {value}\n'
+        for name in (*meters, *SHARES)
+        for at, value in enumerate(told)
+    ]
+    signals = dialect.signals([ProbeAnswer(status=200, body="".join(lines).encode())] * len(dialect.probes()))
+    assert signals.up
+    assert (signals.running, signals.queued) == ((load, load) if meters else (None, None))
+    assert signals.preemptions == (load if len(meters) > 2 else None)
+    assert signals.kv_share is None
 
 
 @dialects

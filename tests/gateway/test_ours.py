@@ -5,15 +5,20 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
+from tests.gateway.test_budget import spent
 from tests.http.harness import Script as Steps
 from tests.http.harness import eventually, read_request, upstream
-from tidegate.core.model import Ended, Ending
-from tidegate.engines.fake import Script
+from tidegate.core.model import Ended, Ending, Request
+from tidegate.engines.fake import Fault, Script
+from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.drive import Drive
 from tidegate.gateway.routes import ROUTES, Route
+from tidegate.gateway.switchback import Switchback
 from tidegate.gateway.upstream import Upstream
 from tidegate.wire.ollama.client import OLLAMA_CHAT
 from tidegate.wire.openai import Call
@@ -22,13 +27,15 @@ from tidegate.wire.translate import ClientStream
 
 
 class Faulty(dict[str, Upstream]):
-    """Fails when it is asked for the next time."""
+    """Fails when it is asked for the next time, or after so many times."""
 
-    fails = True
+    def __init__(self, upstreams: dict[str, Upstream], fails: int = 1) -> None:
+        super().__init__(upstreams)
+        self._fails = fails
 
     def __getitem__(self, name: str) -> Upstream:
-        if self.fails:
-            self.fails = False
+        self._fails -= 1
+        if self._fails == 0:
             raise RuntimeError("a fault of ours")
         return super().__getitem__(name)
 
@@ -111,6 +118,80 @@ async def test_the_log_says_where_it_was_and_a_metric_that_there_was_one(tmp_pat
     assert (third["event"], third["message"]) == ("told by the loop", "a task was lost")
     assert "\ntidegate_handler_errors_total 2.0\n" in metrics
     assert "a client has said" not in (tmp_path / "log").read_text()
+
+
+class FaultyTrial(Switchback):
+    """Cannot count what becomes of a request."""
+
+    def __init__(self) -> None:
+        """Nothing is tried."""
+
+    def over(self, request: Request, ending: Ending, **what: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_request_whose_end_cannot_be_told_is_answered_all_the_same(tmp_path: Path, stream: bool) -> None:
+    async with house(tmp_path, laptop=local()) as home:
+        told = listen()
+        home.gateway.dispatch.switchback = FaultyTrial()
+        answer = await home.ask(chat(stream=stream))
+        assert (answer.status, answer.text) == (200, "w1 w2 w3 w4 ")
+        everybody = home.gateway.auth._open
+        assert everybody is not None
+        assert (home.gateway.dispatch.in_flight, everybody._in_flight) == (0, 0)
+    assert len(told) == 1
+
+
+async def test_one_where_its_attempt_is_made_holds_nothing_back_for_that(tmp_path: Path) -> None:
+    price = {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 4}
+    async with house(tmp_path, budget={"usd_per_day": 1.0}, cloud=remote(price=price)) as home:
+        listen()
+        home.gateway.dispatch.upstreams = Faulty(home.gateway.dispatch.upstreams, fails=2)
+        answer = await home.ask()
+        assert (answer.status, answer.error["code"]) == (500, "internal_error")
+        await home.quiet()
+        assert spent(home)[1] == 0.0
+        assert (await home.ask()).status == 200
+
+
+async def test_one_where_it_is_sent_once_it_may_be_paid_for_ends_it_at_once(tmp_path: Path) -> None:
+    price = {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 4}
+    async with house(tmp_path, budget={"usd_per_day": 1.0}, cloud=remote(price=price)) as home:
+        told, dispatch = listen(), home.gateway.dispatch
+        (upstream,) = dispatch.upstreams.values()
+        good, bad = upstream.headers, cast("Any", ((b"x-of-ours", None),))
+        upstream.headers = bad
+        answer = await home.ask()
+        assert (answer.status, answer.error["code"]) == (500, "internal_error")
+        assert (dispatch.in_flight, len(told)) == (0, 1)
+        upstream.headers = good
+        assert (await home.ask()).status == 200
+
+
+class FaultyOnce(dict[str, Attempt]):
+    """Does not find the first one that is asked for."""
+
+    fails = True
+
+    def __getitem__(self, name: str) -> Attempt:
+        if self.fails:
+            self.fails = False
+            raise RuntimeError("a fault of ours")
+        return super().__getitem__(name)
+
+
+async def test_one_whose_time_is_up_when_it_meets_one_is_over_all_the_same(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(fault=Fault.SILENT))) as home:
+        told = listen()
+        asked = asyncio.create_task(home.ask())
+        await eventually(lambda: home.gateway.dispatch.in_flight == 1)
+        ((drive, _),) = home.gateway.dispatch._live.values()
+        assert isinstance(drive, Drive)
+        drive._attempts = FaultyOnce(drive._attempts)
+        drive.expire(home.gateway.clock.now_s())
+        assert (await asked).status == 500
+        assert (home.gateway.dispatch.in_flight, len(told)) == (0, 1)
 
 
 async def test_those_that_are_held_behind_it_have_their_turn(tmp_path: Path) -> None:

@@ -198,6 +198,28 @@ async def test_of_two_attempts_that_end_in_one_tick_the_answer_counts(tmp_path: 
             assert attempt.over
 
 
+async def test_an_answer_that_is_whole_goes_before_one_that_begins_in_its_tick(tmp_path: Path) -> None:
+    silent = Script(fault=Fault.SILENT)
+    async with house(tmp_path, laptop=local(silent, engine="llamacpp"), cloud=remote(silent)) as home:
+        async with home.asking(chat(stream=False), x_tidegate_slo_ttft_ms="100"):
+            await eventually(lambda: home.gateway.dispatch.in_flight == 1 and len(_drive(home)._attempts) == 2)
+            drive = _drive(home)
+            begins, whole = sorted(drive._attempts.values(), key=lambda attempt: not attempt.streamed)
+            assert (begins.streamed, whole.streamed) == (True, False)
+            _answer(drive, whole.endpoint)
+            begins.on_head(200, {b"content-type": b"text/event-stream"})
+            begins.on_data(b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n')
+            assert begins.over
+            await _logged(home, 1)
+        await home.quiet()
+        (line,) = home.log()
+        assert (line["outcome"], line["endpoint"], line["attempts"]) == ("ok", whole.endpoint, 2)
+        told = [line.fact for line in home.journal()]
+    endings = {fact.endpoint: fact.ending for fact in told if isinstance(fact, Ended)}
+    assert endings == {whole.endpoint: Ending.OK, begins.endpoint: Ending.CANCELLED}
+    assert not [fact for fact in told if isinstance(fact, ModelFailed)]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_may_leave_at_whatever_tick(tmp_path: Path, stream: bool) -> None:
     raw = asks(stream=stream)

@@ -12,6 +12,7 @@ from tests.wire.streams import DONE, ROLE, STOP, USAGE_FRAME, chunk, cuts, facts
 from tidegate.core.model import Capability
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.chunks import ANSWER_BYTES_MAX
+from tidegate.wire.hub import Slots, ToolCall
 from tidegate.wire.sse import Cause
 from tidegate.wire.stream import StreamReader
 
@@ -128,6 +129,35 @@ def test_tool_calls_without_an_index_begin_with_their_id() -> None:
     )
     calls = aggregated(stream)["choices"][0]["message"]["tool_calls"]
     assert [(call["id"], call["function"]["arguments"]) for call in calls] == [("a", "{}"), ("b", "{}")]
+
+
+@pytest.mark.parametrize("index", [0, 3, -1])
+def test_calls_that_an_engine_gives_the_same_index_are_gathered_one_by_one(index: int) -> None:
+    def piece(arguments: str, id: Any = None, name: str | None = None) -> bytes:
+        return chunk(tool_calls=[{"index": index, "id": id, "function": {"name": name, "arguments": arguments}}])
+
+    begun = piece('{"a"', "c1", "f") + piece(":1}") + piece('{"b":1', "c2", "g") + piece("}") + piece("{}", 3, "f")
+    calls = aggregated(ROLE + begun + chunk(finish="tool_calls") + DONE)["choices"][0]["message"]["tool_calls"]
+    assert [(call["id"], *call["function"].values()) for call in calls] == [
+        ("c1", "f", '{"a":1}'),
+        ("c2", "g", '{"b":1}'),
+        (3, "f", "{}"),
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, 0, 1]), st.sampled_from([None, "", "a", "b"]), st.booleans())))
+def test_pieces_of_calls_are_told_apart_as_for_a_client_that_streams(told: list[tuple[Any, Any, bool]]) -> None:
+    pieces = [
+        {"index": index, "id": id, "function": {"name": "f" if named else None, "arguments": f"{at};"}}
+        for at, (index, id, named) in enumerate(told)
+    ]
+    slots, joined = Slots(), dict[int, str]()
+    for piece in pieces:
+        slot = slots.of(msgspec.convert(piece, ToolCall))
+        joined[slot] = joined.get(slot, "") + piece["function"]["arguments"]
+    stream = ROLE + b"".join(chunk(tool_calls=[piece]) for piece in pieces) + STOP + DONE
+    calls = aggregated(stream)["choices"][0]["message"].get("tool_calls", [])
+    assert [call["function"]["arguments"] for call in calls] == [joined[slot] for slot in sorted(joined)]
 
 
 def test_log_probabilities_are_strung_together() -> None:

@@ -236,6 +236,20 @@ def test_a_choice_that_still_runs_keeps_the_answer_open() -> None:
     assert read.finished
 
 
+@pytest.mark.parametrize("unnamed", [b'"index":null,', b""])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_choice_without_an_index_is_the_first_whatever_its_other_chunks_say(at: int, unnamed: bytes) -> None:
+    pieces = [chunk(content="a"), chunk(content="b"), STOP]
+    pieces[at] = pieces[at].replace(b'"index":0,', unnamed)
+    read = reader()
+    assert relayed(read, pieces) == b"".join(pieces)
+    assert read.failure is None
+    assert (read.finished, read.done, read.done_frame) == (True, True, DONE)
+    others = reader(completions=2)
+    relayed(others, pieces)
+    assert not others.finished
+
+
 def test_an_endpoint_that_gives_fewer_choices_than_asked_for_is_taken_at_its_done() -> None:
     read = reader(completions=2)
     relayed(read, [chunk(content="a") + STOP + DONE])

@@ -79,7 +79,7 @@ async def tidies() -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         collect_young()
-        with suppress(RuntimeError):  # no thread can be had just now
+        with suppress(RuntimeError, OSError):  # no thread can be had just now, or no descriptor
             await asyncio.to_thread(surplus.give_back)
 
 

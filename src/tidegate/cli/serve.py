@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import uvloop
 from rich.markup import escape
@@ -21,6 +22,7 @@ from tidegate.config.config import Config
 from tidegate.core.model import Endpoint, Record, RequestClass, Ruling
 from tidegate.gateway.app import Gateway
 from tidegate.gateway.outage import MORE_FILES
+from tidegate.gateway.tending import tended
 from tidegate.state.keys import KeysError
 from tidegate.state.store import LedgerError
 
@@ -153,14 +155,15 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
     loop.set_exception_handler(gateway.escaped)
     stop = asyncio.Event()
 
-    def signalled() -> None:
+    def signalled(number: int) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
+            # An orderly end waits for disks, and one of them may hang.
+            os._exit(128 + number)
         stop.set()
 
     on_terminal = os.isatty(0)
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, signalled)
+        loop.add_signal_handler(name, signalled, name)
 
     def hung_up() -> None:
         # A terminal that is closed says the same as an operator who wants a reload; only then is it none any more.
@@ -184,7 +187,7 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
         print_json(told, flush=True)
     else:
         print(f"tidegate: {_addresses(told)}, journal {told.journal or 'off'}", file=sys.stderr, flush=True)
-    aside = [loop.create_task(job) for job in (heap.tidies(), descriptors.watches(gateway))]
+    aside = [tended(heap.tidies), tended(partial(descriptors.watches, gateway))]
     try:
         await stop.wait()
     finally:

@@ -122,7 +122,6 @@ class LlamaCpp:
         meta = origin(models, self._model).meta or Meta()
         window = narrowest((told.default_generation_settings.n_ctx,)) or narrowest((meta.n_ctx,))
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
-        running, queued = found.get(_RUNNING), found.get(_QUEUED)
         slots = counted(parallel.total_slots) or None
         stated = status(models, self._model)
         awake = None if sleep.is_sleeping is None else not sleep.is_sleeping
@@ -130,8 +129,8 @@ class LlamaCpp:
             up=True,
             context_tokens=window,
             media=None if told.modalities is None else _media(told.modalities),
-            running=None if running is None else int(running),
-            queued=None if queued is None else int(queued),
+            running=counted(found.get(_RUNNING)),
+            queued=counted(found.get(_QUEUED)),
             fingerprint=recognised(self._fingerprint(props, meta, window)),
             resident=_RESIDENT.get(stated, awake),
             loading=stated == "loading",

@@ -103,8 +103,8 @@ class SGLang:
         return Signals(
             up=True,
             context_tokens=window,
-            running=int(sum(running)) if running else None,
-            queued=int(sum(queued)) if queued else None,
+            running=counted(sum(running)) if running else None,
+            queued=counted(sum(queued)) if queued else None,
             fingerprint=recognised(_fingerprint(info, origin(models, self._model), window)),
             # Replicas are alike: each has a pool of so many tokens, and the mean is the share of all of them.
             kv_tokens_max=_all(told.max_total_num_tokens, replicas.dp_size),

@@ -79,7 +79,7 @@ class VLLM:
         if any(not value for labels, value in found.get(_SLEEP, ()) if labels.get(b"sleep_state") == _AWAKE):
             return Signals(up=False, resident=False)
         values = {name: [value for _, value in told] for name, told in found.items()}
-        running, waiting = (int(sum(values[name])) if name in values else None for name in (_RUNNING, _WAITING))
+        running, waiting = (counted(sum(values[name])) if name in values else None for name in (_RUNNING, _WAITING))
         window = self._openai.window(models)
         shares = next((values[name] for name in _CACHE if name in values), [])
         preemptions = sum(values[_PREEMPTIONS]) if _PREEMPTIONS in values else None

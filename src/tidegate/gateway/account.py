@@ -469,6 +469,10 @@ class Account:
     ) -> None:
         """The request has ended: count it, and write its one line."""
         request, said_tokens = self._request, self._asked.said_tokens
+        # First what others wait for, whatever fails below.
+        self._grant.end(request, self._used_tokens, now_s)
+        if self._leases:
+            self._let_go_of_money(now_s)
         first_s = attempt.first_s if self._first_s is None and attempt is not None else self._first_s
         ttft_s = None if first_s is None else first_s - request.arrived_s
         usage = self.told(attempt) if attempt is not None else None
@@ -494,7 +498,6 @@ class Account:
         alone = served is not None and not said_tokens and not self._asked.shipped
         if alone and prompt_tokens is not None and made_tokens is not None:
             self._compare(prompt_tokens, made_tokens, flight.winner, now_s)
-        self._grant.end(request, self._used_tokens, now_s)
         if request.key:
             metrics.key_ended(request.key, outcome, self._used_tokens, self.spent_usd)
         event = WideEvent(
@@ -525,6 +528,13 @@ class Account:
         self._dispatch.log.request(event)
         if self.trace is not None and self._dispatch.tracer is not None:
             self._dispatch.tracer.over(self.trace, event)
+
+    def _let_go_of_money(self, now_s: float) -> None:
+        """Of what has no end, by a fault of ours, nobody knows whether it was sent: all that is held back for it may
+        have been spent."""
+        for endpoint, lease_id in self._leases.items():
+            self._dispatch.spending.settle(lease_id, 0.0, now_s, endpoint, whole=False)
+        self._leases = {}
 
     def _compare(self, prompt_tokens: int, output_tokens: int, served: str, now_s: float) -> None:
         """What an answer that one endpoint gave whole would have cost in one tier alone, beside what it did cost."""

@@ -36,6 +36,7 @@ from tidegate.gateway.rehearsal import Rehearsal
 from tidegate.gateway.reload import Reloader
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.switchback import Switchback
+from tidegate.gateway.tending import tended
 from tidegate.gateway.timekeeper import Timekeeper
 from tidegate.gateway.tracing import Tracing
 from tidegate.http.limits import Limits
@@ -189,8 +190,7 @@ class Gateway:
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
         self.timekeeper = Timekeeper(self.clock, self.log, self._is_quiet)
         watchers = (auth, self.reloader, self.timekeeper, self.switchback, self.rehearsal, self.log)
-        jobs = [watcher.watch() for watcher in (*watchers, *(() if self.board is None else (self.board,)))]
-        self._tasks = [asyncio.create_task(job) for job in jobs]
+        self._tasks = [tended(one.watch) for one in (*watchers, *(() if self.board is None else (self.board,)))]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
         if (overrides := self.router.overrides) != Overrides():

@@ -1,5 +1,6 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
+from collections.abc import Callable
 from functools import partial
 
 from msgspec import Raw
@@ -15,7 +16,7 @@ from tidegate.core.rules import LASTING, budget_usd_bound, excluded_ever, tokens
 from tidegate.core.why import Why
 from tidegate.engines.base import UNCARRIED, Failure, Outgoing, in_our_form
 from tidegate.gateway.account import Account
-from tidegate.gateway.asking import asking
+from tidegate.gateway.asking import Asking, asking
 from tidegate.gateway.attempt import Attempt, report
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.barred import Barred
@@ -278,7 +279,10 @@ class Drive:
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
-        self._end_for(EXPIRED, now_s)
+        try:
+            self._end_for(EXPIRED, now_s)
+        except Exception as error:
+            self._broke(error, now_s)
 
     def stop(self, now_s: float) -> None:
         """See `Timed`."""
@@ -320,6 +324,10 @@ class Drive:
         """See `Listener`."""
         now_s = attempt.first_s
         assert now_s is not None
+        # An answer that has come whole before it in this tick goes before it: then nobody waits for this one.
+        self._land()
+        if attempt.over:
+            return
         try:
             self._content(attempt, first, now_s)
         except Exception as error:
@@ -584,7 +592,14 @@ class Drive:
                 self._barred.never(action.endpoint)
             self._pass_over(action, asked, now_s)
             return
-        refused = self._account.may_spend(upstream, self._flight.attempts, now_s, target)
+        try:
+            refused = self._account.may_spend(upstream, self._flight.attempts, now_s, target)
+            if refused is None:
+                attempt = self._attempts[action.endpoint] = self._made(action, asked, again, now_s)
+        except Exception:
+            # What has begun leaves its slot when it ends.
+            asked.leave()
+            raise
         if refused is not None:
             asked.leave()
             most_usd, beside = self._account.most_usd(upstream, target), bool(self._attempts)
@@ -592,10 +607,28 @@ class Drive:
             self._barred.unpaid(action.endpoint, refused, most_usd, counted_usd, beside=beside)
             self._pass_over(action, refused, now_s)
             return
-        outgoing = asked.outgoing
         self._unhold(now_s, released=False)
+        outgoing = asked.outgoing
+        # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
+        # body, until the next collection of garbage.
+        # Into a slot that somebody else is still in, nothing can be put.
+        begin = partial(self._begin, attempt, outgoing, upstream, None if asked.waits else asked.slot)
+        try:
+            if self._account.pays(action.endpoint):
+                self._dispatch.spending.after_write(partial(self._begin_paid, begin))
+            else:
+                begin()
+        finally:
+            # What is told of it can be told while it is on its way.
+            self._account.started(upstream, now_s, hedge=action.hedge, target=target, streamed=outgoing.streamed)
+
+    def _made(self, action: fly.Call | fly.Compute, asked: Asking, again: str, now_s: float) -> Attempt:
+        """What is to be sent there; `again` is what of the answer it has been told, where its rest is asked for."""
+        dispatch, resumption, outgoing = self._dispatch, self._resumption, asked.outgoing
+        target = action.target if isinstance(action, fly.Compute) else ""
+        upstream = dispatch.upstreams[action.endpoint]
         read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
-        attempt = Attempt(
+        return Attempt(
             upstream,
             outgoing,
             read(
@@ -613,19 +646,13 @@ class Drive:
             fetches=asked.fetches,
             resumes=resumption is not None and resumption.broken is not None,
         )
-        self._attempts[action.endpoint] = attempt
-        # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
-        # body, until the next collection of garbage.
-        # Into a slot that somebody else is still in, nothing can be put.
-        begin = partial(self._begin, attempt, outgoing, upstream, None if asked.waits else asked.slot)
+
+    def _begin_paid(self, begin: Callable[[Failure | None], None], failure: Failure | None) -> None:
+        """What it may cost is written, or is not, as `failure` says: of a fault of ours there nobody else hears."""
         try:
-            if self._account.pays(action.endpoint):
-                self._dispatch.spending.after_write(begin)
-            else:
-                begin()
-        finally:
-            # What is told of it can be told while it is on its way.
-            self._account.started(upstream, now_s, hedge=action.hedge, target=target, streamed=outgoing.streamed)
+            begin(failure)
+        except Exception as error:
+            self._broke(error, self._dispatch.clock.now_s())
 
     def _begin(
         self,
@@ -744,8 +771,9 @@ class Drive:
             self._fail(committed=self._exchange.started, now_s=now_s)
         except Exception as again:
             report(again)
-            self._dispatch.end(self)
             self._exchange.abort()
+            if not self._is_over:
+                self._over(now_s, status=500, outcome="failed", code=BROKEN.code)
 
     def _remember(self, failure: Failure) -> None:
         """What the client is told, if this was the last hope."""
@@ -885,20 +913,24 @@ class Drive:
         self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None
     ) -> None:
         """The request has ended."""
-        if self._shipping is not None:
-            self._shipping.close()
         self._is_over = True
         self._exchange.on_left = None
         # It knows this drive, which would go with it only when garbage is collected.
         self._relayed = None
         self._dispatch.end(self)
-        self._account.over(
-            now_s,
-            self._flight,
-            self._decision,
-            attempts=self._flight.attempts,
-            status=status,
-            outcome=outcome,
-            attempt=attempt,
-            code=code,
-        )
+        try:
+            if self._shipping is not None:
+                self._shipping.close()
+            self._account.over(
+                now_s,
+                self._flight,
+                self._decision,
+                attempts=self._flight.attempts,
+                status=status,
+                outcome=outcome,
+                attempt=attempt,
+                code=code,
+            )
+        except Exception as error:
+            # Whatever cannot be told of it: its client waits for the answer.
+            report(error)

@@ -15,6 +15,7 @@ from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.outage import Outage
 from tidegate.gateway.probe import Prober
 from tidegate.gateway.retiring import retire
+from tidegate.gateway.tending import tended
 from tidegate.gateway.upstream import Upstream
 from tidegate.gateway.warmer import Warmer
 from tidegate.http.client import Origin, Pool
@@ -117,10 +118,10 @@ class Fleet:
             if member.seen is not None:
                 seen.append((member.seen, member.prober.outage))
                 member.seen = None
-                runs = [member.prober.run(), member.canary.run()]
+                runs = [member.prober.run, member.canary.run]
                 if member.upstream.endpoint.kept_usd_per_s is not None:
-                    runs.append(member.warmer.keep())
-                member.tasks = tuple(asyncio.create_task(run) for run in runs)
+                    runs.append(member.warmer.keep)
+                member.tasks = tuple(tended(run) for run in runs)
         return seen
 
     async def discard(self, members: dict[str, Member]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 
@@ -9,6 +10,7 @@ from tidegate import __version__
 from tidegate.clock import Clock
 from tidegate.config.build import Built
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.tending import tended
 from tidegate.state.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -87,7 +89,7 @@ class Keeper:
         self._dispatch = dispatch
         dispatch.ratios.update(self.restored.ratios)
         if self._file is not None:
-            self._task = asyncio.get_running_loop().create_task(self._run(self._file))
+            self._task = tended(partial(self._run, self._file))
 
     def save_soon(self) -> None:
         """Write it down now, for what operators set by hand should not wait; asked again meanwhile, once more after."""

@@ -16,6 +16,7 @@ import msgspec
 
 from tidegate.clock import Clock
 from tidegate.core.model import Fact, Line, Segment, replace
+from tidegate.telemetry.log import where
 from tidegate.telemetry.reading import JournalError, read, read_from
 from tidegate.telemetry.segments import JournalStatistics, SegmentName, segments
 from tidegate.telemetry.tick import JOURNAL, Tick, run
@@ -185,7 +186,7 @@ class Journal:
         except Exception as error:  # a request must not fail because of what is written down about it
             if len(fresh) == 1:
                 self._lost += 1
-                self._trouble(f"a fact cannot be encoded: {error!r}")
+                self._trouble(f"a fact cannot be encoded: {where(error)}")
                 return
             for line in fresh:
                 self._fresh = [line]

@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core.model import Capability
 from tidegate.wire.chunks import ANSWER_BYTES_MAX, Timings, Usage
 from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.hub import Slots
 from tidegate.wire.sse import BadStream, Cause, data_of
 from tidegate.wire.stream import StreamReader
 from tidegate.wire.surrogates import decoded
@@ -163,10 +164,11 @@ class _Text:
 class _Choice:
     """One choice, as far as it has come."""
 
-    __slots__ = ("_calls", "_extras", "_logprobs", "_message", "_parts")
+    __slots__ = ("_calls", "_extras", "_logprobs", "_message", "_parts", "_slots")
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
+        self._slots = Slots()
         self._calls: dict[int, dict[str, Any]] = {}
         self._parts: dict[str, dict[str, Any]] = {}
         self._logprobs: dict[str, Any] | None = None
@@ -196,12 +198,10 @@ class _Choice:
         _merge(self._message, delta, _DELTA_TEXTS)
 
     def _add_call(self, call: dict[str, Any]) -> None:
-        index = call.pop("index", None)
-        if not isinstance(index, int):
-            # Without an index, an id begins a call and its absence goes on with the last one.
-            index = len(self._calls) if call.get("id") else max(0, len(self._calls) - 1)
-        known = self._calls.setdefault(index, {})
-        function = call.pop("function", None)
+        index, function = call.pop("index", None), call.pop("function", None)
+        named = isinstance(function, dict) and bool(function.get("name"))
+        at = self._slots.at(index if isinstance(index, int) else None, call.get("id"), named=named)
+        known = self._calls.setdefault(at, {})
         _merge(known, call, _NO_TEXTS)
         if isinstance(function, dict):
             _merge(known.setdefault("function", {}), function, _CALL_TEXTS)

@@ -4,6 +4,7 @@ Between all dialects stands OpenAI's chat completion. Requests become its body, 
 OpenAI's own: `reasoning_content` is what llama.cpp,
 vLLM and DeepSeek call a model's thinking, `reasoning_details` carries its signatures as OpenRouter does, and a choice's
 `stop_reason` is the stop sequence that was met, as vLLM tells it. Mistral's content may be parts, thinking among them.
+One more word, `tidegate_pieces`, passes between translators alone.
 """
 
 from collections.abc import Mapping
@@ -56,7 +57,11 @@ class Part(msgspec.Struct, gc=False):
 
 
 class Said(msgspec.Struct, gc=False):
-    """A message, or what a chunk adds to one."""
+    """A message, or what a chunk adds to one.
+
+    `pieces`: all that a whole message says, in turn, where that is not first what it thinks, then what it says and then
+    what it calls. No client is told, since none of the hub's would know what it is.
+    """
 
     content: str | list[Part] | None = None
     reasoning_content: str | None = None
@@ -64,6 +69,7 @@ class Said(msgspec.Struct, gc=False):
     reasoning_details: list[Detail] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+    pieces: list["Said"] | None = msgspec.field(name="tidegate_pieces", default=None)
 
     @property
     def text(self) -> str:
@@ -208,23 +214,26 @@ class Slots:
         self._count = 0
         # Which call the pieces of an index are of by now, where that is another one; and the id of each.
         self._at: dict[int, int] = {}
-        self._ids: dict[int, str] = {}
+        self._ids: dict[int, object] = {}
 
     def of(self, call: ToolCall) -> int:
-        """Which call a piece is of. Without an index an id begins one, and its absence goes on with the last; with one,
-        a name and an id that is not that of the call before."""
-        index = call.index
-        if index is None:
-            at = self._count if call.id else max(0, self._count - 1)
-        else:
-            at = self._at.get(index, index)
-            named = call.function is not None and call.function.name
-            if call.id and named and self._ids.get(at, call.id) != call.id:
-                at = self._at[index] = self._count
+        """Which call a piece is of. Raises `BadStream` for one beyond their bound."""
+        at = self.at(call.index, call.id, named=call.function is not None and bool(call.function.name))
         if not 0 <= at < CALLS_MAX:
             raise BadStream(Cause.MALFORMED, _UNCARRIED)
-        if call.id:
-            self._ids.setdefault(at, call.id)
+        return at
+
+    def at(self, index: int | None, id: object, *, named: bool) -> int:
+        """The same, whatever an engine takes for an id. Without an index an id begins a call, and its absence goes on
+        with the last; with one, a name and an id that is not that of the call before."""
+        if index is None:
+            at = self._count if id else max(0, self._count - 1)
+        else:
+            at = self._at.get(index, index)
+            if id and named and self._ids.get(at, id) != id:
+                at = self._at[index] = self._count
+        if id:
+            self._ids.setdefault(at, id)
         self._count = max(self._count, at + 1)
         return at
 

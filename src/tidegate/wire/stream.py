@@ -103,8 +103,8 @@ class StreamReader:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._open = False  # what comes passes: nothing is held back any more
-        self._running: set[int | None] = set()
-        self._ended: set[int | None] = set()
+        self._running: set[int] = set()
+        self._ended: set[int] = set()
         self._tally = Tally()
         # Of the last frame that told it. Never where `_said` is: that takes chunks.
         self._repeat: Repeat | None = None
@@ -222,7 +222,7 @@ class StreamReader:
             return False
         choices = chunk.choices
         for choice in choices or ():
-            if choice.finish_reason or choice.index not in self._running:
+            if choice.finish_reason or (choice.index or 0) not in self._running:
                 self._count_ending(choice)
         if brings_content(chunk):
             self.content = True
@@ -230,7 +230,7 @@ class StreamReader:
             self.reasoned = self.reasoned or brings_reasoning(chunk)
             if self._said is not None:
                 self._said.take(data, chunk)
-            elif choices and choices[0].index in self._running and (text := only_text(chunk)):
+            elif choices and (choices[0].index or 0) in self._running and (text := only_text(chunk)):
                 self._repeat = repeat_of(frame, text, self._tally) or self._repeat
         if chunk.timings is not None:
             self.timings = chunk.timings
@@ -240,13 +240,14 @@ class StreamReader:
         return True
 
     def _count_ending(self, choice: Choice) -> None:
-        """Note that a choice began or ended."""
+        """Note that a choice began or ended. One without an index is the first, also where other chunks name that."""
         self._repeat = None
+        index = choice.index or 0
         if choice.finish_reason:
-            self._ended.add(choice.index)
-            self._running.discard(choice.index)
-        elif choice.index not in self._ended:
-            self._running.add(choice.index)
+            self._ended.add(index)
+            self._running.discard(index)
+        elif index not in self._ended:
+            self._running.add(index)
         if self._ended:
             self.finished = not self._running and len(self._ended) >= self._completions
 

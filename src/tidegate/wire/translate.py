@@ -32,7 +32,12 @@ class Translate(Protocol):
 
 
 class EngineStream(Translate, Protocol):
-    """A translator of what an engine answers. `usage` is what it has told so far of one that it has not told whole."""
+    """A translator of what an engine answers. `usage` is what it has told so far of one that it has not told whole.
+
+    `in_turn` is set where another translator reads it: a whole answer may then have `pieces`.
+    """
+
+    in_turn: bool
 
     @property
     def usage(self) -> Usage | None: ...  # noqa: D102 - told above
@@ -235,6 +240,8 @@ def reader(
         inner = StreamReader(include_usage=usage, completions=call.completions, said=said)
     else:
         inner = Aggregator(call.kind, completions=call.completions)
+    if engine is not None:
+        engine.in_turn = client is not None
     if seam is not None:
         return Translated(inner, engine=engine, stream=stream, seam=seam)
     if client is None:

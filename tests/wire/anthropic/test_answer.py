@@ -1,6 +1,8 @@
 """Answers of the Messages API, from the hub and back."""
 
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from tests.wire.hub import HEAD, answers, gathered, streamed
+from tests.wire.hub import HEAD, answers, asked, dumped, gathered, objects, streamed, texts, words
 from tests.wire.streams import DONE, PING, chunk, cuts, frame
 from tidegate.wire.anthropic.answer import MessageStream, whole
 from tidegate.wire.anthropic.client import Messages
 from tidegate.wire.anthropic.errors import error_body
 from tidegate.wire.anthropic.inward import EventStream, WholeMessage
 from tidegate.wire.sse import FRAME_BYTES_MAX, BadStream, Cause
+from tidegate.wire.translate import Client, EngineStream, Translated, reader
 
+MESSAGES = Messages()
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
 
@@ -106,6 +110,84 @@ def test_a_whole_answer_comes_back_from_the_other_dialect(answer: dict[str, Any]
     back = json.loads(translate.end())
     assert back == {**answer, "id": "msg_chatcmpl-1", "choices": back["choices"]}
     assert essence(back["choices"][0]) == essence(answer["choices"][0])
+
+
+def _block(kind: str, **fields: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"type": st.just(kind), **fields})
+
+
+some = texts.filter(bool)
+blocks = st.one_of(
+    _block("thinking", thinking=texts, signature=some),
+    _block("redacted_thinking", data=some),
+    _block("text", text=some),
+    _block("tool_use", id=words, name=words, input=objects),
+)
+
+
+def message_of_engine(content: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"type": "message", "id": "1", "content": content, "stop_reason": "end_turn"}).encode()
+
+
+def relayed(engine: EngineStream, answer: bytes, *, stream: bool, client: Client | None = MESSAGES) -> bytes:
+    """What a client gets of the answer of an engine that speaks this dialect."""
+    call = asked({"messages": [{"role": "user", "content": "hi"}], "stream": stream})
+    made = reader(call, streamed=stream, engine=engine, client=client, now_s=lambda: 1.0)
+    assert isinstance(made, Translated)
+    out = made.feed(answer) + made.end()
+    assert made.failure is None
+    return out + made.done_frame if stream else made.result()
+
+
+@given(st.lists(blocks, min_size=1, max_size=6))
+def test_a_whole_answer_keeps_the_order_of_its_blocks_as_a_streamed_one_does(content: list[dict[str, Any]]) -> None:
+    events = b"".join(streamed_blocks(content))
+    made = json.loads(relayed(WholeMessage(0), message_of_engine(content), stream=False))
+    of_events = message_of(events_of(relayed(EventStream(0), events, stream=True)))
+    assert facts(made)["content"] == facts(of_events)["content"]
+    # One text behind another is one text.
+    if not any(one["type"] == other["type"] == "text" for one, other in pairwise(content)):
+        assert made["content"] == content
+
+
+def streamed_blocks(content: list[dict[str, Any]]) -> Iterator[bytes]:
+    """The same as events, each block in one piece."""
+    yield frame({"type": "message_start", "message": {"id": "1", "type": "message"}})
+    for at, block in enumerate(content):
+        empty: dict[str, Any]
+        match block["type"]:
+            case "thinking":
+                empty, pieces = {"thinking": "", "signature": ""}, ["thinking", "signature"]
+            case "text":
+                empty, pieces = {"text": ""}, ["text"]
+            case "tool_use":
+                empty, pieces = {"input": {}}, ["input"]
+            case _:
+                empty, pieces = {}, []
+        yield frame({"type": "content_block_start", "index": at, "content_block": {**block, **empty}})
+        for name in pieces:
+            delta = {"type": f"{name}_delta", name: block[name]}
+            if name == "input":
+                delta = {"type": "input_json_delta", "partial_json": dumped(block[name])}
+            yield frame({"type": "content_block_delta", "index": at, "delta": delta})
+        yield frame({"type": "content_block_stop", "index": at})
+    yield frame({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
+    yield frame({"type": "message_stop"})
+
+
+INTERLEAVED: list[dict[str, Any]] = [
+    {"type": "thinking", "thinking": "A", "signature": "YQ=="},
+    {"type": "text", "text": "first"},
+    {"type": "thinking", "thinking": "B", "signature": "Yg=="},
+    {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+]
+
+
+def test_a_client_of_the_hub_gets_an_answer_of_its_own_dialect_whatever_the_order_was() -> None:
+    answer = relayed(WholeMessage(0), message_of_engine(INTERLEAVED), stream=False, client=None)
+    said = json.loads(answer)["choices"][0]["message"]
+    assert set(said) == {"role", "content", "reasoning_content", "reasoning_details", "tool_calls"}
+    assert (said["content"], said["reasoning_content"]) == ("first", "AB")
 
 
 def essence(choice: dict[str, Any]) -> dict[str, Any]:
@@ -226,6 +308,7 @@ def test_an_answer_that_lacks_but_its_last_word_tells_what_it_has_told_of_its_us
         (None, None),
         ({}, None),
         ({"input_tokens": -5, "output_tokens": -7}, None),
+        ({"input_tokens": 10**400, "output_tokens": 2**60}, None),
         ({"cache_read_input_tokens": 3}, None),
         ({"input_tokens": 9}, (9, None)),
         ({"input_tokens": 0, "cache_read_input_tokens": 9}, (9, None)),

@@ -12,12 +12,14 @@ from pydantic import TypeAdapter
 from tests.wire.hub import answers, streamed
 from tests.wire.streams import DONE, PING, chunk, cuts, frame
 from tidegate.wire import chunks
+from tidegate.wire.anthropic.inward import WholeMessage
 from tidegate.wire.openai import Call
 from tidegate.wire.responses.answer import whole
 from tidegate.wire.responses.client import Responses
 from tidegate.wire.responses.request import parse
 from tidegate.wire.responses.stream import ResponseStream
 from tidegate.wire.sse import BadStream, Cause
+from tidegate.wire.translate import Translated, reader
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 NOW_S = 1_800_000_000.0
@@ -68,6 +70,26 @@ def test_a_stream_ends_with_the_whole_answer(data: st.DataObject, answer: dict[s
     made = json.loads(whole(json.dumps(answer).encode(), CALL, NOW_S))
     Response.model_validate(made)
     assert events_of(outward(data.draw(streamed(answer))))[-1]["response"] == made
+
+
+def test_the_items_of_a_whole_answer_keep_the_order_in_which_a_messages_engine_gave_them() -> None:
+    content = [
+        {"type": "thinking", "thinking": "A", "signature": "YQ=="},
+        {"type": "text", "text": "first"},
+        {"type": "thinking", "thinking": "B", "signature": "Yg=="},
+        {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+        {"type": "text", "text": "second"},
+    ]
+    made = reader(asked(stream=False), streamed=False, engine=WholeMessage(0), client=Responses(), now_s=lambda: NOW_S)
+    made.feed(json.dumps({"type": "message", "id": "1", "content": content}).encode())
+    made.end()
+    assert isinstance(made, Translated)
+    output = json.loads(made.result())["output"]
+    Response.model_validate(json.loads(made.result()))
+    assert [item["type"] for item in output] == ["reasoning", "message", "reasoning", "function_call", "message"]
+    said = [item["content"][0]["text"] for item in output if item["type"] != "function_call"]
+    assert said == ["A", "first", "B", "second"]
+    assert len({item["id"] for item in output}) == 5
 
 
 @given(st.data(), answers())

@@ -27,13 +27,17 @@ def whole(body: bytes) -> bytes:
         raise BadStream(Cause.MALFORMED, "answered without a message")
     ending = _Ending()
     ending.note(choice, said)
-    content = _thoughts(said)
-    if text := said.text + (said.refusal or ""):
-        content.append({"type": "text", "text": text})
+    content: list[dict[str, Any]] = []
     name = message_id(answer)
-    for at, call in enumerate(said.tool_calls or ()):
-        arguments = arguments_of(call, choice.finish_reason)
-        content.append({**_use(call, name, at), "input": {} if arguments is None else arguments})
+    calls = 0
+    for piece in said.pieces or [said]:
+        content += _thoughts(piece)
+        if text := piece.text + (piece.refusal or ""):
+            content.append({"type": "text", "text": text})
+        for call in piece.tool_calls or ():
+            arguments = arguments_of(call, choice.finish_reason)
+            content.append({**_use(call, name, calls), "input": {} if arguments is None else arguments})
+            calls += 1
     reason = {"stop_reason": ending.reason, "stop_sequence": ending.sequence}
     return encode({**_head(answer, content), **reason, "usage": usage_of(answer.usage or NO_COUNTS)})
 

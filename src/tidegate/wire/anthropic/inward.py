@@ -7,6 +7,7 @@ import msgspec
 from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.errors import UNREADABLE, find_error
 from tidegate.wire.hub import encode
+from tidegate.wire.reading import count, count_in
 from tidegate.wire.sse import BYTE_ORDER_MARK, DONE_FRAME, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded
 
@@ -19,6 +20,8 @@ _REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+# In which order a message of the hub's has them: it thinks, then speaks and then calls.
+_TURNS = {"thinking": 0, "redacted_thinking": 0, "text": 1, "tool_use": 2}
 _MALFORMED = "sent an event that cannot be read"
 
 
@@ -84,7 +87,7 @@ class _Counted:
         self._unread: int | None = None
         self._read = self._written = 0
         self._output: int | None = None
-        self._thought: object = None
+        self._thought: int | None = None
 
     def begin(self, usage: _Usage | None) -> None:
         """What is told before there is an answer: of that, no more than what its first word took."""
@@ -99,7 +102,7 @@ class _Counted:
         self._written = _latest(usage.cache_creation_input_tokens, self._written) or 0
         self._output = _latest(usage.output_tokens, self._output)
         if usage.output_tokens_details is not None:
-            self._thought = usage.output_tokens_details.get("thinking_tokens")
+            self._thought = count_in(usage.output_tokens_details, "thinking_tokens")
 
     def known(self, *, whole: bool) -> Usage | None:
         """What was told; None where that is nothing. Of an answer that is not `whole`, what its prompt took."""
@@ -111,7 +114,7 @@ class _Counted:
             output_tokens=output,
             cached_tokens=None if prompt is None else self._read,
             cache_write_tokens=None if prompt is None else self._written,
-            reasoning_tokens=self._thought if output is not None and isinstance(self._thought, int) else None,
+            reasoning_tokens=None if output is None else self._thought,
         )
 
     @property
@@ -129,13 +132,14 @@ class _Counted:
             "completion_tokens": output,
             "total_tokens": prompt + output,
         }
-        if isinstance(self._thought, int):
+        if self._thought is not None:
             usage["completion_tokens_details"] = {"reasoning_tokens": self._thought}
         return usage
 
 
 def _latest(told: int | None, known: int | None) -> int | None:
-    return known if told is None or told < 0 else told
+    counted = count(told)
+    return known if counted is None else counted
 
 
 def _reason(stop_reason: str | None) -> str | None:
@@ -146,7 +150,8 @@ class EventStream:
     """See `Translate`. `created_s` is when the request was sent: this dialect's answers have no date."""
 
     __slots__ = (
-        "_call", "_counted", "_created_s", "_ended", "_frames", "_given", "_head", "_out", "_stopped", "failure"
+        "_call", "_counted", "_created_s", "_ended", "_frames", "_given", "_head", "_out", "_stopped", "failure",
+        "in_turn",
     )  # fmt: skip
 
     def __init__(self, created_s: int) -> None:
@@ -159,6 +164,7 @@ class EventStream:
         self._stopped = False  # the reason was told
         self._ended = False
         self._out: list[bytes] = []
+        self.in_turn = False  # it is either way, chunk by chunk
         self.failure: BadStream | None = None
 
     @property
@@ -300,12 +306,13 @@ class EventStream:
 class WholeMessage:
     """See `Translate`. Gathers the body, and gives the hub's at the end."""
 
-    __slots__ = ("_body", "_counted", "_created_s", "failure")
+    __slots__ = ("_body", "_counted", "_created_s", "failure", "in_turn")
 
     def __init__(self, created_s: int) -> None:
         self._counted = _Counted()
         self._body = bytearray()
         self._created_s = created_s
+        self.in_turn = False
         self.failure: BadStream | None = None
 
     @property
@@ -327,13 +334,14 @@ class WholeMessage:
         if self.failure is not None:
             return b""
         try:
-            return _whole(bytes(self._body).removeprefix(BYTE_ORDER_MARK), self._created_s, self._counted)
+            body = bytes(self._body).removeprefix(BYTE_ORDER_MARK)
+            return _whole(body, self._created_s, self._counted, in_turn=self.in_turn)
         except BadStream as failure:
             self.failure = failure.kept()
             return b""
 
 
-def _whole(body: bytes, created_s: int, counted: _Counted) -> bytes:
+def _whole(body: bytes, created_s: int, counted: _Counted, *, in_turn: bool) -> bytes:
     """A whole answer as the hub's; what it took is `counted`. Raises `BadStream` for what is no message."""
     try:
         message = decoded(_message, body)
@@ -345,7 +353,10 @@ def _whole(body: bytes, created_s: int, counted: _Counted) -> bytes:
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, "answered with what cannot be read") from None
     counted.add(message.usage)
-    choice: dict[str, Any] = {"index": 0, "message": _said(message.content), "logprobs": None}
+    said = _said(message.content)
+    if in_turn and len(pieces := _pieces(message.content)) > 1:
+        said["tidegate_pieces"] = [_said(piece) for piece in pieces]
+    choice: dict[str, Any] = {"index": 0, "message": said, "logprobs": None}
     choice["finish_reason"] = _reason(message.stop_reason) or "stop"
     if message.stop_sequence is not None:
         choice["stop_reason"] = message.stop_sequence
@@ -362,6 +373,19 @@ def _arguments(block: _Block) -> str:
     """What a tool is called with, as JSON. None are an empty object: an empty text is no JSON."""
     given = bytes(block.input).decode()
     return given if given.startswith("{") else "{}"
+
+
+def _pieces(blocks: list[_Block]) -> list[list[_Block]]:
+    """The blocks, cut where a message of the hub's would turn them round."""
+    found: list[list[_Block]] = []
+    before = len(_TURNS)
+    for block in blocks:
+        turn = _TURNS[block.type]
+        if turn < before:
+            found.append([])
+        found[-1].append(block)
+        before = turn
+    return found
 
 
 def _said(blocks: list[_Block]) -> dict[str, Any]:

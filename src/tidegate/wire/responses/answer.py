@@ -36,13 +36,14 @@ def whole(body: bytes, call: Call, now_s: float) -> bytes:
         raise BadStream(Cause.MALFORMED, "answered without a message")
     name = answer_id(answer)
     output: list[dict[str, Any]] = []
-    if said.thought:
-        output.append(reasoning_item(f"rs_{name}_{len(output)}", said.thought))
-    if parts := _parts(said):
-        output.append(message_item(f"msg_{name}_{len(output)}", parts))
-    for call_made in said.tool_calls or ():
-        arguments = (call_made.function.arguments if call_made.function else None) or ""
-        output.append(call_item(f"fc_{name}_{len(output)}", call_made, arguments))
+    for piece in said.pieces or [said]:
+        if piece.thought:
+            output.append(reasoning_item(f"rs_{name}_{len(output)}", piece.thought))
+        if parts := _parts(piece):
+            output.append(message_item(f"msg_{name}_{len(output)}", parts))
+        for call_made in piece.tool_calls or ():
+            arguments = (call_made.function.arguments if call_made.function else None) or ""
+            output.append(call_item(f"fc_{name}_{len(output)}", call_made, arguments))
     reason = incomplete(choice.finish_reason)
     if reason is not None and output:
         output[-1]["status"] = "incomplete"
