@@ -141,9 +141,9 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(script: Script, tls: Any = None) -> AsyncIterator[Upstream]:
+async def upstream(script: Script, tls: Any = None, *, host: str = HOST, port: int = 0) -> AsyncIterator[Upstream]:
     up = Upstream(script)
-    server = await asyncio.start_server(up.accept, HOST, 0, ssl=tls)
+    server = await asyncio.start_server(up.accept, host, port, ssl=tls)
     up.port = server.sockets[0].getsockname()[1]
     try:
         yield up

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -32,6 +33,8 @@ from tidegate.http.client import Call, Cause
 from tidegate.http.link import Link
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+LAST = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
+SILENT = "127.0.0.2"  # nobody listens there unless a test does
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -46,6 +49,11 @@ def silent_after(reply: bytes) -> Script:
 
 async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read(1)  # leaves the rest unread, so that closing resets
+
+
+async def silent_after_a_byte(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readexactly(1)
+    await reader.read()
 
 
 FAULTS = {
@@ -193,6 +201,109 @@ def test_a_name_with_several_addresses_is_reached_at_the_one_that_answers(
         assert receiver.error is None
 
     run(main())
+
+
+@contextmanager
+def swallowing(host: str, port: int) -> Iterator[None]:
+    """Who connects there hears nothing: the queue of connections is full, and nobody takes any."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with suppress(BlockingIOError):
+                waiting.connect((host, port))
+        yield
+
+
+def named(monkeypatch: pytest.MonkeyPatch, port: int, *hosts: str) -> list[str]:
+    """Every name has these addresses; returned is which of them are connected to, in order."""
+    loop, called = asyncio.get_running_loop(), list[str]()
+    connect = loop.create_connection
+
+    async def found(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+    async def connects(make: Any, host: str, *rest: Any) -> Any:
+        called.append(host)
+        return await connect(make, host, *rest)
+
+    monkeypatch.setattr(loop, "getaddrinfo", found, raising=False)
+    monkeypatch.setattr(loop, "create_connection", connects, raising=False)
+    return called
+
+
+def test_an_address_that_swallows_everything_leaves_time_for_the_next_and_is_asked_last_from_then_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with (
+            upstream(answering(LAST)) as up,
+            pool(up.port, host="several.test", connect_timeout_s=0.6) as to,
+        ):
+            called = named(monkeypatch, up.port, SILENT, HOST)
+            with swallowing(SILENT, up.port):
+                assert (await ask(to)).error is None
+                assert (await ask(to)).error is None
+            assert called == [SILENT, HOST, HOST]
+            # It is asked again where the others are not there.
+            named(monkeypatch, up.port, SILENT)
+            receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.REFUSED
+
+    run(main())
+
+
+def test_an_address_that_takes_a_connection_and_never_shakes_hands_leaves_time_for_the_next(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with (
+            serving(echo, tls=server_tls("engine.test")) as server,
+            upstream(silent_after_a_byte, host=SILENT, port=server.port) as silent,
+            pool(
+                server.port, host="several.test", tls=client_tls(), server_name="engine.test", connect_timeout_s=0.6
+            ) as to,
+        ):
+            named(monkeypatch, server.port, SILENT, HOST)
+            assert (await ask(to, b"hello")).body == b"hello"
+            await asyncio.gather(*silent.tasks)  # the connection that was given up is closed
+
+    run(main())
+
+
+def test_where_all_addresses_swallow_everything_the_whole_takes_no_longer_than_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with upstream(answering(OK)) as up, pool(up.port, host="several.test", connect_timeout_s=0.2) as to:
+            called = named(monkeypatch, up.port, SILENT, "127.0.0.3", "127.0.0.4")
+            with ExitStack() as stack:
+                for host in (SILENT, "127.0.0.3", "127.0.0.4"):
+                    stack.enter_context(swallowing(host, up.port))
+                async with asyncio.timeout(2.0):
+                    receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.CONNECT_TIMEOUT
+            assert called == [SILENT, "127.0.0.3", "127.0.0.4"]
+
+    run(main())
+
+
+def test_of_an_address_that_refused_before_another_answered_nothing_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with upstream(answering(LAST)) as up, pool(up.port, host="several.test") as to:
+            named(monkeypatch, up.port, SILENT, HOST)
+            assert (await ask(to)).error is None
+
+    with uncollected():
+        run(main())
+        assert [one for one in gc.get_objects() if isinstance(one, Call | Link)] == []
 
 
 def test_a_link_local_address_is_left_to_the_loop_which_keeps_its_interface(

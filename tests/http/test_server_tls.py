@@ -1,14 +1,18 @@
 """The limits of the server hold where it speaks TLS: from the first byte on, and to the last."""
 
 import asyncio
+import gc
 import ssl
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import trustme
+import uvloop
 
 from tests.http.conftest import Run
-from tests.http.harness import GET, HOST, SetClock, client, eventually, read_response, serving, talk
+from tests.http.harness import GET, HOST, SetClock, client, eventually, read_response, serving, talk, uncollected
+from tidegate.http.connection import Connection
+from tidegate.http.reader import Reader
 
 AUTHORITY = trustme.CA()
 
@@ -223,5 +227,86 @@ def test_who_is_refused_for_want_of_room_is_gone_soon_whatever_it_does(run: Run)
                 # It says nothing more, and does not answer the end of TLS: the connection below is ended all the same.
                 with suppress(ConnectionResetError):
                     await reader.read()
+
+    run(main())
+
+
+def test_who_finds_no_room_is_told_so(run: Run) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls(), connections_max=1) as server, client(server.port) as one:
+            await Hand(*one).shake()
+            reader, writer = await asyncio.open_connection(
+                HOST, server.port, ssl=client_tls(), server_hostname="localhost"
+            )
+            assert (await read_response(reader)).status == 503
+            writer.transport.abort()
+
+    run(main())
+
+
+def test_no_more_than_some_are_told_so_at_a_time_and_the_others_cut_off(run: Run) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls(), connections_max=1) as server, AsyncExitStack() as stack:
+            for n in range(33):
+                # Of all but the first the end of TLS is waited for.
+                await Hand(*await stack.enter_async_context(client(server.port))).shake()
+                await eventually(lambda: server.statistics().accepted + server.statistics().refused == n + 1)  # noqa: B023
+            with suppress(ConnectionResetError):
+                assert await talk(server.port, b"") == b""
+            assert server.statistics().refused == 33
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", [b"", GET], ids=["leaves", "says what is no TLS"])
+def test_who_never_shakes_hands_takes_the_place_of_a_connection_until_it_is_gone(run: Run, end: bytes) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls(), connections_max=40) as server, AsyncExitStack() as stack:
+            silent = [await stack.enter_async_context(client(server.port)) for _ in range(40)]
+            for _ in range(3):
+                with suppress(ConnectionResetError):
+                    assert await talk(server.port, b"") == b""
+            assert server.statistics().refused == 3
+            reader, writer = silent[0]
+            if end:
+                writer.write(end)
+                await reader.read()
+            else:
+                writer.transport.abort()
+            while server.statistics().accepted == 0:
+                async with client(server.port) as one:
+                    with suppress(ConnectionResetError):
+                        await Hand(*one).shake()
+
+    run(main())
+
+
+def test_a_handshake_that_failed_leaves_nothing_behind() -> None:
+    def living() -> int:
+        return sum(type(one) in (Connection, Reader) for one in gc.get_objects())
+
+    async def main() -> None:
+        async with serving(tls=server_tls(), head_timeout_s=0.05) as server:
+            for raw in (GET, b"", b"\x16\x03\x01"):
+                await talk(server.port, raw)
+            async with asyncio.timeout(5.0):
+                await eventually(lambda: living() == 0)
+            assert server.statistics().open == 0
+
+    with uncollected(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_server_that_closes_ends_the_handshakes_under_way(run: Run, turns: int) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls()) as server, AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(client(server.port)) for _ in range(3)]
+            for _ in range(turns):  # however far it has come
+                await asyncio.sleep(0)
+            await server.close(grace_s=0.0)
+            for reader, _ in clients:
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
 
     run(main())

@@ -103,6 +103,7 @@ class Pool:
         self._idle: list[Link] = []
         self._waiting: deque[Call] = deque()
         self._connecting: dict[asyncio.Task[None], Call] = {}
+        self._silent: set[str] = set()  # addresses of the name that swallowed what was sent to them
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._connects = self._requests = self._reused = 0
@@ -267,29 +268,54 @@ class Pool:
 
     async def _link(self) -> Link:
         """A connection to the first of its addresses that takes one."""
-        loop, origin = asyncio.get_running_loop(), self.origin
-        hosts, refused = [origin.host], OSError("a name without addresses")
-        if not self._is_address:
-            # Not by `create_connection`: a look-up that outlives its time-out fails there with nobody to hear of it,
-            # which uvloop then complains of. But it keeps the interface by which a link-local address is reached.
-            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            if not any(len(address) == 4 and address[3] for *_, address in found):
-                hosts = [str(address[0]) for *_, address in found]
-        for host in hosts:
-            try:
-                if origin.tls is not None:
-                    return await self._secured(origin.tls, host)
-                _, link = await loop.create_connection(partial(Link, self), host, origin.port)
-            except ssl.SSLError:
-                raise
-            except OSError as error:
-                refused = error
-            else:
-                return link
+        until_s = self._clock.now_s() + self._connect_timeout_s
+        hosts, refused = await self._addresses(), OSError("a name without addresses")
         try:
+            for n, host in enumerate(hosts, 1):
+                # Who swallows what is sent takes half of the time that is left, which is enough for a bad link, and not
+                # that of the others. The last has all that is left.
+                patience_s = (until_s - self._clock.now_s()) / 2 if n < len(hosts) else None
+                try:
+                    async with asyncio.timeout(patience_s):
+                        link = await self._reach(host)
+                except ssl.SSLError:
+                    raise
+                except OSError as error:
+                    if isinstance(error, TimeoutError):
+                        self._silent.add(host)
+                    refused = error
+                else:
+                    self._silent.discard(host)
+                    return link
             raise refused
         finally:
             del refused  # it knows this frame
+
+    async def _addresses(self) -> list[str]:
+        """Those of its name, in the order in which they are tried: who was silent is asked last, as long as the name
+        has it."""
+        origin = self.origin
+        if self._is_address:
+            return [origin.host]
+        # Not by `create_connection`: a look-up that outlives its time-out fails there with nobody to hear of it,
+        # which uvloop then complains of. But it keeps the interface by which a link-local address is reached.
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        if any(len(address) == 4 and address[3] for *_, address in found):
+            return [origin.host]
+        hosts = [str(address[0]) for *_, address in found]
+        self._silent.intersection_update(hosts)
+        hosts.sort(key=self._silent.__contains__)
+        return hosts
+
+    async def _reach(self, host: str) -> Link:
+        """A connection to that address, ready to carry a call."""
+        origin = self.origin
+        if origin.tls is not None:
+            return await self._secured(origin.tls, host)
+        make = partial(Link, self)
+        _, link = await asyncio.get_running_loop().create_connection(make, host, origin.port)
+        return link
 
     async def _secured(self, context: ssl.SSLContext, host: str) -> Link:
         """The same over TLS, once the other side has shown who it is."""

@@ -196,6 +196,10 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ the server calls
 
+    def forgo(self) -> None:
+        """It does not come about. Its parser knows it: without the cycle both are gone at once."""
+        self._reader.close()
+
     def check(self, now_s: float) -> None:
         """Enforce the time-outs."""
         if self._write_paused or self._delivering:

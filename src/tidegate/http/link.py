@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _REPEATS_MAX = 200  # vendors send about 40 fields in all
 _BODILESS = (204, 304)
+_BARE_MAX = 103  # the last of the interim responses of which the parser knows that they have no body
 _SIZES: Final = {spelt % size: size for size in range(1, CHUNK_BYTES_MAX + 1) for spelt in (b"%x", b"%X")}
 _SIZE_LINE_BYTES_MAX: Final = len(b"%x\r\n" % CHUNK_BYTES_MAX)
 _CR, _LF = ord("\r"), ord("\n")
@@ -39,6 +40,7 @@ class Link(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_bare_bytes",
         "_before_bytes",
         "_between",
         "_call",
@@ -88,6 +90,7 @@ class Link(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._repeats = 0
         self._head_bytes = 0
+        self._bare_bytes = 0  # since the last piece of the body: sizes, extensions, trailers
         self._headed = False  # the receiver has the head
         self._complete = False
         self._between = False  # the parser has seen a chunk end, and none begin since
@@ -109,7 +112,7 @@ class Link(asyncio.Protocol):
         """Send the request of `call` and expect its response."""
         self._carried_s = now_s
         # The other marks are as they were on a connection that can be used again.
-        self._head_bytes = 0
+        self._head_bytes = self._bare_bytes = 0
         self._headed = self._complete = self._between = self._flows = False
         self._rest = b""
         self._call = call
@@ -210,7 +213,9 @@ class Link(asyncio.Protocol):
         self._parse(data, call, receiver, parser)
 
     def _parse(self, data: bytes, call: Call, receiver: Receiver, parser: httptools.HttpResponseParser) -> None:
-        if not self._headed:
+        if self._headed:
+            self._bare_bytes += len(data)
+        else:
             self._head_bytes += len(data)
         try:
             parser.feed_data(data)
@@ -225,6 +230,9 @@ class Link(asyncio.Protocol):
         elif not self._headed:
             if self._head_bytes > self._pool.header_bytes_max:
                 self.fail(Cause.TOO_LARGE, "the head of the response is too large")
+        elif self._bare_bytes > self._pool.header_bytes_max:
+            # The parser keeps what it has of a trailer, and copies that with each piece that comes.
+            self.fail(Cause.TOO_LARGE, "the trailers or extensions of the response are too large")
         elif self._between:
             # Of the next chunk it has seen nothing: a beginning of its size ends with no line.
             self._flows = data.endswith(b"\r\n")
@@ -314,15 +322,17 @@ class Link(asyncio.Protocol):
         if call is None or receiver is None:
             return
         assert self._parser is not None, "it is what calls"
-        status = self._parser.get_status_code()
+        status, headers = self._parser.get_status_code(), self._headers
         if status < 200:
             self._skipping = True
             if status == 101:
                 self._reject(Cause.PROTOCOL, "the upstream switched protocols unasked")
             if status < 100:
                 self._reject(Cause.PROTOCOL, "the status is none")
+            # Where the parser would read one, it would become the beginning of the answer's.
+            if status > _BARE_MAX and (b"content-length" in headers or b"transfer-encoding" in headers):
+                self._reject(Cause.PROTOCOL, "an interim response has no body")
             return
-        headers = self._headers
         # The bytes received include the start of the body, so they only tell when to look closer.
         if self._head_bytes > self._pool.header_bytes_max:
             self._judge_size(headers)
@@ -347,6 +357,7 @@ class Link(asyncio.Protocol):
         if receiver is not None:
             # Trailers and extensions without end are silence: only what the receiver is given counts.
             self._heard = True
+            self._bare_bytes = 0
             receiver.on_data(data)
 
     def on_chunk_header(self) -> None:

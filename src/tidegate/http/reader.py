@@ -22,7 +22,8 @@ _ORIGIN = re.compile(rb"[a-z]+://[^/?]*", re.IGNORECASE)
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 # What a body may consist of before its pieces are put together: small ones take more for themselves than they hold.
 _PIECES_MAX = 64
-
+# Of what clients send, what is longer is not kept to be found again: it would take megabytes, and none asks so often.
+_KEPT_BYTES_MAX = 256
 
 _TOO_LARGE = "the body is too large, or too large for a client without a valid key"
 
@@ -208,7 +209,7 @@ class Reader:
         if host is None:
             if http11:
                 self._refuse(400, "the host header is missing")
-        elif not _is_host(host):
+        elif not (_is_known_host(host) if len(host) <= _KEPT_BYTES_MAX else _is_host(host)):
             self._refuse(400, "the host header names no host")
         if parser.should_upgrade():
             if self._method == b"CONNECT":
@@ -279,7 +280,8 @@ class Reader:
     # ------------------------------------------------------------------ judging
 
     def _exchange(self, body: bytes) -> Exchange:
-        path, query = _split(self._target)
+        target = self._target
+        path, query = _split_known(target) if len(target) <= _KEPT_BYTES_MAX else _split(target)
         if not path:
             self._refuse(400, "the request target has a fragment")
         assert self._connection is not None, "nothing is parsed after its end"
@@ -328,7 +330,6 @@ class Reader:
         self.feed(b"%b\r\n%b" % (head, rest))
 
 
-@lru_cache(maxsize=256)  # clients ask for a handful of targets
 def _split(target: bytes) -> tuple[str, str]:
     """Path and query of a target; an empty path for one that is none."""
     if b"#" in target:
@@ -339,7 +340,10 @@ def _split(target: bytes) -> tuple[str, str]:
     return path or "/", query
 
 
-@lru_cache(maxsize=256)  # a gateway is known by a handful of names
 def _is_host(value: bytes) -> bool:
     """Whether this may be the value of a host header: a name or an address, and perhaps a port. Empty is allowed."""
     return _HOST.fullmatch(value) is not None
+
+
+_split_known = lru_cache(maxsize=256)(_split)  # clients ask for a handful of targets
+_is_known_host = lru_cache(maxsize=256)(_is_host)  # a gateway is known by a handful of names

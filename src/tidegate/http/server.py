@@ -7,7 +7,9 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 from tidegate.clock import Clock
 from tidegate.http.connection import Connection
@@ -20,6 +22,8 @@ _BACKLOG = 1024  # a burst of new clients within one turn of the loop
 _SHUTDOWN_S_MAX = 24 * 3600.0
 # A last word takes a way to the client, round the world on a bad link; who does not read it takes for ever.
 _LAST_WORD_S = 1.0
+# Over TLS, who finds no room has to shake hands to be told so. Where there is none, so many at a time may.
+_TOLD_MAX = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,8 @@ class Server:
         self.protocol_errors: dict[int, int] = {}
         self._on_error = on_error
         self._listener: asyncio.Server | None = None
+        self._shaking: dict[asyncio.Task[None], socket.socket] = {}  # the handshakes under way
+        self._turned_away: set[Connection] = set()  # who was refused, and is not gone yet
         self._sweeping: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
 
@@ -86,14 +92,7 @@ class Server:
         """Listen. Raises `OSError` if the address cannot be had."""
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self),
-                host,
-                port,
-                ssl=ssl,
-                backlog=_BACKLOG,
-                ssl_handshake_timeout=None if ssl is None else self.limits.head_timeout_s,
-                # Who takes nothing is cut off by us: what is being delivered may take as long as it moves.
-                ssl_shutdown_timeout=None if ssl is None else _SHUTDOWN_S_MAX,
+                lambda: Connection(self) if ssl is None else _Arrival(self, ssl), host, port, backlog=_BACKLOG
             )
         except socket.gaierror as error:
             raise _unnamed(host, port, error) from None
@@ -109,6 +108,8 @@ class Server:
         assert self._listener is not None, "not started"
         self.closing = True
         self._listener.close()
+        for handshake in self._shaking:
+            handshake.cancel()
         idle_s = min(idle_s, grace_s)
         if idle_s:
             await self._wait_until_empty(idle_s)
@@ -124,6 +125,7 @@ class Server:
         for connection in list(self.connections):
             connection.transport.abort()
         await self._wait_until_empty(grace_s=None)
+        await asyncio.gather(*self._shaking, return_exceptions=True)
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -143,10 +145,29 @@ class Server:
             handler_errors=self.handler_errors,
         )
 
+    def greet(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        """For a client that has connected: have it shake hands, if there is room for it. `transport` is left alone."""
+        if self.closing:
+            return
+        others = len(self._shaking) + len(self._turned_away)
+        if others >= max(self.limits.connections_max - len(self.connections), _TOLD_MAX):
+            self.refused += 1
+            return
+        here = transport.get_extra_info("socket")
+        try:
+            peer = socket.fromfd(here.fileno(), here.family, here.type)
+        except OSError:  # no descriptor is left, and it is cut off as all are then
+            return
+        peer.setblocking(False)
+        handshake = asyncio.get_running_loop().create_task(self._shake_hands(peer, tls))
+        self._shaking[handshake] = peer
+        handshake.add_done_callback(self._shaken)
+
     def admit(self, connection: Connection) -> bool:
         """For a new connection: whether there is room for it."""
         if len(self.connections) >= self.limits.connections_max:
             self.refused += 1
+            self._turned_away.add(connection)
             return False
         self.accepted += 1
         self.connections.add(connection)
@@ -155,6 +176,7 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """For a lost connection."""
         self.connections.discard(connection)
+        self._turned_away.discard(connection)
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -172,6 +194,27 @@ class Server:
             context = {"message": "the HTTP handler failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
+    async def _shake_hands(self, peer: socket.socket, tls: ssl.SSLContext) -> None:
+        connection = Connection(self)
+        try:
+            with suppress(OSError):
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection,
+                    peer,
+                    ssl=tls,
+                    ssl_handshake_timeout=self.limits.head_timeout_s,
+                    # Who takes nothing is cut off by us: what is being delivered may take as long as it moves.
+                    ssl_shutdown_timeout=_SHUTDOWN_S_MAX,
+                )
+        finally:
+            if not connection.over_tls:
+                connection.forgo()
+
+    def _shaken(self, handshake: asyncio.Task[None]) -> None:
+        peer = self._shaking.pop(handshake)
+        if handshake.cancelled():
+            peer.close()  # it may be that no transport has got it yet
+
     def _sweep(self) -> None:
         """Enforce every time-out: one timer a server costs less than one a request."""
         now_s = self.coarse_s = self.clock.steady_s()
@@ -183,6 +226,24 @@ class Server:
         if self.connections:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._emptied], timeout=grace_s)
+
+
+class _Arrival(asyncio.Protocol):
+    """A client that has connected and is to shake hands.
+
+    Of a handshake that fails the loop tells nobody but who has handed it the socket. So that is taken from the
+    listener's transport before anything is read.
+    """
+
+    def __init__(self, server: Server, tls: ssl.SSLContext) -> None:
+        self._server = server
+        self._tls = tls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give it up."""
+        made = cast("asyncio.Transport", transport)
+        self._server.greet(made, self._tls)
+        made.abort()
 
 
 async def check_free(host: str, port: int) -> None:
