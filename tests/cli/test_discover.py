@@ -164,8 +164,11 @@ def test_no_file_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "mine.toml").write_text("mine")
     with standing(neighbours.LLAMACPP) as there:
         assert main(["discover", "--engine", str(there.url), "--write", "mine.toml"]) == 2
+        assert "already" in capsys.readouterr().err
+        assert main(["discover", "--json", "--engine", str(there.url), "--write", "mine.toml"]) == 2
     assert (tmp_path / "mine.toml").read_text() == "mine"
-    assert "already" in capsys.readouterr().err
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert "already" in problem["message"]
 
 
 def test_of_a_file_that_the_disk_has_no_room_for_nothing_stays(

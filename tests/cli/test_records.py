@@ -373,6 +373,14 @@ def test_an_export_leaves_its_file_as_private_as_it_was(journal: Path, tmp_path:
     assert file.stat().st_size > 0
 
 
+def test_an_export_leaves_a_file_alone_that_is_called_like_one_under_way(journal: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "requests.csv.new"
+    theirs.write_text("theirs")
+    assert main(["journal", "export", str(journal), "--csv", str(tmp_path / "requests.csv")]) == 0
+    assert theirs.read_text() == "theirs"
+    assert {path.name for path in tmp_path.iterdir()} == {"requests.csv", "requests.csv.new", "journal"}
+
+
 @pytest.mark.parametrize("folder_is_ours", [True, False])
 def test_an_export_goes_into_a_file_that_is_mounted(
     journal: Path, rows: list[Row], tmp_path: Path, *, folder_is_ours: bool

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tidegate.config.build import build
 from tidegate.config.courier import load as load_courier
-from tidegate.config.load import FILE_BYTES_MAX, load, load_unreached, policy_tables
+from tidegate.config.load import FILE_BYTES_MAX, load, load_unreached, parse, policy_tables
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.sim.scenario import load as load_scenario
 
@@ -413,6 +413,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         (b"a = 1\nb = '\xff'\n", "line 2 is not UTF-8"),
         (b"a = '\x00'\n", "line 1"),
         (b"a = " + b"[" * 100_000, "nested too deeply"),
+        (b"%b = [\n{ %b = [\n{ %b = 1 }\n] }\n]\n" % (3 * (b".".join([b"a"] * 190),)), "nested too deeply"),
         (b"a = " + b"9" * 10_000, "too long"),
         (b"[policy]\nattempts_max = 0x" + b"F" * 10_000, "too long"),
         (b"b = 1\n" + b"a." * 50_000 + b"a = 1", "line 2 has more than 200 dots"),
@@ -504,3 +505,18 @@ def test_a_problem_reads_as_file_path_message_and_remedy(tmp_path: Path) -> None
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert str(caught.value) == f"{file}: gateway.listn: there is no such setting\n    did you mean `listen`?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[site."x\\n"]\nlocal = true\n',
+        '[class."x\\n"]\n',
+        '[endpoint."x\\n"]\nsite = "desk"\nengine = "vllm"\nurl = "http://127.0.0.1:1"\n',
+        '[[rule]]\nname = "x\\n"\nwhen = "stream"\nto = ["mine"]\n',
+    ],
+)
+def test_no_name_ends_in_a_new_line(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(GOOD + text, "tidegate.toml", {})
+    assert any("cannot be a metric label" in problem.message for problem in caught.value.problems)

@@ -141,6 +141,9 @@ def test_a_revoked_key_stays_on_record_under_its_id_and_its_name_is_free(path: P
         assert file.find(first.id).revoked_s == 150.0
         with pytest.raises(KeysError, match="was revoked"):
             file.rotate(first.id, new_secret(), 160.0, 0.0, "tester")
+        # By that name it would be the revoked one that is found.
+        with pytest.raises(KeysError, match="is the id of a key"):
+            file.create(profile(first.id), new_secret(), "tester")
 
 
 def test_the_old_secret_of_a_rotated_key_ends_at_once_or_after_the_grace(path: Path) -> None:

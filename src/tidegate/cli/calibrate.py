@@ -15,7 +15,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from tidegate.cli.output import Console, check_writable, print_json, print_table, write
+from tidegate.cli.output import Console, check_writable, print_json, print_problems, print_table, write
 from tidegate.clock import Clock, iso
 from tidegate.config import secret
 from tidegate.config.address import Url, is_private, parse_url
@@ -92,21 +92,21 @@ def calibrate(options: argparse.Namespace) -> int:
     except CalibrateError as error:
         print(f"tidegate calibrate: {error}\n    remedy: {error.remedy}", file=sys.stderr)
         return 1
-    if options.json:
-        print_json(made)
-    elif options.out is None:
-        sys.stdout.buffer.write(toml(made).encode())
+    status = 0
     if options.out is not None:
         try:
             write("calibrate", options.out, "--out", toml(made).encode())
-        except ConfigError:
+        except ConfigError as error:
             # It has taken minutes, and may have cost money: it is not lost.
-            if not options.json:
-                sys.stdout.buffer.write(toml(made).encode())
-            raise
-        if not options.json:
-            show(Console(highlight=False), made, options.out)
-    return 0
+            print_problems(error)
+            status = 2
+    if options.json:
+        print_json(made)
+    elif options.out is None or status:
+        sys.stdout.buffer.write(toml(made).encode())
+    else:
+        show(Console(highlight=False), made, options.out)
+    return status
 
 
 def show(console: Console, made: Profile, file: Path) -> None:

@@ -84,16 +84,14 @@ def refuse_beside(file: Path) -> None:
 def verb(options: argparse.Namespace) -> int:
     """Print what was found; 2 where there is nothing to serve."""
     report = _look(options, patient=False)
+    if report.models and options.write is not None:
+        _write(options.write, _text(report))  # first: where it cannot be, that is all there is to say
     with while_read():
         if options.json:
             print_json(report)
         elif report.models or report.remotes or report.passed:
             _print(report)
-    if not report.models:
-        return _nothing(options, report, quiet=options.json)
-    if options.write is not None:
-        _write(options.write, _text(report))
-    return 0
+    return 0 if report.models else _nothing(options, report, quiet=options.json)
 
 
 def serve_found(options: argparse.Namespace) -> int:

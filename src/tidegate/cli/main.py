@@ -8,12 +8,11 @@ from io import TextIOWrapper
 from pathlib import Path
 
 import msgspec
-from rich.markup import escape
 
 from tidegate import __version__
 from tidegate.cli import calibrate, discover, doctor, journal, keys, records, serve, status
 from tidegate.cli.live import CONFIG, KEY_ENV
-from tidegate.cli.output import Console, print_json, status_of, while_read
+from tidegate.cli.output import print_json, print_problems, status_of, while_read
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -59,17 +58,8 @@ def _ran(options: argparse.Namespace) -> int:
             if options.json:
                 print_json({"problems": error.problems})
             else:
-                _print_problems(error)
+                print_problems(error)
         return 2
-
-
-def _print_problems(error: ConfigError) -> None:
-    console = Console(stderr=True, highlight=False)
-    for problem in error.problems:
-        # Names of tables stand in brackets, which are markup unless it is said that they are not.
-        where = f"[bold red]{escape(problem.file)}[/]: [bold]{escape(problem.path or 'file')}[/]"
-        said = escape(f"{problem.message}\n    remedy: {problem.remedy}")
-        console.print(f"{where}: {said}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

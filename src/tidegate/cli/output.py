@@ -140,6 +140,16 @@ def write(verb: str, file: Path, option: str, content: bytes) -> None:
         raise refuse(verb, option, f"{file}: {error.strerror}", "name a file that can be written") from None
 
 
+def print_problems(error: ConfigError) -> None:
+    """On stderr, for people: each with its place and its remedy."""
+    console = Console(stderr=True, highlight=False)
+    for problem in error.problems:
+        # Names of tables stand in brackets, which are markup unless it is said that they are not.
+        where = f"[bold red]{escape(problem.file)}[/]: [bold]{escape(problem.path or 'file')}[/]"
+        said = escape(f"{problem.message}\n    remedy: {problem.remedy}")
+        console.print(f"{where}: {said}", soft_wrap=True)
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """Where to write what takes the place of this file, with its mode, once it is whole; until then, and where that
@@ -149,10 +159,11 @@ def replacing(file: Path) -> Iterator[Path]:
         yield file
         return
     file = file.resolve()
-    beside = file.with_name(f"{file.name}.new")
+    # Nobody's: neither another run's nor a file that happens to be called like that.
+    beside = file.with_name(f"{file.name}.{os.getpid()}.new")
+    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         if file.exists():
-            beside.touch()
             shutil.copymode(file, beside)
         yield beside
         try:

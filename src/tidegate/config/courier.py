@@ -16,7 +16,7 @@ from tidegate.config.load import document, read
 from tidegate.config.mutual import SECRET_CHARS_MIN, MutualTls
 from tidegate.config.problem import ConfigError, Problems
 from tidegate.config.reference import section
-from tidegate.config.schema import MutualTlsTable, SecretTable, Table, Text
+from tidegate.config.schema import END, MutualTlsTable, SecretTable, Table, Text
 from tidegate.config.secret import Secret
 
 
@@ -126,18 +126,18 @@ class CourierEngineTable(Table, frozen=True, kw_only=True, forbid_unknown_fields
     ] = ""
     kv_type_k: Annotated[
         str,
-        Meta(pattern=r"^[a-z0-9_]+$", max_length=16, description=f"`--cache-type-k`, {_KV}"),
+        Meta(pattern=r"^[a-z0-9_]+" + END, max_length=16, description=f"`--cache-type-k`, {_KV}"),
     ] = "f16"
     kv_type_v: Annotated[
         str,
-        Meta(pattern=r"^[a-z0-9_]+$", max_length=16, description=f"`--cache-type-v`, {_KV}"),
+        Meta(pattern=r"^[a-z0-9_]+" + END, max_length=16, description=f"`--cache-type-v`, {_KV}"),
     ] = "f16"
     flash_attention: Annotated[bool, Meta(description=f"`--flash-attn`, {_KV}")] = True
     unified: Annotated[bool, Meta(description=f"`--kv-unified`, {_KV}")] = False
     arguments: Annotated[
         str,
         Meta(
-            pattern=r"^[ -~]*$",
+            pattern=r"^[ -~]*" + END,
             max_length=1000,
             description="What else it was started with that changes what it computes, as one text: "
             "`--rope-scaling yarn --rope-scale 4`, `--lora` with the digest of the adapter. It does not tell; both "
@@ -147,7 +147,7 @@ class CourierEngineTable(Table, frozen=True, kw_only=True, forbid_unknown_fields
     weights_sha256: Annotated[
         str,
         Meta(
-            pattern=r"^([0-9a-f]{64})?$",
+            pattern=r"^([0-9a-f]{64})?" + END,
             max_length=64,
             description="SHA-256 of the model's file, where the file that the engine names cannot be read here; of a "
             "model in several files that of all, one after the other (`cat m-*.gguf | sha256sum`). Left out, it is "

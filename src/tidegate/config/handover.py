@@ -5,13 +5,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tidegate.config.schema import Table
+from tidegate.config.schema import END, Table
 from tidegate.core import hardware
 from tidegate.core.hardware import Model
 from tidegate.core.model import Handover
 
 # As DNS names are, in lower case.
-COURIER_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+COURIER_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?" + END
 KIB, MIB, GB = 1024.0, 1024.0 * 1024.0, 1e9
 
 

@@ -25,6 +25,7 @@ FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
 # A key stands on one line, and has three dots here. What tomllib takes grows with the square of them: 100 KB that are
 # one key take 10 GB of memory. A line of prices, dated and tiered, has some dozens.
 DOTS_MAX = 200
+_DEPTH_MAX = 50  # tables are three deep, and what is in them a few more
 _WHOLE_BITS_MAX = 4096  # TOML promises 64; Python writes out no number of more than some 14,000
 
 _ABSENT = "name the file, or copy one from examples/"  # what to do where a gateway's is not there
@@ -210,12 +211,15 @@ def document(text: str, path: str) -> dict[str, Any]:
     return tables
 
 
-def _whole(value: object) -> None:
-    """Raise ValueError for a number too long to be one, as tomllib does where it is not hexadecimal."""
+def _whole(value: object, depth: int = 0) -> None:
+    """Raise ValueError for a number too long to be one, as tomllib does where it is not hexadecimal, and RecursionError
+    for what is nested deeper than whoever reads it can follow."""
+    if depth > _DEPTH_MAX:
+        raise RecursionError
     if isinstance(value, int) and value.bit_length() > _WHOLE_BITS_MAX:
         raise ValueError
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _whole(inner)
+        _whole(inner, depth + 1)
 
 
 def _refuse(path: str, message: str, remedy: str) -> ConfigError:

@@ -11,7 +11,9 @@ from msgspec import Meta
 
 from tidegate.core.model import ANYWHERE, LOCAL, Likeness
 
-NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # endpoint, site and class names become metric labels and header values
+# Of a pattern: to Python, `$` alone is also before a newline at the end, and JSON schemas have nothing else.
+END = r"$(?!\n)"
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}" + END  # endpoint, site and class names become metric labels and header values
 RESERVED = (ANYWHERE, LOCAL)  # residency gives these words a meaning of their own
 
 

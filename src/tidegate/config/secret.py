@@ -16,7 +16,7 @@ _NO_FILE = (errno.ENOENT, errno.ENAMETOOLONG)
 _CREATE = "create it with the key in it, readable by this user only; the key itself never stands here"
 # A variable's name in the usual spelling. A key written here by mistake rarely has it, and is then not repeated in
 # an error message.
-_VARIABLE = re.compile(r"^[A-Z_][A-Z0-9_]{0,127}$")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
 
 class SecretError(Exception):
@@ -60,7 +60,7 @@ class Secret:
 
 def from_variable(name: str, variables: Mapping[str, str], *, alone: bool = False) -> Secret:
     """The secret in an environment variable; `alone`: where it can stand in no file."""
-    if not _VARIABLE.match(name):
+    if not _VARIABLE.fullmatch(name):
         raise SecretError(  # without the name: it may be the key itself
             "this is not the name of a variable",
             "write the variable's name in capitals; the key itself never stands here",

@@ -186,13 +186,17 @@ class KeyFile:
     # --- changing ---------------------------------------------------------------------------------------------------
 
     def create(self, profile: Profile, secret: str, who: str) -> None:
-        """Add a key with this secret. Its name must not be that of a live one."""
+        """Add a key with this secret. Its name must not be that of a live one, nor any one's id."""
         with self._transaction() as db:
-            live = [p for p in self.profiles() if p.revoked_s is None]
-            if any(profile.name in (p.name, p.id) for p in live):
+            profiles = list(self.profiles())
+            live = [p for p in profiles if p.revoked_s is None]
+            if any(profile.name == p.name for p in live):
                 raise KeysError(
                     f"{self.path}: there is a key `{profile.name}` already; revoke it or choose another name"
                 )
+            if any(profile.name == p.id for p in profiles):
+                # Also of one that is revoked: by this name it would be that one that is found.
+                raise KeysError(f"{self.path}: `{profile.name}` is the id of a key; choose another name")
             if len(live) >= KEYS_MAX:
                 raise KeysError(f"{self.path}: there are {KEYS_MAX} keys; revoke those that nobody uses")
             db.execute("INSERT INTO key VALUES (?, ?)", (profile.id, _encoded(profile)))
