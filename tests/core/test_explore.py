@@ -254,6 +254,33 @@ def test_who_is_left_alone_is_asked_once_and_the_best_has_time_to_keep_the_promi
     assert left.decide().plan[0].endpoint == "own"
 
 
+def test_who_is_left_alone_is_asked_though_others_once_used_it() -> None:
+    left = Left()
+    left.router.observe(Probed(endpoint="own", up=True, running=1, queued=0), left.now_s)
+    assert left.router.endpoint("own").is_used(left.now_s)
+    for _ in range(int(UNUSED_S / 5.0)):
+        left.now_s += 5.0
+        left.router.observe(Probed(endpoint="own", up=True, running=0, queued=0), left.now_s)
+    left.now_s += 1.0
+    assert not left.router.endpoint("own").is_used(left.now_s)
+    assert left.decide().plan[0].endpoint == "own"
+
+
+def test_who_is_left_alone_is_the_trial_of_its_own_breaker() -> None:
+    left = Left()
+    for n in range(3):
+        left.router.observe(make.started(make.request(f"f{n}"), "own"), left.now_s)
+    for n in range(3):
+        left.router.observe(make.ended(f"f{n}", "own", ending=Ending.FAILED, cause="connect"), left.now_s)
+    left.router.observe(Probed(endpoint="own", up=False), left.now_s)
+    left.now_s += UNUSED_S
+    left.router.observe(Probed(endpoint="own", up=True), left.now_s)
+    decision = left.decide()
+    assert (decision.why, [step.endpoint for step in decision.plan]) == (Why.EXPLORES, ["own", "cloud"])
+    left.serve()
+    assert left.router.endpoint("own").state.breaker.openings == 0
+
+
 def test_a_restart_forgets_nobody_who_is_left_alone() -> None:
     left = Left()
     left.now_s += UNUSED_S

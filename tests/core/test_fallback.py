@@ -93,6 +93,20 @@ def test_what_is_sent_without_a_prediction_takes_its_place_and_gives_it_back() -
     assert router.endpoint("laptop")._context_tokens == 0
 
 
+def test_of_a_prompt_whose_end_was_not_taken_in_nobody_waits() -> None:
+    def ttft_s(router: Router) -> float:
+        (found,) = [one for one in router.candidates(later, later.arrived_s) if one.endpoint == "laptop"]
+        assert found.estimate is not None
+        return found.estimate.ttft_s
+
+    router, later = make.router(*ENDPOINTS), make.request("later", arrived_s=3600.0)
+    usual_s = ttft_s(router)
+    long = make.request("long", prompt_tokens=4000, prompt_bytes=16_000, arrived_s=10.0)
+    router.observe(make.started(long, "laptop"), 10.0)
+    router.endpoint("laptop").keep_books(make.ended("long", "laptop"), 11.0)
+    assert ttft_s(router) == usual_s
+
+
 def test_what_is_held_is_released_when_it_is_sent_without_a_prediction() -> None:
     router = broken("laptop")
     request = make.request("r", residency="local")

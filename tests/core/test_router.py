@@ -695,3 +695,26 @@ def test_what_was_predicted_of_the_last_decision_is_told_until_a_fact_is() -> No
     assert router.reserved("laptop", request.id) is not None
     assert router.reserved("cloud", request.id) is None
     assert router.reserved("nowhere", request.id) is None
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_who_has_waited_as_long_as_it_may_has_the_last_slot_that_is_free(others: bool) -> None:
+    """A slot was left for who is urgent; beside all others that are held there is none, for it is the only one."""
+    router = make.router(make.endpoint("own", concurrency=2), *([make.endpoint("cloud", local=False)] * others))
+    urgent = make.request("urgent", ttft_s=2.0)
+    router.observe(make.started(urgent, "own"), 0.0)
+    router.observe(make.ended("urgent", "own", ttft_s=0.3, e2e_s=2.0, output_tokens=80), 2.0)
+    long = make.request("long", arrived_s=2.0, slo=Slo(tpot_s=1.0), output_tokens_max=30_000)
+    router.observe(make.started(long, "own"), 2.0)
+    router.observe(FirstToken(request_id="long", endpoint="own", ttft_s=0.3), 2.3)
+    waits = make.request("waits", arrived_s=3.0, slo=Slo(tpot_s=1.0), output_tokens_max=30_000)
+    assert isinstance(router.decide(waits, 3.0).plan[0], Wait)
+    router.observe(Held(request=waits), 3.0)
+    now_s = 3.0 + router.policy.hold_s_max
+    # Somebody urgent was served a moment ago, so that the last slot is still left.
+    other = make.request("other", arrived_s=now_s - 1.0, ttft_s=2.0)
+    router.observe(make.started(other, "own"), now_s - 1.0)
+    router.observe(make.ended("other", "own", ttft_s=0.3, e2e_s=0.5, output_tokens=5), now_s - 0.5)
+    (first, *_) = router.decide(waits, now_s).plan
+    assert isinstance(first, Run)
+    assert first.endpoint == "own"

@@ -231,9 +231,10 @@ class Decider:
         return all(option.model.room <= 0 for option in own.values())
 
     def _beyond(self, request: Request, own: dict[str, Option], now_s: float) -> list[Option]:
-        """Those of ours that have a slot for it beside all that are held. They have prompts enough to begin with, and
-        one more of them does less harm than a refusal."""
-        held = len(self._known.waiting.requests)
+        """Those of ours that have a slot for it beside all others that are held. They have prompts enough to begin
+        with, and one more of them does less harm than a refusal."""
+        requests = self._known.waiting.requests
+        held = len(requests) - (request.id in requests)
         return [o for o in own.values() if o.model.room > held and _takes(o.model, request, o.base.length, now_s)]
 
     def _refuse_full(

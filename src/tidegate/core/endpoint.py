@@ -222,7 +222,7 @@ class EndpointModel(Estimator):
                 breaker.learn(fact.request_id, fact.ending, now_s)
         self._context_tokens = sum([r.prompt_tokens for r in reservations.values()])
         self._slots = None
-        self._prompts.line_up()
+        self._prompts.line_up_anew(now_s)
         self.memory = Memory(self.state.memory, reservations, owned=self.owned)
         self._declare_memory()
         self.capacity = Capacity(self.endpoint, self.memory, self.health, self.state)

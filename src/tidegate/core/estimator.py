@@ -28,7 +28,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.moment import Moment
 from tidegate.core.network import NetworkModel
-from tidegate.core.others import NOBODY, Foreign, Others
+from tidegate.core.others import NOBODY, SOMEBODY, Foreign, Others
 from tidegate.core.pace import means
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefills import PromptLine
@@ -156,7 +156,7 @@ class Estimator:
 
     def is_used(self, now_s: float) -> bool:
         """Whether anything is under way, of ours or, as far as it tells, of others."""
-        return bool(self._reservations) or (self.others.told and self.others.at(now_s).running > 0.0)
+        return bool(self._reservations) or (self.others.told and self.others.at(now_s).running >= SOMEBODY)
 
     def is_one_with(self, other: "Estimator") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
@@ -404,7 +404,7 @@ class Estimator:
         """When the prompts that it has are expected to be computed; now, where that holds up nobody."""
         if not self._shares_compute:
             return now_s
-        shared = self.others.told and self.others.at(now_s).running > 0.0
+        shared = self.others.told and self.others.at(now_s).running >= SOMEBODY
         return now_s + self.timing.ttft.factors[3] * prefills.planned_s(self._prompts.at(now_s), now_s, shared=shared)
 
     @property

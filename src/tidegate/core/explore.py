@@ -100,13 +100,14 @@ def trials(
     rescue = _rescue(request, best, least, spent_s)
     found = []
     for option in options:
-        if option is best or option.target or option.model.state.breaker.openings:
+        alone = due and option.model.owned and _is_left_alone(option.model, now_s)
+        # Of ours that are due one whose breaker lets a trial through is asked, too: nobody else would ever close it.
+        if option is best or option.target or (option.model.state.breaker.openings and not alone):
             continue
         if option.model.owned and (option.base.cold_share > AWAY or option.model.is_used(now_s)):
             continue
         if option.base.rule_usd > best.base.rule_usd:
             continue
-        alone = due and option.model.owned and _is_left_alone(option.model, now_s)
         enough = ATTAINMENT_LEAST if alone else least
         if option.attainment >= enough:
             affords = _affords(request, option.base.cost_usd, best.base.cost_usd)

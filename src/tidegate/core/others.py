@@ -33,6 +33,9 @@ SILENT_S: Final = 30.0
 HANDED_OVER_S: Final = 300.0
 # An engine that leaves out this share of what it should report at least, in squares, has a word that is worth 1/e.
 MISSING_SHARE: Final = 0.1
+# So many requests of others that are expected to run are one rather than none: what was reported once is in what is
+# usual for days, as next to nothing.
+SOMEBODY: Final = 0.5
 # Reports that say the same again are as old as the first of them, where so many are less likely than this.
 REPEATED_CHANCE: Final = 0.01
 

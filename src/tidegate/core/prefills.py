@@ -26,7 +26,8 @@ class Prefills(msgspec.Struct):
 
 class PromptLine:
     """Of what is in flight, whose prompts an engine is at, oldest first: few, where many stream. Nobody's, where
-    requests share no compute. `at` reads; `add`, `begins`, `pass_unseen`, `done` and `line_up` write.
+    requests share no compute. `at` reads; `add`, `begins`, `pass_unseen`, `done`, `line_up` and
+    `line_up_anew` write.
     """
 
     __slots__ = ("_by_slot", "_prefills", "_reservations", "_shares_compute", "_waiting")
@@ -47,6 +48,12 @@ class PromptLine:
         if self._shares_compute:
             waiting = {name: r for name, r in self._reservations.items() if r.first_s is None and not r.computed}
             self._waiting.update(waiting)
+
+    def line_up_anew(self, now_s: float) -> None:
+        """The same where one began or ended of which nothing else was told: what they take goes by who is left."""
+        oldest = self._oldest()
+        self.line_up()
+        settle(self._prefills, self._waiting.values(), now_s, head_done=self._oldest() is not oldest)
 
     @property
     def is_empty(self) -> bool:
