@@ -45,6 +45,7 @@ _ANSWERS = """## Answers
 | length | max_tokens | incomplete: max_output_tokens | length |
 | tool_calls, function_call | tool_use | completed | stop |
 | content_filter | refusal | incomplete: content_filter | stop |
+| error, abort, insufficient_system_resource, or an `error` beside it | a broken answer | likewise | likewise |
 | `reasoning_content`, `reasoning` | thinking, its signature where the engine gave one | a reasoning item | thinking |
 | thinking among the parts of `content` | thinking | a reasoning item | thinking |
 | `refusal` | text | a refusal part | text |
@@ -54,6 +55,9 @@ _ANSWERS = """## Answers
 | choices beyond the first | not carried, and cannot be asked for | likewise | likewise |
 | a comment between events | ping | the same | nothing |
 | an error in mid-stream | an `error` event | `response.failed` | a line with `error` |
+
+Who stops so, or has an `error` in a choice, has not finished its answer: another endpoint gives it while nothing has
+passed, and else its rest is asked for, or it ends with an error.
 
 Prompt tokens are known when the answer is complete: Messages has them in `message_delta`, and zeros in
 `message_start`. A whole answer whose tool arguments are no JSON object has no form in Messages and Ollama, and fails
@@ -71,6 +75,10 @@ The field `thread` is refused with `error.details.error_code`
 Gemini signs the calls of tools that it makes (`extra_content`), from its third generation on, and wants that back. Only
 OpenAI's dialect has a place for it. At Google's addresses a call without a signature, of such a client or of another
 model, gets the one that Google names for it, with which it may answer less well.
+
+Google tells what was thought only by a total that is more than its parts. Where thinking is not told apart, what the
+total has beyond them is counted as output and as reasoning, whoever tells it, and so it is told to clients of the other
+dialects.
 
 An engine's Messages answer reaches the hub with `pause_turn` as stop and `model_context_window_exceeded` as length;
 citations are left out, and a block of a tool that the vendor runs is a broken answer. Clients of Messages and Responses

@@ -191,17 +191,54 @@ def test_an_error_that_is_not_the_clients_is_never_final(dialect: Dialect, statu
 
 JINJA = b'{"error":{"code":500,"message":"Jinja Exception: Conversation roles must alternate","type":"server_error"}}'
 SAMPLING = b'{"error":{"message":"Unsupported value: temperature","code":"unsupported_value","param":"temperature"}}'
+NO_TOOLS = b'{"error":{"message":"registry.ollama.ai/library/gemma3:1b does not support tools","type":"api_error"}}'
+NO_SWITCH = b'{"error":{"code":500,"message":"tools param requires --jinja flag","type":"server_error"}}'
+NO_CALL = b'{"error":{"message":"Failed to call a function.","code":"tool_use_failed","failed_generation":"SECRET"}}'
+NO_IMAGES = (
+    b'{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, you may need to '
+    b'provide the mmproj","type":"server_error"}}'
+)
+UNSERVED = b'{"error":{"message":"No endpoints found that support tool use. To learn more, visit: x","code":404}}'
+UNSERVED_IMAGES = b'{"error":{"message":"No endpoints found that support image input","code":404}}'
+UNSERVED_PARAMETERS = b'{"error":{"message":"No endpoints found that can handle the requested parameters.","code":404}}'
 
 
 @dialects
 @pytest.mark.parametrize(
-    ("status", "body", "told"), [(413, b"<html>no</html>", 413), (500, JINJA, 400), (400, SAMPLING, 400)]
+    ("status", "body", "told"),
+    [
+        (413, b"<html>no</html>", 413),
+        (500, JINJA, 400),
+        (400, SAMPLING, 400),
+        (400, NO_TOOLS, 400),
+        (400, NO_CALL, 400),
+        (500, NO_SWITCH, 400),
+        (500, NO_IMAGES, 400),
+        (404, UNSERVED, 400),
+        (404, UNSERVED_IMAGES, 400),
+        (404, UNSERVED_PARAMETERS, 400),
+    ],
 )
 def test_what_an_endpoint_does_not_take_is_no_failure_of_its_own_and_another_one_may_take_it(
     dialect: Dialect, status: int, body: bytes, told: int
 ) -> None:
     failure = dialect.failure(status, {}, body, NOW_S)
     assert (failure.status, failure.ending, failure.cause, failure.final) == (told, Ending.REFUSED, UNFIT, False)
+    assert "SECRET" not in failure.message
+
+
+@dialects
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"message":"No endpoints found for acme/m.","code":404}}',
+        b'{"error":{"message":"No endpoints found matching your data policy.","code":404}}',
+        b'{"error":{"message":"The model `m` does not exist.","code":"model_not_found"}}',
+    ],
+)
+def test_a_model_that_is_not_there_is_the_endpoints_own_trouble(dialect: Dialect, body: bytes) -> None:
+    failure = dialect.failure(404, {}, body, NOW_S)
+    assert (failure.status, failure.ending, failure.cause) == (502, Ending.FAILED, "status_404")
 
 
 CREDIT = (

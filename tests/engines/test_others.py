@@ -317,6 +317,19 @@ def test_what_is_not_told_is_not_known(dialect: Dialect) -> None:
     assert dialect.signals(failing) == Signals(up=False)
 
 
+# --- others ---------------------------------------------------------------------------------------------------------
+
+
+def test_lm_studios_prompt_that_is_too_long_is_left_to_a_larger_window() -> None:
+    body = (
+        b'{"error":"Trying to keep the first 10136 tokens when context the overflows. However, the model is loaded '
+        b'with context length of only 7866 tokens, which is not enough."}'
+    )
+    said = OpenAI("", "m").failure(400, {}, body, 0.0)
+    assert (said.ending, said.cause, said.code) == (Ending.REFUSED, CONTEXT_EXCEEDED, "context_length_exceeded")
+    assert not said.final
+
+
 # --- vendors --------------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,7 @@ ALL: dict[str, bytes] = {
     "malformed": ROLE + chunk(content="a") + b"data: {oops}\n\n" + chunk(content="b") + DONE,
     "error": ROLE + chunk(content="a") + ERROR + DONE,
     "error at once": ERROR,
+    "broken off": ROLE + chunk(content="a") + chunk(finish="insufficient_system_resource") + USAGE_FRAME + DONE,
     "done at once": ROLE + DONE,
     "nothing": b"",
     "reasoning": ROLE + chunk(reasoning_content="hm") + chunk(content="a") + STOP + DONE,

@@ -202,7 +202,7 @@ def test_an_answer_without_content_has_an_empty_string() -> None:
     assert aggregated(streams.ALL["empty"])["choices"][0]["message"]["content"] == ""
 
 
-@pytest.mark.parametrize("name", ["cut", "malformed", "error", "nothing", "done at once", "not events"])
+@pytest.mark.parametrize("name", ["cut", "malformed", "error", "broken off", "nothing", "done at once", "not events"])
 def test_what_failed_is_no_answer(name: str) -> None:
     reader = Aggregator(Capability.CHAT)
     relayed(reader, [streams.ALL[name]])

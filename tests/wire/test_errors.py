@@ -128,6 +128,11 @@ def test_html_is_known_by_its_content_type_too() -> None:
         b'(current batch size: 512)","type":"server_error"}}',
         b'{"error":{"code":500,"message":"input (608 tokens) is larger than the max context size (512 tokens). '
         b'skipping","type":"server_error"}}',
+        b'{"error":"Trying to keep the first 10136 tokens when context the overflows. However, the model is loaded '
+        b"with context length of only 7866 tokens, which is not enough. Try to load the model with a larger context "
+        b'length, or provide a shorter input"}',
+        b'{"error":"The number of tokens to keep from the initial prompt is greater than the context length. Try to '
+        b'load the model with a larger context length, or provide a shorter input"}',
     ],
 )
 def test_a_prompt_that_is_too_long_is_recognised(body: bytes) -> None:
@@ -166,6 +171,51 @@ def test_a_field_that_only_this_endpoint_does_not_know_is_recognised(body: bytes
 def test_it_is_recognised_without_json_and_behind_much_else() -> None:
     assert read_error(400, b"unrecognized request argument: top_k").unfit
     assert read_error(400, json.dumps({"error": {"message": "value " * 200 + "unknown parameter"}}).encode()).unfit
+
+
+# What an engine, as it was started, or its model cannot do: Ollama, Groq, vLLM, llama.cpp.
+CANNOT = {
+    "ollama tools": "registry.ollama.ai/library/gemma3:1b does not support tools",
+    "ollama thinking": '"gemma3:1b" does not support thinking',
+    "vllm auto": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+    "vllm required": 'tool_choice="required" requires --tool-call-parser to be set',
+    "vllm text alone": "/models/smollm2 is not a multimodal model None",
+    "vllm no images": "At most 0 image(s) may be provided in one prompt.",
+    "vllm fewer images": "At most 1 image(s) may be provided in one request.",
+    "llama.cpp images": "image input is not supported - hint: you may need to provide the mmproj",
+    "llama.cpp tools": "tools param requires --jinja flag",
+    "llama.cpp choice": "tool_choice param requires --jinja flag",
+}
+
+
+@pytest.mark.parametrize("words", CANNOT.values(), ids=CANNOT)
+def test_what_only_this_engine_cannot_do_is_recognised(words: str) -> None:
+    for error in ({"message": words, "type": "api_error", "code": None}, words):
+        said = read_error(400, json.dumps({"error": error}).encode())
+        assert (said.unfit, said.context_exceeded) == (True, False)
+
+
+@pytest.mark.parametrize("code", ["tool_use_failed", "json_validate_failed"])
+def test_what_only_this_model_could_not_make_is_recognised(code: str) -> None:
+    error = {"message": "Failed. Please adjust your prompt.", "type": "invalid_request_error", "code": code}
+    assert read_error(400, json.dumps({"error": {**error, "failed_generation": "{"}}).encode()).unfit
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid value: 'm does not support tools'. Supported values are: 'low' and 'high'.",
+        "'m does not support thinking' is not one of ['system', 'user'] - 'messages.0.role'",
+        "'m is not a multimodal model' is not one of ['system', 'user'] - 'messages.0.role'",
+        "this API does not support tools without a name",
+        "tools[0].function.name: string does not match pattern",
+        "messages[0].content: image_url is no URL",
+        "No endpoints found for acme/m.",
+    ],
+)
+def test_a_clients_own_fault_is_not_what_only_this_engine_cannot_do(words: str) -> None:
+    said = read_error(400, json.dumps({"error": {"message": words, "code": 400}}).encode())
+    assert (said.unfit, said.unserved) == (False, False)
 
 
 def test_a_server_that_fails_within_does_not_tell_of_a_field() -> None:

@@ -66,6 +66,14 @@ def test_arguments_stand_in_one_line_whatever_lines_a_model_has_written() -> Non
         | {"prompt_tokens": 10},
         {"completion_tokens": 5, "total_tokens": 18, "completion_tokens_details": {"reasoning_tokens": 3}}
         | {"prompt_tokens": 10},
+        {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 80},
+        {"prompt_tokens": 10, "total_tokens": 80},
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 45,
+            "prompt_tokens_details": {"cached_tokens": 30},
+        },
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 30}},
         {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 8},
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_cache_hit_tokens": 8},
@@ -142,6 +150,24 @@ def test_thinking_among_the_parts_of_a_content_reaches_every_client(asked: dict[
     whole = json.dumps({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
     (answer,) = answered(asked, client, whole, streamed=False)
     assert sorted(texts_in(answer, *pieces)) == ["Hello", "Let me see."]
+
+
+@clients
+@pytest.mark.parametrize("streamed", [True, False])
+def test_what_an_engine_broke_off_ends_as_complete_in_no_dialect(
+    asked: dict[str, Any], client: Client, streamed: bool
+) -> None:
+    ending = {"index": 0, "finish_reason": "insufficient_system_resource"}
+    answer = json.dumps({"choices": [{**ending, "message": {"content": "Once"}}]}).encode()
+    if streamed:
+        answer = chunk(content="Once") + chunk(finish="insufficient_system_resource") + DONE
+    parsed = client.parse(json.dumps({"model": "m", "stream": streamed, **asked}).encode(), {})
+    made = reader(parsed, streamed=streamed, client=client, now_s=lambda: 1.0)
+    made.feed(answer)
+    made.end()
+    assert made.failure is not None
+    assert not made.done
+    assert made.done_frame == b""
 
 
 @clients

@@ -302,6 +302,81 @@ def test_an_error_event_is_a_failure_with_the_endpoints_words(event: bytes, told
     assert not read.done
 
 
+# How DeepSeek, SGLang, Mistral and OpenRouter end an answer that they have not finished.
+BROKEN_OFF: dict[str, tuple[dict[str, Any], str]] = {
+    "deepseek": ({"finish_reason": "insufficient_system_resource"}, "insufficient_system_resource"),
+    "sglang": ({"finish_reason": "abort"}, "abort"),
+    "mistral": ({"finish_reason": "error"}, "error"),
+    "openrouter": ({"finish_reason": "error", "error": {"code": 502, "message": "Upstream gone"}}, "Upstream gone"),
+    "without a reason": ({"finish_reason": None, "error": {"code": 502, "message": "Upstream gone"}}, "Upstream gone"),
+}
+broken_off = pytest.mark.parametrize(("ending", "told"), BROKEN_OFF.values(), ids=BROKEN_OFF)
+
+
+def ended(ending: dict[str, Any], *, text: str = "", usage: object = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, **ending}
+    return frame({**streams.HEAD, "choices": [choice], **({} if usage is None else {"usage": usage})})
+
+
+@broken_off
+@pytest.mark.parametrize("text", ["", "b"])
+def test_an_answer_that_its_engine_broke_off_is_no_complete_one_and_its_ending_does_not_pass(
+    ending: dict[str, Any], told: str, text: str
+) -> None:
+    read = reader()
+    begun = ROLE + chunk(content="a")
+    assert relayed(read, [begun + ended(ending, text=text) + USAGE_FRAME + DONE]) == begun
+    assert read.failure is not None
+    assert read.failure.cause is Cause.ERROR_EVENT
+    assert told in read.failure.message
+    assert (read.done, read.finished, read.done_frame) == (False, False, b"")
+
+
+@broken_off
+@pytest.mark.parametrize("text", ["", "b"])
+def test_an_answer_that_is_broken_off_before_its_content_shows_none_so_that_another_endpoint_may_serve(
+    ending: dict[str, Any], told: str, text: str
+) -> None:
+    read = reader()
+    assert relayed(read, [ROLE + ended(ending, text=text) + DONE]) == b""
+    assert read.failure is not None
+    assert told in read.failure.message
+    assert not read.content
+
+
+def test_an_answer_that_flows_unread_is_read_where_it_is_broken_off() -> None:
+    read = reader()
+    for piece in (chunk(content="a"), chunk(content="b")):
+        assert read.feed(piece) == piece
+    assert read.repeat is not None
+    assert read.feed(chunk(content="c", finish="insufficient_system_resource")) == b""
+    assert read.failure is not None
+    assert read.repeat is None
+
+
+def test_what_was_made_of_an_answer_that_is_broken_off_is_counted() -> None:
+    told, untold = reader(), reader()
+    (ending, _) = BROKEN_OFF["deepseek"]
+    told.feed(ROLE + ended(ending, text="b", usage=streams.USAGE))
+    untold.feed(ROLE + ended(ending, text="b" * 40))
+    assert told.usage == Usage(prompt_tokens=9, output_tokens=2, cached_tokens=4)
+    assert untold.tokens_seen == 10
+
+
+def test_one_of_two_choices_that_is_broken_off_breaks_the_answer() -> None:
+    read = reader(completions=2)
+    begun = chunk(content="a") + chunk(content="b", index=1) + STOP
+    assert relayed(read, [begun + chunk(index=1, finish="error") + DONE]) == begun
+    assert read.failure is not None
+
+
+@pytest.mark.parametrize("finish", ["stop", "eos", "content_filter", 7, ["error"], {"type": "abort"}])
+def test_any_other_reason_is_the_end_of_an_answer(finish: object) -> None:
+    read = reader()
+    relayed(read, [ROLE + ended({"finish_reason": finish, "error": None}, text="a") + DONE])
+    assert (read.done, read.failure) == (True, None)
+
+
 @pytest.mark.parametrize(
     "behind",
     [ERROR, b"data: {oops}\n\n", b"data: %b" % (b"x" * (FRAME_BYTES_MAX + 1))],
@@ -465,6 +540,66 @@ def test_reasoning_is_part_of_the_output_unless_the_total_tells_that_it_stands_b
     read = reader()
     read.feed(frame({**streams.HEAD, "choices": [], "usage": {**usage, "total_tokens": total}}))
     assert read.usage == Usage(prompt_tokens=199, output_tokens=output_tokens, reasoning_tokens=233)
+
+
+@pytest.mark.parametrize(
+    ("usage", "read_as"),
+    [
+        # Google's, for `max_tokens` that were thought away but for three.
+        (
+            {"completion_tokens": 3, "prompt_tokens": 9, "total_tokens": 105},
+            Usage(prompt_tokens=9, output_tokens=96, reasoning_tokens=93),
+        ),
+        (
+            {"completion_tokens": 0, "prompt_tokens": 9, "total_tokens": 105, "completion_tokens_details": None},
+            Usage(prompt_tokens=9, output_tokens=96, reasoning_tokens=96),
+        ),
+        ({"prompt_tokens": 9, "total_tokens": 105}, Usage(prompt_tokens=9, output_tokens=96)),
+        # A part of the prompt that comes from a cache is one of its parts.
+        (
+            {"completion_tokens": 3, "prompt_tokens": 9, "total_tokens": 105}
+            | {"prompt_tokens_details": {"cached_tokens": 8}},
+            Usage(prompt_tokens=9, output_tokens=96, cached_tokens=8, reasoning_tokens=93),
+        ),
+    ],
+)
+def test_what_the_total_alone_tells_was_made_and_thought(usage: object, read_as: Usage) -> None:
+    read = reader()
+    read.feed(frame({**streams.HEAD, "choices": [], "usage": usage}))
+    assert read.usage == read_as
+
+
+@pytest.mark.parametrize(
+    ("usage", "output_tokens"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}, 3),
+        ({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 5}, 3),
+        ({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": "many"}, 3),
+        ({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 10**9}, 3),
+        ({"completion_tokens": 3, "total_tokens": 105}, 3),
+        ({"prompt_tokens": 9, "total_tokens": 9}, None),
+        # Thinking was told apart, and is none.
+        (
+            {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 105}
+            | {"completion_tokens_details": {"reasoning_tokens": 0}},
+            3,
+        ),
+        # What was in a cache stands beside the prompt.
+        (
+            {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 42}
+            | {"prompt_tokens_details": {"cached_tokens": 20, "cache_write_tokens": 10}},
+            3,
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 17, "cached_tokens": 5}, 3),
+    ],
+)
+def test_a_total_that_counts_nothing_more_or_something_else_tells_of_no_output(
+    usage: object, output_tokens: int | None
+) -> None:
+    read = reader()
+    read.feed(frame({**streams.HEAD, "choices": [], "usage": usage}))
+    assert read.usage is not None
+    assert (read.usage.output_tokens, read.usage.reasoning_tokens or 0) == (output_tokens, 0)
 
 
 def test_usage_that_is_missing_is_unknown() -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -25,6 +27,12 @@ def test_an_answer_passes_untouched_and_tells_its_usage() -> None:
     assert reader.done
     assert reader.usage == Usage(prompt_tokens=32, output_tokens=8, cached_tokens=24)
     assert reader.timings is not None
+
+
+def test_what_gemini_has_thought_is_counted() -> None:
+    usage = {"completion_tokens": 3, "prompt_tokens": 9, "total_tokens": 105}
+    body = msgspec.json.encode({**HEAD, "choices": [{"index": 0, "message": {"content": "a"}}], "usage": usage})
+    assert read(body).usage == Usage(prompt_tokens=9, output_tokens=96, reasoning_tokens=93)
 
 
 def test_a_text_completion_is_an_answer_too() -> None:
@@ -64,6 +72,30 @@ def test_what_is_no_answer_is_a_failure(body: bytes, cause: Cause) -> None:
     assert not reader.done
     assert reader.failure is not None
     assert reader.failure.cause is cause
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ({"finish_reason": "insufficient_system_resource"}, "insufficient_system_resource"),
+        ({"finish_reason": "abort"}, "abort"),
+        ({"finish_reason": "error", "error": {"code": 502, "message": "Upstream gone"}}, "Upstream gone"),
+        ({"finish_reason": "error", "error": "Upstream gone"}, "Upstream gone"),
+        ({"finish_reason": None, "error": True}, "no message"),
+    ],
+)
+@pytest.mark.parametrize("text", ["", "Once upon"])
+def test_an_answer_that_its_engine_broke_off_is_a_failure_and_its_usage_counts(
+    ending: dict[str, Any], told: str, text: str
+) -> None:
+    good = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop", "error": None}
+    bad = {"index": 1, "message": {"content": text}, **ending}
+    reader = read(msgspec.json.encode({**HEAD, "choices": [good, bad], "usage": USAGE}))
+    assert reader.failure is not None
+    assert reader.failure.cause is Cause.ERROR_EVENT
+    assert told in reader.failure.message
+    assert (reader.done, reader.finished, reader.content) == (False, False, False)
+    assert reader.usage == Usage(prompt_tokens=9, output_tokens=2, cached_tokens=4)
 
 
 def test_an_answer_beyond_its_bound_is_a_failure() -> None:

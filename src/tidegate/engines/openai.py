@@ -96,7 +96,7 @@ class OpenAI:
             return unfit(said, 413, "request_too_large")
         if said.unfit and (status in _CLIENTS_FAULT or status >= 500):
             return unfit(said)
-        if said.flagged and status == 403 and not aside:
+        if ((said.flagged and status == 403) or (said.unserved and status == 404)) and not aside:
             return unfit(said)
         if status in _CLIENTS_FAULT and not aside:
             return Failure(
@@ -120,8 +120,8 @@ class OpenAI:
                 retry_after_s=retry_after_s(headers, now_s),
                 aside=aside,
             )
-        # 401 and other 403 concern the key that we hold, as some 400 do, 404 a model that we configured: nobody else's
-        # fault.
+        # 401 and other 403 concern the key that we hold, as some 400 do, other 404 a model that we configured: nobody
+        # else's fault.
         return Failure(
             ending=Ending.FAILED,
             cause=f"status_{status}",

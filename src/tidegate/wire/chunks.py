@@ -54,6 +54,7 @@ class Choice(msgspec.Struct, gc=False):
     text: object = None
     message: Delta | None = None
     finish_reason: object = None
+    failed: object = msgspec.field(name="error", default=None)  # OpenRouter's
 
 
 class Told(msgspec.Struct, gc=False):

@@ -64,8 +64,8 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     """What an endpoint said went wrong.
 
     `context_exceeded`: the prompt, with its output, is too long for it; `unfit`: it cannot do what is asked, and others
-    may, as where there is an `unknown_field`; `flagged`: it will not answer such a prompt; `of_the_account`: our key
-    there is no good, or was not paid for.
+    may, as where there is an `unknown_field`, or where what is asked is `unserved` by all behind it; `flagged`: it will
+    not answer such a prompt; `of_the_account`: our key there is no good, or was not paid for.
     """
 
     message: str
@@ -75,6 +75,7 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     context_exceeded: bool = False
     unfit: bool = False
     unknown_field: bool = False
+    unserved: bool = False
     flagged: bool = False
     of_the_account: bool = False
 
@@ -132,7 +133,7 @@ def find_error(value: object) -> ErrorInfo | None:
 
 
 # How servers say that a prompt is too long: llama.cpp (an input for embeddings has to fit its batch, which it takes for
-# a fault of its own), OpenAI and vLLM, vLLM, SGLang, Ollama, Anthropic, TGI, vLLM, Google, xAI.
+# a fault of its own), OpenAI and vLLM, vLLM, SGLang, Ollama, Anthropic, TGI, vLLM, Google, xAI, LM Studio.
 _TOO_LONG = re.compile(
     r"exceeds? the available context size"
     r"|too large to process"
@@ -147,14 +148,34 @@ _TOO_LONG = re.compile(
     r"|longer than the maximum model length"
     r"|exceeds the maximum number of tokens allowed"
     r"|maximum prompt length is"
-    r"|context[ _](?:length|window)[ _]exceeded",
+    r"|context[ _](?:length|window)[ _]exceeded"
+    r"|trying to keep the first \d+ tokens when context"
+    r"|tokens to keep from the initial prompt is greater than the context length",
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-# What a model does not take that others do: OpenAI's codes, how llama.cpp says that its chat template has no place for
-# a message, which it takes for a fault of its own, and how Gemini misses its signature at a call, or finds another's.
-UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter", "model_not_found"})
-_UNFIT = re.compile(r"jinja exception|raise_exception|roles must alternate|thought[_ ]signature", re.IGNORECASE)
+# What a model does not take that others do: OpenAI's codes, and Groq's where its model made no call or JSON of it; how
+# llama.cpp says that its chat template has no place for a message, which it takes for a fault of its own, how Gemini
+# misses its signature at a call, or finds another's, and how llama.cpp and vLLM say that they were started without
+# tools, or take no images or fewer.
+UNFIT_CODES = frozenset(
+    {"unsupported_parameter", "unsupported_value", "unknown_parameter", "model_not_found"}
+    | {"tool_use_failed", "json_validate_failed"}
+)
+_UNFIT = re.compile(
+    r"jinja exception|raise_exception|roles must alternate|thought[_ ]signature"
+    r"|tool(?:s|_choice) param requires --jinja flag"
+    r"|requires --(?:enable-auto-tool-choice|tool-call-parser)\b"
+    r"|(?:image|audio|video) input is not supported"
+    r"|at most \d+ (?:image|audio|video)\(s\) may be provided",
+    re.IGNORECASE,
+)
+# How Ollama and vLLM say so of a model, and nothing else: these words are not enough where a client is quoted.
+_UNFIT_WHOLLY = re.compile(
+    r"\s*\S+ (?:does not support (?:tools|thinking)|is not a multimodal model)(?: none)?\.?\s*", re.IGNORECASE
+)
+# How OpenRouter says that none of those behind it does what is asked.
+_UNSERVED = re.compile(r"\s*no endpoints found that (?:support|can handle)\b", re.IGNORECASE)
 # How OpenAI, Google, Groq and Anthropic say that they do not know a field.
 _UNKNOWN_FIELD = re.compile(
     r"unrecognized request argument"
@@ -184,14 +205,16 @@ def _error(message: object, fields: Mapping[str, object] | None = None) -> Error
     said = message if isinstance(message, str) else "the endpoint gave no message"
     kind, code, param = (_word(fields.get(name)) for name in ("type", "code", "param"))
     looked_at = said[:4096]
+    unserved = bool(_UNSERVED.match(looked_at))
     return ErrorInfo(
         message=_printable(said),
         type=kind,
         code=code,
         param=param,
         context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(looked_at)),
-        unfit=code in UNFIT_CODES or bool(_UNFIT.search(looked_at)),
+        unfit=unserved or code in UNFIT_CODES or bool(_UNFIT.search(looked_at) or _UNFIT_WHOLLY.fullmatch(looked_at)),
         unknown_field=bool(_UNKNOWN_FIELD.search(looked_at)),
+        unserved=unserved,
         flagged=_has_reasons(fields.get("metadata")) or bool(_FLAGGED.search(looked_at)),
         of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.match(looked_at)),
     )

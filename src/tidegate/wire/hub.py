@@ -17,7 +17,7 @@ from tidegate.core.model import Capability
 from tidegate.wire.chunks import Told
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call, Native, parse
-from tidegate.wire.reading import count, count_in
+from tidegate.wire.reading import cached_of, count, count_in, in_total_alone
 from tidegate.wire.sse import DONE, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded, replace_lone_surrogates
 
@@ -102,7 +102,8 @@ class Choice(msgspec.Struct, gc=False):
 
 class Counts(Told, gc=False):
     """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's; as in
-    `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that, and so has xAI.
+    `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that, and so has xAI, and
+    Google tells by the total alone what was thought.
 
     A count is whatever an engine takes for one, since a bad one is no reason to lose an answer; that is as none.
     """
@@ -115,7 +116,9 @@ class Counts(Told, gc=False):
     @property
     def output(self) -> int:
         """Output tokens; 0 where the engine did not say."""
-        made, thought = count(self.completion_tokens) or 0, self.reasoning
+        made, thought = count(self.completion_tokens) or 0, self._thought
+        if alone := in_total_alone(self):
+            return made + alone
         if count(self.total_tokens) == (count(self.prompt_tokens) or 0) + made + thought:
             return made + thought
         return _with_parts(made, thought)
@@ -123,12 +126,7 @@ class Counts(Told, gc=False):
     @property
     def cached(self) -> int:
         """Prompt tokens that came from a cache."""
-        told = count_in(self.prompt_tokens_details, "cached_tokens")
-        if told is None:
-            told = count(self.prompt_cache_hit_tokens)
-        if told is None:
-            told = count(self.cached_tokens)
-        return told or 0
+        return cached_of(self) or 0
 
     @property
     def written(self) -> int:
@@ -138,6 +136,10 @@ class Counts(Told, gc=False):
     @property
     def reasoning(self) -> int:
         """Output tokens of thinking."""
+        return self._thought or (0 if count(self.completion_tokens) is None else in_total_alone(self))
+
+    @property
+    def _thought(self) -> int:
         return count_in(self.completion_tokens_details, "reasoning_tokens") or 0
 
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.wire.chunks import Choice, Chunk, Usage
+from tidegate.wire.chunks import Choice, Chunk, Told, Usage
 from tidegate.wire.errors import UNREADABLE, ErrorInfo, find_error
 from tidegate.wire.sse import BadStream, Cause
 from tidegate.wire.surrogates import decoded
@@ -13,8 +13,12 @@ from tidegate.wire.surrogates import decoded
 _LETTERS_DEPTH: Final = 4
 # Of a call: some engines tell them with each of its pieces.
 _LABELS: Final = ("id", "type", "name")
+# Why an engine stopped, where it did not come to an end: OpenRouter and Mistral, SGLang and vLLM, DeepSeek.
+_BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource"})
 # More is a slip of the engine, and would not fit what sums it up.
 _COUNT_MAX: Final = 1 << 40
+# Several times what any model may think for one answer; a total that is beyond its parts by more counts something else.
+_ALONE_MAX: Final = 1 << 20
 
 
 def brings_content(chunk: Chunk) -> bool:
@@ -32,6 +36,17 @@ def brings_reasoning(chunk: Chunk) -> bool:
         if delta is not None and (delta.reasoning_content or delta.reasoning):
             return True
     return False
+
+
+def broken_off(choice: Choice) -> BadStream | None:
+    """That its engine gave this choice up, and says so where the end of an answer stands; None where it did not."""
+    if choice.failed:
+        error_info = find_error({"error": choice.failed}) or ErrorInfo(message="the endpoint gave no message")
+        return BadStream(Cause.ERROR_EVENT, f"reported an error: {error_info.message}", error_info)
+    reason = choice.finish_reason
+    if isinstance(reason, str) and reason in _BROKEN_OFF:
+        return BadStream(Cause.ERROR_EVENT, f"broke off its answer ({reason})")
+    return None
 
 
 def letters(chunk: Chunk) -> int:
@@ -63,11 +78,7 @@ def usage_of(chunk: Chunk) -> Usage | None:
     told = chunk.told
     if told is None:
         return None
-    cached = count_in(told.prompt_tokens_details, "cached_tokens")
-    if cached is None:
-        cached = count(told.prompt_cache_hit_tokens)
-    if cached is None:
-        cached = count(told.cached_tokens)
+    cached = cached_of(told)
     written = count_in(told.prompt_tokens_details, "cache_write_tokens")
     thought = count_in(told.completion_tokens_details, "reasoning_tokens")
     prompt, made = count(told.prompt_tokens), count(told.completion_tokens)
@@ -76,6 +87,9 @@ def usage_of(chunk: Chunk) -> Usage | None:
         beside_made = count(told.total_tokens) == (prompt or 0) + made + thought
         if beside_made or thought > made:
             made += thought
+    elif alone := in_total_alone(told):
+        thought = None if made is None else alone
+        made = (made or 0) + alone
     beside = (cached or 0) + (written or 0)
     if prompt is not None and beside > prompt:
         prompt += beside
@@ -86,6 +100,28 @@ def usage_of(chunk: Chunk) -> Usage | None:
         cache_write_tokens=written,
         reasoning_tokens=thought,
     )
+
+
+def in_total_alone(told: Told) -> int:
+    """Output tokens that the total alone tells of, as Google does of what was thought. 0 where thinking is told apart.
+
+    Others serve Gemini as well, so it is anybody's: what a vendor adds to its total is in its bill.
+    """
+    prompt, total = count(told.prompt_tokens), count(told.total_tokens)
+    if prompt is None or total is None or count_in(told.completion_tokens_details, "reasoning_tokens") is not None:
+        return 0
+    beyond = total - prompt - (count(told.completion_tokens) or 0)
+    # Who has counted what a cache had beside the prompt has it in the total as well, and it is no output.
+    beside = (cached_of(told) or 0) + (count_in(told.prompt_tokens_details, "cache_write_tokens") or 0)
+    return beyond if 0 < beyond <= _ALONE_MAX and beyond != beside else 0
+
+
+def cached_of(told: Told) -> int | None:
+    """Prompt tokens that came from a cache, None where that is not told."""
+    cached = count_in(told.prompt_tokens_details, "cached_tokens")
+    if cached is None:
+        cached = count(told.prompt_cache_hit_tokens)
+    return count(told.cached_tokens) if cached is None else cached
 
 
 def count(value: object) -> int | None:

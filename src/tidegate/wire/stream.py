@@ -2,8 +2,8 @@
 
 from typing import Final, Protocol
 
-from tidegate.wire.chunks import Choice, Timings, Usage
-from tidegate.wire.reading import brings_content, brings_reasoning, letters, only_text, read_chunk, usage_of
+from tidegate.wire.chunks import Choice, Chunk, Timings, Usage
+from tidegate.wire.reading import brings_content, brings_reasoning, broken_off, letters, only_text, read_chunk, usage_of
 from tidegate.wire.repeat import Repeat, Tally, repeat_of
 from tidegate.wire.said import Said
 from tidegate.wire.sse import DONE, DONE_FRAME, FRAME_BYTES_MAX, BadStream, Cause, Frames, data_of
@@ -66,8 +66,9 @@ class StreamReader:
     Until content comes they are held back, so that another endpoint can still take over unseen. A completion that
     ends without content is let go when it ends. The final chunk of usage, which we ask of every endpoint, goes to
     clients that asked for it. A byte order mark before the first is dropped, and so is data that is empty or `null`.
-    `[DONE]` is kept in `done_frame`; nothing behind it passes. A frame that cannot be read, or tells of an error, is
-    `failure` and does not pass; behind the end of an answer it is the end of its stream.
+    `[DONE]` is kept in `done_frame`; nothing behind it passes. A frame that cannot be read, or tells of an error, or
+    that a choice was broken off, is `failure` and does not pass; behind the end of an answer it is the end of its
+    stream.
 
     `completions` is how many choices were asked for: without a `[DONE]`, the end of fewer is no end. What passes is
     gathered in `said`, where somebody wants it.
@@ -222,7 +223,11 @@ class StreamReader:
             return False
         choices = chunk.choices
         for choice in choices or ():
-            if choice.finish_reason or (choice.index or 0) not in self._running:
+            if choice.finish_reason or choice.failed or (choice.index or 0) not in self._running:
+                broken = broken_off(choice)
+                if broken is not None:
+                    self._give_up(chunk, broken)
+                    return False
                 self._count_ending(choice)
         if brings_content(chunk):
             self.content = True
@@ -250,6 +255,15 @@ class StreamReader:
             self._running.add(index)
         if self._ended:
             self.finished = not self._running and len(self._ended) >= self._completions
+
+    def _give_up(self, chunk: Chunk, broken: BadStream) -> None:
+        """A choice was broken off. What its last chunk brings does not pass, for it would look like an end, but was
+        made, and may be billed."""
+        if brings_content(chunk):
+            self._tally.count(letters(chunk))
+        if chunk.told is not None:
+            self.usage = usage_of(chunk)
+        self._broke(broken)
 
     def _end_marked(self, frame: bytes) -> None:
         """`[DONE]`: the engine's word that this was all. It needs something that was: a word alone is a cut."""

@@ -3,7 +3,7 @@
 from tidegate.core.model import Capability
 from tidegate.wire.chunks import ANSWER_BYTES_MAX, EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX, Chunk, Timings, Usage
 from tidegate.wire.openai import EMBEDDING
-from tidegate.wire.reading import brings_content, read_chunk, usage_of
+from tidegate.wire.reading import brings_content, broken_off, read_chunk, usage_of
 from tidegate.wire.sse import BYTE_ORDER_MARK, BadStream, Cause
 
 
@@ -87,7 +87,11 @@ class WholeReader:
             missing = "an embedding" if embedded else "a choice"
             self.failure = BadStream(Cause.MALFORMED, f"answered without {missing}")
             return
+        self.usage, self.timings = usage_of(answer), answer.timings
+        for choice in answer.choices or ():
+            if (broken := broken_off(choice)) is not None:
+                self.failure = broken
+                return
         self.content = embedded or brings_content(answer)
         self.output_chunks = int(self.content)
-        self.usage, self.timings = usage_of(answer), answer.timings
         self.finished = self.done = True

@@ -458,7 +458,7 @@ def test_a_seal_comes_through_to_the_client_and_back() -> None:
         ("tool_calls", {}, "tool_use", None),
         ("function_call", {}, "tool_use", None),
         ("content_filter", {}, "refusal", None),
-        ("insufficient_system_resource", {}, "end_turn", None),
+        ("eos", {}, "end_turn", None),
     ],
 )
 def test_why_it_stopped_is_said_in_the_clients_words(
