@@ -84,6 +84,14 @@ def test_an_engine_that_sees_can_do_that_besides_the_usual() -> None:
     assert set(seeing.capabilities) == {*blind.capabilities, Capability.VISION}
 
 
+def test_a_model_without_tools_can_do_the_rest_of_the_usual() -> None:
+    (usual,) = built(engine(model(), kind=EngineKind.OLLAMA)).endpoints
+    (without,) = built(engine(model(tools=False), kind=EngineKind.OLLAMA)).endpoints
+    assert set(usual.capabilities) - set(without.capabilities) == {Capability.TOOLS}
+    (seeing,) = built(engine(model(tools=False, vision=True), kind=EngineKind.OLLAMA)).endpoints
+    assert set(seeing.capabilities) == {*without.capabilities, Capability.VISION}
+
+
 def test_what_is_not_served_is_no_endpoint() -> None:
     locked = engine(state=State.LOCKED, port=8080)
     made = built(engine(model("a"), model("e", remark="it makes embeddings")), locked)
@@ -104,6 +112,7 @@ MODELS = st.builds(
     name=NAMES,
     context_tokens=st.none() | st.integers(128, 100_000_000),
     vision=st.booleans(),
+    tools=st.booleans(),
     remark=st.sampled_from(["", "", "not served"]),
 )
 ENGINES = st.builds(

@@ -112,6 +112,7 @@ async def test_of_ollama_the_models_that_run_here_and_can_chat_are_served() -> N
     assert "embeddings" in left["nomic-embed-text:latest"]
     assert "cloud" in left["gpt-oss:120b-cloud"]
     assert {model.name for model in one.models if model.vision} == {"qwen3:8b"}
+    assert {model.name for model in one.models if model.tools and not model.remark} == {"llama3.2:latest"}
 
 
 async def test_of_several_models_of_llama_cpp_each_has_its_own_window() -> None:

@@ -44,11 +44,13 @@ class State(StrEnum):
 
 
 class FoundModel(Record, frozen=True, kw_only=True):
-    """A model that an engine lists. None is unknown. `remark` says why it is not served, and is empty where it is."""
+    """A model that an engine lists. None is unknown. It takes `tools` unless its engine tells otherwise. `remark` says
+    why it is not served, and is empty where it is."""
 
     name: str
     context_tokens: int | None = None
     vision: bool = False
+    tools: bool = True
     remark: str = ""
 
 
@@ -175,10 +177,13 @@ def _window(engine: FoundEngine, model: FoundModel) -> list[str]:
 
 
 def _abilities(engine: FoundEngine, model: FoundModel) -> list[str]:
-    if not model.vision:
+    usual = frozenset(defaults(engine.kind, local=True).capabilities)
+    able = usual | {Capability.VISION} if model.vision else usual
+    if not model.tools:
+        able -= {Capability.TOOLS}
+    if able == usual:
         return []
-    able = sorted({*defaults(engine.kind, local=True).capabilities, Capability.VISION})
-    return [f"capabilities = [{', '.join(_text(one.value) for one in able)}]"]
+    return [f"capabilities = [{', '.join(_text(one.value) for one in sorted(able))}]"]
 
 
 def _remotes(

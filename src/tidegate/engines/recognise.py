@@ -211,6 +211,7 @@ class _Told:
         embeds = embeds or ("embedding" in able and "completion" not in able)
         vision = entry.type == "vlm" or "vision" in able
         vision = vision or (self._props is not None and self._props.modalities.get("vision") is True)
+        tools = shown.capabilities is None or "tools" in able
         remark = _EMBEDS if embeds else ""
         if self._hosts.get(name) or (self._kind is EngineKind.OLLAMA and name.endswith(("-cloud", ":cloud"))):
             remark = "it runs in Ollama's cloud, not here"
@@ -218,7 +219,7 @@ class _Told:
             window = window or _window(entry)
         if window is not None and not CONTEXT_TOKENS_MIN <= window <= CONTEXT_TOKENS_MAX:
             window = None
-        return FoundModel(name=name, context_tokens=window, vision=vision, remark=remark)
+        return FoundModel(name=name, context_tokens=window, vision=vision, tools=tools, remark=remark)
 
 
 def _targets(dialect: Dialect, path: str) -> list[str]:
