@@ -278,6 +278,7 @@ async def test_an_overflow_that_is_told_inside_the_stream_is_an_overflow_all_the
     assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
 
 
+UNFIT = b'{"error":{"code":500,"message":"tools param requires --jinja flag","type":"server_error"}}'
 IGNORED = b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}'
 
 
@@ -287,11 +288,12 @@ IGNORED = b'{"object":"chat.completion","choices":[{"index":0,"message":{"conten
         (OVERFLOW, 400, "context_length_exceeded", "1531 tokens", "closed"),
         (b"\xef\xbb\xbf" + OVERFLOW, 400, "context_length_exceeded", "1531 tokens", "closed"),
         (FLAGGED, 400, None, "flagged", "closed"),
+        (UNFIT, 400, None, "--jinja", "closed"),
         (b'{"error":{"message":"out of memory"}}', 502, "upstream_error", "out of memory", "open"),
         (IGNORED, 502, "upstream_error", "answered application/json where text/event-stream", "open"),
         (b"{", 502, "upstream_error", "answered application/json where text/event-stream", "open"),
     ],
-    ids=["overflow", "marked", "flagged", "error", "answer", "cut"],
+    ids=["overflow", "marked", "flagged", "unfit", "error", "answer", "cut"],
 )
 async def test_json_where_a_stream_was_asked_for_is_the_error_that_it_tells_and_else_no_answer(
     tmp_path: Path, body: bytes, status: int, code: str | None, said: str, breaker: str

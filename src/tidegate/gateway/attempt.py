@@ -384,7 +384,7 @@ def _broken(stream: BadStream) -> Failure:
         return overflow(error.message)
     if error is not None and error.of_the_account:
         return replace(_fault(stream.cause, "reported an error of the gateway's account"), aside=error.message)
-    if error is not None and error.flagged:
+    if error is not None and (error.flagged or error.unfit):
         return unfit(error)
     return _fault(stream.cause, stream.message)
 
