@@ -18,8 +18,8 @@ the patient, who came when SDKs began to be told that a minute is not enough.
 """
 
 import argparse
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterator, Sequence
+from math import floor
 from statistics import median
 
 import msgspec
@@ -106,7 +106,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     refused_soon: float
     retry_after_s_median: float
     served_when_told: float
-    recovered_s: float
+    recovered_s: float | None
 
 
 def endpoint() -> Endpoint:
@@ -168,12 +168,6 @@ def found(seed: int) -> Found:
     kept = [one for one in outcomes if one.kept and begins_s <= one.ended_s < ends_s]
     refused = [one for one in outcomes if one.outcome == "refused"]
     told = [one for one in outcomes if one.request.id in clients.told]
-    arrived = {one.request.arrived_s: one.kept for one in outcomes if one.request.arrived_s >= ends_s}
-    recovered_s = next(
-        after_s
-        for after_s in count()
-        if all(kept for at_s, kept in arrived.items() if 0.0 <= at_s - ends_s - after_s < WINDOW_S)
-    )
     return Found(
         seed=seed,
         capacity_per_s=capacity,
@@ -182,8 +176,19 @@ def found(seed: int) -> Found:
         refused_soon=sum(one.e2e_s <= SOON_S for one in refused) / max(1, len(refused)),
         retry_after_s_median=median(after_s for after_s in clients.back_s.values() if after_s is not None),
         served_when_told=sum(one.outcome == "ok" for one in told) / max(1, len(told)),
-        recovered_s=float(recovered_s),
+        recovered_s=recovered_s(outcomes, ends_s),
     )
+
+
+def recovered_s(outcomes: Sequence[Outcome], ends_s: float) -> float | None:
+    """So long after the overload's end the first window begins in which all that comes is served in time; None where
+    there is none in which anything comes."""
+    came = [(one.request.arrived_s - ends_s, one.kept) for one in outcomes if one.request.arrived_s >= ends_s]
+    for after_s in range(floor(max((at_s for at_s, _ in came), default=-1.0)) + 1):
+        window = [kept for at_s, kept in came if after_s <= at_s < after_s + WINDOW_S]
+        if window and all(window):
+            return float(after_s)
+    return None
 
 
 def main() -> None:
@@ -199,7 +204,7 @@ def main() -> None:
         table.add_row(
             str(one.seed), f"{one.capacity_per_s:.2f}/s", f"{one.goodput:.1%}", str(one.refusals),
             f"{one.refused_soon:.1%}", f"{one.retry_after_s_median:.1f} s", f"{one.served_when_told:.1%}",
-            f"{one.recovered_s:.0f} s",
+            "never" if one.recovered_s is None else f"{one.recovered_s:.0f} s",
         )  # fmt: skip
     Console().print(table)
     record(

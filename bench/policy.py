@@ -105,7 +105,7 @@ def main() -> None:
         for trace in chosen(options.only, TRACES)
         for seed in seeds
     ]
-    console, begun_s, at = Console(), clock.tick_s(), commit()
+    console, begun_s = Console(), clock.tick_s()
     kept = kept_at("policy") if options.bounds and not options.ray else None
     tasks = [Task(Path(data), case, options.bounds, kept) for case in cases]
     worlds = run(_on_ray(tasks) if options.ray else _here(tasks, options.jobs), len(tasks), console)
@@ -118,7 +118,7 @@ def main() -> None:
         file = file or PAGES / f"{name}.html"
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page(at, machine(), worlds, promises(worlds), None if options.holdout else _apart()))
+        file.write_text(page(commit(), machine(), worlds, promises(worlds), None if options.holdout else _apart()))
         console.print(f"to look at: {file}", markup=False, soft_wrap=True)
 
 

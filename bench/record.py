@@ -11,6 +11,9 @@ from tidegate.core import router
 
 RESULTS = Path(__file__).parent / "results"
 ROW_CHARS = 2000
+# Whatever figures may depend on; results are written by runs themselves.
+MEASURED = ("src", "bench", ":(exclude)bench/results", "build_hooks", "pyproject.toml", "scenarios")
+NO_COMMIT = "unknown+"
 
 
 def record(name: str, found: dict[str, object], folder: Path = RESULTS) -> None:
@@ -41,13 +44,38 @@ def _text(result: dict[str, object]) -> str:
     return text
 
 
+class Checkout:
+    """What a repository has checked out, from when this is made: a run of an hour has read its code by then."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._begun = self._found()
+
+    def commit(self) -> str:
+        """The commit of then; `+` where what is measured differed from it, or either has changed since."""
+        return self._begun if self._found() == self._begun else self._begun.removesuffix("+") + "+"
+
+    def _found(self) -> str:
+        head = self._git("rev-parse", "--short=12", "HEAD")
+        if head is None:
+            # Whoever reads what was recorded needs no repository.
+            return NO_COMMIT
+        return head + ("+" if self._git("status", "--porcelain", "--", *MEASURED) else "")
+
+    def _git(self, *arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=self._root, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+
+_CHECKOUT = Checkout(Path(__file__).parent.parent)
+
+
 def commit() -> str:
-    """The commit that is checked out; `+` where files differ from it."""
-    head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-    dirty = subprocess.run(
-        ["git", "status", "--porcelain", "src", "bench/*.py"], capture_output=True, text=True, check=True
-    )
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    """The commit that this was begun on; see `Checkout`."""
+    return _CHECKOUT.commit()
 
 
 def machine() -> str:

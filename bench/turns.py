@@ -29,6 +29,7 @@ from bench.rig import FLAGS, SOURCES, Rig
 
 ENDPOINTS = 4
 PLACES, STEP_US = 20_000, 10  # as turns.c has them
+SIZE_BYTES = 8 * (PLACES + 1)
 QUANTILES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
 WARM_REQUESTS = 200
 ALONE_REQUESTS = 1_000
@@ -38,30 +39,38 @@ class Turns:
     """The counts of a gateway under way."""
 
     def __init__(self, file: Path) -> None:
-        file.write_bytes(bytes(8 * PLACES))
+        file.write_bytes(bytes(SIZE_BYTES))
         with file.open("r+b") as opened:
-            self._mapped = mmap.mmap(opened.fileno(), 8 * PLACES)
+            self._mapped = mmap.mmap(opened.fileno(), SIZE_BYTES)
 
     def clear(self) -> None:
         """Count from now on."""
-        self._mapped[:] = bytes(8 * PLACES)
+        self._mapped[:] = bytes(SIZE_BYTES)
 
     def figures(self) -> Figures:
         """What so many of the turns did not exceed, and the longest, in milliseconds; and how many there were."""
-        counts = struct.unpack(f"{PLACES}Q", self._mapped[:])
+        *counts, longest = struct.unpack(f"{PLACES + 1}Q", self._mapped[:])
         total, found, seen = sum(counts), {}, 0
         left = {name: share * total for name, share in QUANTILES.items()}
         for place, count in enumerate(counts):
             if not count:
                 continue
             seen += count
-            # A step's upper end: no turn is told shorter than it was.
-            upper_ms = (place + 1) * STEP_US / 1e3
+            # A step's upper end, and of the last place the longest's: no turn is told shorter than it was.
+            upper_ms = (longest if place == PLACES - 1 else place + 1) * STEP_US / 1e3
             for name in [name for name, rank in left.items() if seen >= rank]:
                 found[name] = upper_ms
                 del left[name]
             found["max_ms"] = upper_ms
         return {**found, "turns": float(total)}
+
+
+def built(folder: Path) -> Path:
+    """What counts them, to be loaded before a program."""
+    library = folder / "turns.so"
+    command = ["gcc", *FLAGS, "-shared", "-fPIC", "-o", str(library), str(SOURCES / "turns.c")]
+    subprocess.run(command, check=True)
+    return library
 
 
 def main() -> None:
@@ -86,9 +95,7 @@ def main() -> None:
 
 def _round(folder: Path, loads: Sequence[Load]) -> list[tuple[str, str, Figures]]:
     """One gateway under each load, alone and all: load, which, and figures."""
-    library, file = folder / "turns.so", folder / "turns"
-    command = ["gcc", *FLAGS, "-shared", "-fPIC", "-o", str(library), str(SOURCES / "turns.c")]
-    subprocess.run(command, check=True)
+    library, file = built(folder), folder / "turns"
     turns, rig, found = Turns(file), Rig(folder, pinned(-1)), []
     relay = gateway_of(TIDEGATE, {"LD_PRELOAD": str(library), "TURNS_FILE": str(file)})
     with rig.engine(ENDPOINTS) as engines, running(relay, engines, None, pinned(0)) as one:

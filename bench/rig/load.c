@@ -7,8 +7,9 @@
  * loop, with a rate: a request is due each 1/R seconds, whatever became of those before it, and goes out as soon as one of C
  * connections is free. Times count from when it was due, so a relay that is late for one is late for all that had to wait.
  *
- * No request begins after S seconds; what is under way then is waited for until the timeout. With K, answers are streams of
- * so many chunks, and one that has another number, or does not say that it is done, is an error.
+ * No request begins after S seconds; what is under way then is waited for until the timeout, and of an open loop what was due
+ * by then and had no connection is an error. With K, answers are streams of so many chunks, and one that has another number,
+ * or does not say that it is done, is an error.
  */
 #define _GNU_SOURCE
 #include "asked.h"
@@ -52,6 +53,7 @@ static struct {
     long status;      /* not 200 */
     long stream;      /* another number of chunks, or no end */
     long unfinished;  /* at the timeout */
+    long not_begun;   /* due, and no connection was free until none may begin */
 } errors;
 
 static struct {
@@ -285,6 +287,17 @@ static struct timespec wait_for(long number) {
     return (struct timespec){.tv_nsec = (long)(wait_ns < most_ns ? wait_ns : most_ns)};
 }
 
+/* Of an open loop, how many were due before it ended, or none might begin any more, from this one on. */
+static long due_from(long number) {
+    double seconds = elapsed_s();
+    uint64_t end_ns = began_ns + (uint64_t)((seconds < asked.seconds ? seconds : asked.seconds) * NS_PER_S);
+    long due = 0;
+    while (asked.rate_per_s > 0.0 && number + due < asked.requests && due_ns(number + due) < end_ns) {
+        due++;
+    }
+    return due;
+}
+
 static bool is_over(void) {
     return elapsed_s() > asked.timeout_s || (counts.ended == counts.begun && !may_begin());
 }
@@ -292,8 +305,12 @@ static bool is_over(void) {
 static void run(void) {
     struct epoll_event events[EVENTS];
     long number = 0;
+    bool was_full = false;  /* when one might begin last; where it was not, what came due since had a connection, and no time */
     while (!is_over()) {
         begin_due(&number);
+        if (may_begin()) {
+            was_full = free_ones == NULL;
+        }
         struct timespec wait = wait_for(number);
         int count = epoll_pwait2(epoll, events, EVENTS, &wait, NULL);
         for (int i = 0; i < count; i++) {
@@ -301,6 +318,7 @@ static void run(void) {
         }
     }
     errors.unfinished = counts.begun - counts.ended;
+    errors.not_begun = was_full ? due_from(number) : 0;
 }
 
 static void print_results(void) {
@@ -308,7 +326,8 @@ static void print_results(void) {
     printf("{\"ok\": %ld, \"seconds\": %.3f, \"per_s\": %.1f, ", counts.ok, seconds, (double)counts.ok / seconds);
     printf("\"chunks\": %ld, \"connects\": %ld, ", counts.chunks, counts.connects);
     printf("\"errors\": {\"connect\": %ld, \"broken\": %ld, ", errors.connect, errors.broken);
-    printf("\"status\": %ld, \"stream\": %ld, \"unfinished\": %ld}, ", errors.status, errors.stream, errors.unfinished);
+    printf("\"status\": %ld, \"stream\": %ld, ", errors.status, errors.stream);
+    printf("\"unfinished\": %ld, \"not_begun\": %ld}, ", errors.unfinished, errors.not_begun);
     samples_print("latency_us", &latency);
     printf(", ");
     samples_print("ttft_us", &ttft);

@@ -2,8 +2,8 @@
  *
  * Loaded before a program that waits by epoll (LD_PRELOAD). Each turn of its first thread, from when epoll has returned
  * to when it is called again, is counted in the file that TURNS_FILE names, which is mapped: PLACES numbers of 64 bits,
- * of turns by CPU time in steps of STEP_US (the last one has what is longer). CPU, and not what passed: a neighbour that
- * took the core meanwhile holds no loop.
+ * of turns by CPU time in steps of STEP_US (the last one has what is longer), and one more, the steps that the longest
+ * took. CPU, and not what passed: a neighbour that took the core meanwhile holds no loop.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -36,7 +36,7 @@ __attribute__((constructor)) static void open_file(void) {
     const char *name = getenv("TURNS_FILE");
     int file = name ? open(name, O_RDWR | O_CLOEXEC) : -1;
     if (file < 0) return;
-    void *mapped = mmap(NULL, PLACES * sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    void *mapped = mmap(NULL, (PLACES + 1) * sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     if (mapped == MAP_FAILED) return;
     first_thread = getpid();
@@ -45,7 +45,8 @@ __attribute__((constructor)) static void open_file(void) {
 
 static void ended(void) {
     if (!counts || !since_ns || gettid() != first_thread) return;
-    int64_t place = (now_ns() - since_ns) / (1000 * STEP_US);
+    uint64_t place = (uint64_t)(now_ns() - since_ns) / (1000 * STEP_US);
+    if (counts[PLACES] < place + 1) counts[PLACES] = place + 1;  /* first: who reads meanwhile finds how long it was */
     counts[place < PLACES ? place : PLACES - 1]++;
 }
 

@@ -116,6 +116,28 @@ def test_who_is_late_for_one_is_late_for_all_that_were_due_meanwhile(rig: Rig, t
     assert said.latency_us.p50 >= 1e6 * (HELD_S - 0.010)  # the last was due after nine milliseconds
 
 
+def test_what_was_due_and_had_no_connection_when_the_time_was_over_is_an_error(rig: Rig, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def answers_none(one: socket.socket) -> None:
+        over.wait()
+
+    ask = Ask(connections=1, requests=1000, rate_per_s=100.0, seconds=0.1, timeout_s=0.2)
+    with serving(answers_none) as port:
+        try:
+            said = rig.load(port, body(tmp_path, ask), ask)
+        finally:
+            over.set()
+    # One is due each hundredth of a second, and the first of them has the connection.
+    assert (said.ok, said.errors["unfinished"], said.errors["not_begun"], said.failed) == (0, 1, 9, 10)
+
+
+@pytest.mark.parametrize("ask", [Ask(connections=4, requests=5), Ask(connections=4, requests=5, rate_per_s=1000.0)])
+def test_of_what_has_all_begun_nothing_is_missing(rig: Rig, engine: int, tmp_path: Path, ask: Ask) -> None:
+    said = rig.load(engine, body(tmp_path, ask), ask)
+    assert (said.ok, said.errors["not_begun"]) == (5, 0)
+
+
 def test_a_stream_of_another_length_is_an_error(rig: Rig, engine: int, tmp_path: Path) -> None:
     file = body(tmp_path, Ask(connections=1, requests=1, chunks=5))
     said = rig.load(engine, file, Ask(connections=2, requests=6, chunks=4))

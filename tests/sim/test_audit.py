@@ -9,6 +9,7 @@ from tests import make as core
 from tests.sim.make import job, profile
 from tests.sim.week import API, Week
 from tidegate.core.model import Handover, Line, Policy, Price, Probed, Ruling, Slo, replace
+from tidegate.core.step import StepTime
 from tidegate.sim import audit as audited
 from tidegate.sim.api import ApiProfile
 from tidegate.sim.audit import LEAD_S, Audit, audit, busiest, stretch
@@ -126,6 +127,32 @@ def test_prompts_that_wait_for_others_on_their_way_bind_no_bound() -> None:
     slow = msgspec.structs.replace(stand, link=replace(stand.link, upload_bytes_per_s=4_000.0))
     narrow = msgspec.structs.replace(made, stands={**made.stands, "api": slow})
     assert audit(narrow, policy).bound_per_1k == pytest.approx(audit(made, policy).bound_per_1k)
+
+
+def away_for_a_while() -> Twin:
+    """An engine that serves one after the other, and a vendor that is away while all of them come."""
+    slow = profile(slots=1, step=StepTime(base_s=0.3, per_token_s=0.002))
+    made = asked(Week(count=12).twin(), slo=Slo(ttft_s=40.0), worth_usd=0.05)
+    own = msgspec.structs.replace(made.stands["own"], engine=slow)
+    away = FaultTable(kind=FaultKind.UNAVAILABLE, endpoint="api", at_s=0.0, for_s=15.0)
+    return msgspec.structs.replace(made, stands={**made.stands, "own": own}, faults=(away,))
+
+
+def test_whoever_waits_for_a_vendor_to_come_back_does_not_exceed_the_bound() -> None:
+    made = away_for_a_while()
+    found = audit(made, core.policy())
+    assert found.reached.kept > 0.5
+    assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+    # Nobody waits for less than it costs there.
+    there = audit(msgspec.structs.replace(made, faults=()), core.policy())
+    assert found.bound_per_1k == pytest.approx(there.bound_per_1k)
+
+
+def test_while_a_vendor_is_away_until_a_promise_is_broken_nobody_is_served_there() -> None:
+    made = asked(away_for_a_while(), residency=("api",))
+    long = msgspec.structs.replace(made, faults=(replace(made.faults[0], for_s=1_000.0),))
+    found = audit(long, core.policy())
+    assert found.reached.value_per_1k <= found.bound_per_1k <= 0.0
 
 
 def test_what_no_rule_ever_lets_go_there_makes_no_bound_wider() -> None:

@@ -23,6 +23,7 @@ from tidegate.sim.chance import Chance
 from tidegate.sim.decider import AtOnce, Follower
 from tidegate.sim.engine import Engine
 from tidegate.sim.job import Job
+from tidegate.sim.network import PRESETS, Link
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.purse import Purse
 from tidegate.sim.world import World
@@ -135,6 +136,18 @@ def test_news_comes_back_as_late_as_the_way_is_long() -> None:
     (far,), (close,) = alone.outcomes, here.outcomes
     assert far.ttft_s == pytest.approx((close.ttft_s or 0.0) + 0.5)
     assert far.e2e_s == pytest.approx(close.e2e_s + 0.5)
+
+
+def test_of_one_answer_nothing_comes_before_what_was_sent_before_it() -> None:
+    # Tokens follow one another more quickly than round trips vary.
+    chance, quick = Chance(1), ApiProfile(ttft_s=0.165, tpot_s=0.0053)
+    world = World((core.endpoint("cloud", local=False),), core.policy())
+    way = Link(PRESETS["home-broadband"], chance, "cloud")
+    cloud = Remote("cloud", Api(quick, chance, "cloud"), world.loop, world, way)
+    jobs = [job(f"r{number}", output_tokens=2, arrived_s=float(number)) for number in range(300)]
+    world.run({"cloud": cloud}, Listed(jobs), probe_s=5.0, until_s=LONG_S)
+    assert [one.outcome for one in world.outcomes] == ["ok"] * len(jobs)
+    assert all(one.ttft_s is not None and one.ttft_s <= one.e2e_s for one in world.outcomes)
 
 
 def test_what_fails_before_anything_came_is_free_and_what_was_given_is_not() -> None:

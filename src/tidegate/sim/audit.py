@@ -133,7 +133,8 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         )
         for one in vendors
     ]
-    pieces = _pieces(twin, mine, remotes, [one for outcomes in there for one in outcomes if one.outcome == "ok"])
+    served = [one for outcomes in there for one in outcomes if one.outcome == "ok"]
+    pieces, at_once = (_pieces(twin, mine, remotes, served, waits=waits) for waits in (True, False))
     score = _Score(pieces)
     ours = play(policy)
     away = play(policy, decider=partial(Binder, RemoteOnly()))
@@ -144,8 +145,9 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         rules.append(score.row(name, play(policy, decider=partial(Binder, rule)), ours))
     pools = _pools(twin, own)
     found = bound(list(pieces.values()), list(pools.values()))
+    # A plan sends away at once what it sends away.
     best = search(
-        list(pieces.values()),
+        list(at_once.values()),
         pools,
         lambda plan: play(policy, decider=partial(Planned, plan)),
         local=found.local,
@@ -320,32 +322,46 @@ def _unlimited(twin: Twin, name: str) -> Twin:
 
 
 def _pieces(
-    twin: Twin, mine: Sequence[EndpointModel], remotes: Sequence[EndpointModel], there: Sequence[Outcome]
+    twin: Twin,
+    mine: Sequence[EndpointModel],
+    remotes: Sequence[EndpointModel],
+    there: Sequence[Outcome],
+    *,
+    waits: bool,
 ) -> dict[str, Piece]:
     """What is known of each request by somebody who knows everything; `there` is what came of it at each vendor that
-    served it. `mine` are our engines, in the order of their numbers. How many an engine elsewhere serves in time is for
-    who decides to say: to the bound it serves each."""
+    served it when it came. `mine` are our engines, in the order of their numbers. How many an engine elsewhere serves
+    in time is for who decides to say: to the bound it serves each.
+
+    Who `waits` may find a vendor back that is away: where it is for a part of the time in which a first token is not
+    late, it is taken to serve in time.
+    """
     outcomes: dict[str, list[Outcome]] = {}
     for one in there:
         outcomes.setdefault(one.request.id, []).append(one)
     keeps = any(stand.engine is not None and stand.engine.keeps_prefixes for stand in twin.stands.values())
     seen: set[int] = set()
     engines = [one for one in remotes if twin.stands[one.name].api is None]
+    vendors = [(one, _down(twin, one.name)) for one in remotes if waits and twin.stands[one.name].api is not None]
     found = {}
     for job in twin.jobs:
         request, served = job.request, outcomes.get(job.request.id, [])
         known = 0
-        while keeps and known < len(job.blocks) and job.blocks[known] in seen:
+        while known < len(job.blocks) and job.blocks[known] in seen:
             known += 1
         seen.update(job.blocks)
-        cached_tokens = min(known * job.block_tokens, job.prompt_tokens)
-        kept_usd = [one.usd for one in served if one.kept] + _usd(engines, job, cached_tokens)
+        known_tokens = min(known * job.block_tokens, job.prompt_tokens)
+        cached_tokens = known_tokens if keeps else 0
+        by_s = request.arrived_s + min(_limit_s(request), twin.timeout_s)
+        away = [one for one, down in vendors if _is_in_part(down, request.arrived_s, by_s)]
+        kept_usd = [one.usd for one in served if one.kept]
+        kept_usd += _usd(engines, job, cached_tokens) + _usd(away, job, known_tokens)
         served_usd = [one.usd for one in served] or _usd(remotes, job)
         tokens = job.prompt_tokens + job.target
         found[request.id] = Piece(
             id=request.id,
             arrived_s=request.arrived_s,
-            prompt_tokens=max(1, job.prompt_tokens - known * job.block_tokens),
+            prompt_tokens=max(1, job.prompt_tokens - cached_tokens),
             context_tokens=job.prompt_tokens,
             prompts=max(1, request.prompts),
             output_tokens=job.target,
@@ -377,10 +393,16 @@ def _pools(twin: Twin, own: set[str]) -> dict[str, Pool]:
     for name in sorted(own):
         profile = twin.stands[name].engine
         assert profile is not None
-        down = tuple(
-            (twin.start_s + fault.at_s, twin.start_s + fault.at_s + fault.for_s)
-            for fault in twin.faults
-            if fault.endpoint == name
-        )
-        pools[name] = Pool(profile=profile, slots=profile.slots, down=down)
+        pools[name] = Pool(profile=profile, slots=profile.slots, down=_down(twin, name))
     return pools
+
+
+def _is_in_part(down: Sequence[tuple[float, float]], from_s: float, by_s: float) -> bool:
+    """Whether any of these is in this time, and leaves some of it."""
+    return any(at_s < by_s and to_s > from_s and (at_s > from_s or to_s < by_s) for at_s, to_s in down)
+
+
+def _down(twin: Twin, name: str) -> tuple[tuple[float, float], ...]:
+    """From when to when it is not what it is at other times."""
+    begun = [(twin.start_s + fault.at_s, fault.for_s) for fault in twin.faults if fault.endpoint == name]
+    return tuple((at_s, at_s + for_s) for at_s, for_s in begun)

@@ -33,6 +33,7 @@ class Attempt:
         "streamed",
         "target",
         "timed",
+        "told_s",
     )
 
     def __init__(
@@ -62,6 +63,8 @@ class Attempt:
         self.predicted_s_high: float | None = None
         # Of the output that was made, where it broke off, so much has come back.
         self.cached_tokens = self.output_tokens = self.came_tokens = 0
+        # When the last news of it so far is here.
+        self.told_s = -inf
         self.over = False
 
 
@@ -147,7 +150,7 @@ class _Away(ABC):
         self._loop = loop
         self._listener = listener
         # While the way is down: the news that has to wait, and how many tokens had come back of each answer before.
-        self._delayed: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+        self._delayed: list[tuple[Callable[..., None], Attempt, tuple[object, ...]]] = []
         self._came: dict[Attempt, int] = {}
 
     def cut(self) -> None:
@@ -162,8 +165,8 @@ class _Away(ABC):
         assert self.way is not None, "what is right here is always reached"
         self.way.down = False
         delayed, self._delayed = self._delayed, []
-        for tell, news in delayed:
-            self._back(tell, *news)
+        for tell, attempt, news in delayed:
+            self._back(tell, attempt, *news)
 
     def generated(self, attempt: Attempt) -> int:
         """See `Place`."""
@@ -204,12 +207,14 @@ class _Away(ABC):
         """The last byte is here, which its sender hears of."""
         self._back(self._listener.uploaded, attempt, upload_s)
 
-    def _back(self, tell: Callable[..., None], *news: object) -> None:
+    def _back(self, tell: Callable[..., None], attempt: Attempt, *news: object) -> None:
         loop, way = self._loop, self.way
         if self._is_cut_off:
-            self._delayed.append((tell, news))
-        else:
-            loop.at(loop.now_s if way is None else way.answered(loop.now_s), tell, *news)
+            self._delayed.append((tell, attempt, news))
+            return
+        # An answer is one stream of bytes: what is quicker on its way waits for what was sent before it.
+        attempt.told_s = max(attempt.told_s, loop.now_s if way is None else way.answered(loop.now_s))
+        loop.at(attempt.told_s, tell, attempt, *news)
 
     def _seen(
         self, *, up: bool, running: int | None = None, queued: int | None = None, resident: bool | None = None
