@@ -4,8 +4,9 @@ import fcntl
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -16,12 +17,17 @@ from tidegate.core.model import Decision, Line, Request, Segment, replace
 from tidegate.core.replay import Replay
 from tidegate.core.rows import Came, Row
 from tidegate.dashboard import follow
-from tidegate.dashboard.figures import Figures, Window
+from tidegate.dashboard.figures import POINTS_MAX, Figures, Window
 from tidegate.dashboard.index import Index, Place, connect
 from tidegate.dashboard.requests import LIMIT_MAX, Requests, Wanted
-from tidegate.telemetry.packing import pack
+from tidegate.telemetry.packing import DAMAGED, pack
 from tidegate.telemetry.reading import read
 from tidegate.telemetry.segments import segments
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 def window(seen: Indexed, minutes: int = ALL_MINUTES) -> Window:
@@ -85,10 +91,31 @@ def test_the_points_of_a_series_add_up_to_its_window(journal: Path) -> None:
         for minutes, step in ((30, 1), (300, 7), (ALL_MINUTES, 1)):
             series = seen.figures.series(window(seen, minutes), step * 60.0)
             assert sum(point.requests for point in series.points) == seen.figures.totals(window(seen)).requests
-            assert len(series.points) <= 1441
+            assert len(series.points) <= POINTS_MAX
             gaps = {b.at_s - a.at_s for a, b in zip(series.points, series.points[1:], strict=False)}
             assert gaps == {series.step_s}
         assert any(point.hedge_price is not None for point in series.points)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "step"),
+    [(1, 1), (5, 1), (5, 3), (7, 5), (90, 60), (130, 60), (1440, 1), (2880, 2), (21_600, 15), (ALL_MINUTES, 1)],
+)
+def test_a_series_has_what_its_window_has_in_no_more_points_than_are_promised(
+    journal: Path, minutes: int, step: int
+) -> None:
+    with indexed(journal) as seen:
+        last_s = window(seen).ends_s
+        for ends_s in (last_s, last_s - 30.0, last_s - 333.0, last_s // 60 * 60, last_s + 5000.0):
+            part = Window.back(ends_s, minutes)
+            series = seen.figures.series(part, step * 60.0)
+            assert len(series.points) <= POINTS_MAX
+            assert series.begins_s + series.step_s > part.begins_s
+            if series.step_s == 60.0:
+                assert series.begins_s >= part.begins_s
+            for name in ("requests", "local_requests", "spent_usd", "judged"):
+                total = getattr(seen.figures.totals(part), name)
+                assert sum(getattr(point, name) for point in series.points) == pytest.approx(total)
 
 
 def test_a_search_finds_all_that_fits_and_nothing_else_page_by_page(journal: Path) -> None:
@@ -620,6 +647,60 @@ def test_packed_segments_are_read_as_others_are(journal: Path, monkeypatch: pyte
         with indexed(journal) as seen:
             assert seen.figures.totals(window(seen)).requests == len(rows)
             assert seen.follower.share == 1.0
+
+
+def scribbled(packed: bytes) -> bytes:
+    """Others' bytes near its end."""
+    place = int(0.9 * len(packed))
+    return packed[:place] + b"\xff" * 100 + packed[place + 100 :]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda packed: packed[:-1],
+        lambda packed: packed[: int(0.9 * len(packed))],
+        scribbled,
+        lambda packed: packed + b"no",
+    ],
+    ids=["without its last byte", "ends early", "scribbled", "followed"],
+)
+def test_of_a_packed_segment_that_is_damaged_all_that_stands_before_the_place_is_shown(
+    journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: Callable[[bytes], bytes]
+) -> None:
+    whole = segments(journal)[0]
+    assert pack(whole)
+    (packed,) = segments(journal)
+    packed.write_bytes(damaged(packed.read_bytes()))
+    good = tmp_path / whole.name
+    good.write_bytes(readable(packed))
+    rows = folded(good)
+    assert len(rows) > 50
+    for step_bytes in (follow.STEP_BYTES, 4096, 4096):
+        monkeypatch.setattr(follow, "STEP_BYTES", step_bytes)
+        with indexed(journal, tmp_path / f"{step_bytes}.sqlite") as seen:
+            assert ids(seen.requests, Wanted()) == by_time(rows)
+            assert seen.figures.totals(window(seen)).requests == len(rows)
+            known = seen.follower.known()
+            assert known is not None
+            assert bytes(known.state) == state_of(good)
+            assert seen.problems == [
+                f"{whole} cannot be read on, and is left out from there; `tidegate journal ls` says why"
+            ]
+
+
+def readable(packed: Path) -> bytes:
+    """What can be had of it, byte by byte."""
+    found = bytearray()
+    with suppress(*DAMAGED):
+        decompressor = zstd.ZstdDecompressor()
+        with packed.open("rb") as file:
+            while not decompressor.eof:
+                needed = file.read(1) if decompressor.needs_input else b""
+                if decompressor.needs_input and not needed:
+                    break
+                found += decompressor.decompress(needed, 1)
+    return bytes(found)
 
 
 def test_a_file_that_is_no_index_is_made_anew(journal: Path, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tomllib
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from functools import partial
@@ -24,6 +26,8 @@ from tidegate.config.load import revision
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.parent import Parent
 from tidegate.dashboard.policy import POLICY, Applied, Policies, policy_of
+from tidegate.dashboard.verb import PROBLEMS_MAX, Said
+from tidegate.dashboard.verb import asked as asked_of_a_verb
 from tidegate.telemetry.segments import SegmentName
 from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
@@ -128,6 +132,72 @@ async def test_a_file_is_taken_back_with_its_own_line_ends(tmp_path: Path) -> No
     assert good.revision == revision(before)
     assert (await rolled_back(policies, file)).applied
     assert file.read_bytes() == before.encode()
+
+
+IN_ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A system whose files have other letters than ours."""
+APPLYING = """
+import asyncio, locale, sys
+from pathlib import Path
+from tests.dashboard.test_policy import Gateway, Policies, applied
+assert locale.getencoding() != "utf-8"
+file, said, text = Path(sys.argv[1]), sys.argv[2].encode(), Path(sys.argv[3]).read_bytes().decode()
+asyncio.run(applied(Policies(file, Gateway(said)), file, text))
+"""
+CHECKING = """
+import asyncio, sys
+from pathlib import Path
+from tests.dashboard.test_policy import Worker, done
+async def check():
+    worker = Worker(lambda: 5.0)
+    worker.begin(("check", "--json"), Path(sys.argv[1]).read_bytes().decode())
+    await done(worker)
+    print(worker.last.state, worker.last.problem)
+asyncio.run(check())
+"""
+
+
+async def in_ascii(snippet: str, *arguments: object) -> str:
+    """What such a system's Python prints of it."""
+    words = ("-c", snippet, *map(str, arguments))
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, *words, stdout=PIPE, stderr=PIPE, cwd=Path(__file__).parents[2], env=os.environ | IN_ASCII
+    )
+    out, error = await child.communicate()
+    assert child.returncode == 0, error.decode()
+    return out.decode().strip()
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "applied"])
+async def test_a_file_is_written_and_put_back_as_utf_8_with_its_own_line_ends_whatever_the_locale(
+    tmp_path: Path, refused: bool
+) -> None:
+    (tmp_path / "here").mkdir()
+    file, wanted = tmp_path / "here" / "tidegate.toml", tmp_path / "wanted"
+    before, after = f"# für alle\r\n{ALONE}".encode(), f"# 為\r\n{CHANGED}".encode()
+    file.write_bytes(before)
+    wanted.write_bytes(after)
+    said = REFUSED if refused else b'{"applied":true}'
+    await in_ascii(APPLYING, file, said.decode(), wanted)
+    assert file.read_bytes() == (before if refused else after)
+    if not refused:
+        assert file.with_name("tidegate.toml.before").read_bytes() == before
+    assert names(file.parent) == ["tidegate.toml", *([] if refused else ["tidegate.toml.before"])]
+
+
+async def test_a_job_is_given_its_text_as_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(f"# für alle\n{ALONE}".encode())
+    assert await in_ascii(CHECKING, text) == "done"
+
+
+async def test_a_job_that_meets_a_bug_of_ours_has_failed_and_the_next_one_may_begin() -> None:
+    worker = Worker(lambda: 5.0)
+    for _ in range(2):
+        worker.begin(("preview",), "\ud800")
+        await done(worker)
+        assert (worker.last.state, worker.last.ended_s) == ("failed", 5.0)
+        assert worker.last.problem == "it met a bug of ours (UnicodeEncodeError)"
 
 
 async def test_what_is_wrong_is_said_and_what_was_in_force_still_is(tmp_path: Path) -> None:
@@ -342,6 +412,30 @@ async def test_what_is_changed_is_where_a_link_leads_by_then(tmp_path: Path) -> 
     assert (link.is_symlink(), one.read_text(), other.read_text()) == (True, ALONE, text)
 
 
+async def test_files_that_a_linked_configuration_names_are_looked_for_beside_the_link(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    file, link = tmp_path / "there" / "tidegate.toml", tmp_path / "here" / "tidegate.toml"
+    key = tmp_path / "here" / "vendor.key"
+    key.write_text("secret\n")
+    key.chmod(0o600)
+    before = ALONE + "api_key_file = 'vendor.key'\n"
+    after = before + "[policy]\nheld_max = 10\n"
+    file.write_text(before)
+    link.symlink_to(file)
+    policies = Policies(link, Gateway())
+    checked = policies.check(after)
+    assert checked.problems == ()
+    assert [change.path for change in checked.changes or ()] == ["policy.held_max"]
+    wrong = policies.check(after.replace("vendor.key", "no.key")).problems
+    assert [(one.file, one.path) for one in wrong] == [(str(link), "endpoint.a.api_key_file")]
+    assert (await applied(policies, file, after)).applied
+    assert (link.is_symlink(), file.read_text()) == (True, after)
+    assert (await rolled_back(policies, file)).applied
+    assert (link.is_symlink(), file.read_text()) == (True, before)
+    assert names(link.parent) == ["tidegate.toml", "vendor.key"]
+
+
 async def test_who_has_shown_no_secret_changes_policies_and_not_where_keys_are_sent(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         seen = await policy(home)
@@ -404,6 +498,32 @@ async def test_a_preview_plays_the_policy_of_the_text_on_the_journal(week: Path)
         assert job["state"] == "done", job["problem"]
         assert job["result"]["preview"]["after"]["requests"] == 12
         assert job["ended_s"] >= job["began_s"]
+
+
+async def test_a_preview_of_a_policy_that_is_wrong_has_failed_and_says_where_and_what_to_do(week: Path) -> None:
+    async with shown(week) as page:
+        text = "[policy]\nattempts_max = 0\nheld_maxx = 5\n"
+        assert (await told(page, "policy/preview", {"text": text})).status == 202
+        await done(page.dashboard._previewer)
+        job = await page.ask("policy/preview")
+        assert (job["state"], job["result"]) == ("failed", None)
+        first, second = job["problem"].split("\n")
+        assert first.startswith("policy.attempts_max: 0 is not a whole number from 1 to 10; ")
+        assert second.startswith("policy.held_maxx: ")
+        assert second.endswith("; did you mean `held_max`?")
+        many = "[policy]\n" + "".join(f"wrong{number} = 1\n" for number in range(PROBLEMS_MAX + 3))
+        assert (await told(page, "policy/preview", {"text": many})).status == 202
+        await done(page.dashboard._previewer)
+        lines = (await page.ask("policy/preview"))["problem"].split("\n")
+        assert (len(lines), lines[-1]) == (PROBLEMS_MAX + 1, "and 3 more")
+
+
+async def test_half_a_result_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '{\"preview\":{'\necho 'it was killed' >&2\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert await asked_of_a_verb(("preview",), timeout_s=60.0) == Said(None, "it was killed")
 
 
 async def test_why_a_job_has_no_result_is_told(tmp_path: Path) -> None:

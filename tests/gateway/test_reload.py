@@ -20,6 +20,7 @@ from tidegate.core.correction import level_of
 from tidegate.core.latency import PARTS
 from tidegate.core.model import Decision, Ended, Line, Segment
 from tidegate.core.rows import Came, Rows
+from tidegate.dashboard.changed import changes
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.sim.observed import observe
 from tidegate.telemetry.journal import read, segments
@@ -297,6 +298,19 @@ async def test_what_needs_a_restart_is_named_and_waits_while_the_rest_is_put_in_
     assert told[0]["level"] == "warning"
     assert told[0]["waiting_for_restart"] == "gateway.journal"
     assert told[0]["changed"] == "gateway.drain_s"
+
+
+async def test_what_waits_for_a_restart_is_written_down_as_waiting(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        edit(home, 'journal = "journal"', 'journal = "elsewhere"')
+        edit(home, "drain_s = 5", "drain_s = 6")
+        await reload(home)
+    (changed,) = changes(tmp_path / "journal", 10).changes
+    assert changed.applied
+    assert [(one.path, one.at_restart) for one in changed.changes] == [
+        ("gateway.drain_s", False),
+        ("gateway.journal", True),
+    ]
 
 
 async def test_every_decision_replays_across_reloads_and_each_begins_a_segment(tmp_path: Path) -> None:

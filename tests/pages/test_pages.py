@@ -30,6 +30,7 @@ from tidegate.core.model import (
     Step,
 )
 from tidegate.core.why import Why
+from tidegate.wire.changes import FILE, Changed, Setting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -488,6 +489,26 @@ def test_a_journal_without_requests_says_so(browser: Browser, tmp_path: Path) ->
         looked.at(f"{at}/#/surface")
         expect(page.get_by_text("Nothing can be decided yet")).to_be_visible()
         assert looked.complaints == []
+
+
+def test_of_what_operators_have_changed_it_is_said_whether_it_is_in_force_and_when(
+    browser: Browser, tmp_path: Path
+) -> None:
+    settings = (
+        Setting(path="gateway.drain_s", before=5, after=6),
+        Setting(path="gateway.listen", before="a", after="b", at_restart=True),
+    )
+    lines = [
+        Changed(at_s=float(number), who="me", what="configuration reloaded", changes=settings, applied=applied)
+        for number, applied in enumerate((True, False))
+    ]
+    (tmp_path / FILE).write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    with dashboard(tmp_path) as at:
+        page = Looked(browser).at(f"{at}/#/audit")
+        refused, applied = page.locator(".changes > li").all()
+        for change, when in ((refused, ("no", "no")), (applied, ("at once", "at restart"))):
+            for row, said in zip(change.locator("tbody tr").all(), when, strict=True):
+                expect(row.locator("td").last).to_have_text(said)
 
 
 FORMATS: dict[str, dict[float, str]] = {

@@ -283,18 +283,21 @@ class Figures:
         )
 
     def series(self, window: Window, step_s: float) -> Series:
-        """A window in steps, which are widened where they would be too many."""
-        span_s = window.ends_s - window.begins_s
-        step_s = max(step_s, -(-span_s / POINTS_MAX // MINUTE_S) * MINUTE_S)
+        """A window in steps, which are widened where they would be too many. A step that is under way when it begins
+        has what is within it."""
+        begins_s, *_, ends_s = window.spans
+        step_s = max(step_s, -(-(ends_s - begins_s) / POINTS_MAX // MINUTE_S) * MINUTE_S)
+        if -(-(ends_s - begins_s // step_s * step_s) // step_s) > POINTS_MAX:  # with the one that is under way
+            step_s += MINUTE_S
         if step_s > MINUTES_STEP_MAX * MINUTE_S:
             step_s = -(-step_s // HOUR_S) * HOUR_S
-        fine_s = HOUR_S if step_s >= HOUR_S else MINUTE_S
-        first_s = window.begins_s // step_s * step_s
+        first_s = begins_s // step_s * step_s
         sums = dict[float, list[_Sums]]()
+        # Of minutes and hours where steps are whole hours; shorter ones part them.
+        of, spans = (_SPANS, window.spans) if step_s >= HOUR_S else (f"({_OF_MINUTES})", (begins_s, ends_s))
         found = self._db.execute(
-            f"SELECT CAST((at_s - ?) / ? AS INTEGER), tier, {_SUMMED} FROM sum "  # noqa: S608  # names of our own
-            "WHERE step_s = ? AND at_s >= ? AND at_s <= ? GROUP BY 1, 2",
-            (first_s, step_s, fine_s, first_s, window.ends_s),
+            f"SELECT CAST((at_s - ?) / ? AS INTEGER), tier, {_SUMMED} FROM {of} GROUP BY 1, 2",  # noqa: S608
+            (first_s, step_s, *spans),
         )
         for number, tier, *parts in found:
             sums.setdefault(number, []).append((TIERS[tier], parts))

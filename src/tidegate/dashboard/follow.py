@@ -21,7 +21,7 @@ from tidegate.core.model import JOURNAL_VERSION, Decision, Endpoint, Line, Reque
 from tidegate.core.rows import Row, Rows
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
 from tidegate.dashboard.prices import Budget, Prices
-from tidegate.dashboard.replayed import Replayed
+from tidegate.dashboard.replayed import Replayed, up_to_damage
 from tidegate.telemetry.packing import DAMAGED, open_segment
 from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_from, unopened
 from tidegate.telemetry.segments import PACKED, SegmentName, segments
@@ -276,7 +276,7 @@ class Follower:
                 # What is not read is not over; the others are looked at without it.
                 return True
             if file is not None:
-                for line in self._lines(tail, file):
+                for line in self._lines(tail, path, file):
                     self._take(tail, line, rows, prices)
             ended = left and tail.offset == before
             if tail.over and tail.offset == before:
@@ -330,18 +330,21 @@ class Follower:
             tail.turn(segment.name, 0)
         before = tail.offset
         if (file := self._opened(tail, segment.path)) is not None:
-            for line in self._lines(tail, file):
+            for line in self._lines(tail, segment.path, file):
                 tail.rows.feed(line)
         if tail.broken or tail.offset == before:
             tail.before.pop(0)
 
-    def _lines(self, tail: _Tail, file: BinaryIO) -> Iterator[Line]:
+    def _lines(self, tail: _Tail, path: Path, file: BinaryIO) -> Iterator[Line]:
         """The next lines, as many as are one step; `tail.offset` is behind each as it is given."""
+        damaged = False
         try:
             step = file.read(STEP_BYTES)
             if not step.endswith(b"\n"):
                 step += file.readline(LINE_BYTES_MAX)
-        except (OSError, *DAMAGED):
+        except DAMAGED:
+            step, damaged = up_to_damage(path, tail.offset), True
+        except OSError:
             self._break(tail)
             return
         *lines, rest = step.split(b"\n")
@@ -359,6 +362,8 @@ class Follower:
                 return
             tail.offset += len(raw) + 1
             yield line
+        if damaged:
+            self._break(tail)
 
     def _break(self, tail: _Tail) -> None:
         """What follows in its segment is passed over: without what it told, nothing after it can be understood."""

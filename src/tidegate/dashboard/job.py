@@ -56,6 +56,8 @@ class Worker:
             said = await self._said(verb, text)
         except (OSError, SubprocessError) as error:  # as where the disk is full
             said = Said(None, f"it could not be run: {error}")
+        except Exception as error:  # a run that never ends would keep all others from beginning
+            said = Said(None, f"it met a bug of ours ({type(error).__name__})")
         self.last = Job(
             state=FAILED if said.result is None else DONE,
             began_s=self.last.began_s,
@@ -69,7 +71,7 @@ class Worker:
             return await asked(verb, timeout_s=TIMEOUT_S, nice=True)
         with tempfile.TemporaryDirectory(prefix="tidegate-dashboard-") as folder:
             file = Path(folder) / "policy.toml"
-            file.write_text(text)
+            file.write_bytes(text.encode())
             return await asked((*verb, str(file)), timeout_s=TIMEOUT_S, nice=True)
 
     def _over(self, _: "asyncio.Task[None]") -> None:

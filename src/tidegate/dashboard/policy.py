@@ -99,7 +99,8 @@ class Policies:
 
     def check(self, text: str) -> Checked:
         """Against the file. Raises BadRequest where there is none."""
-        file = self._known
+        # By the name that the gateway knows: other files are named from where a link stands, not from where it leads.
+        file = self._named
         try:
             wanted = parse(_sized(text), str(file))
         except ConfigError as error:
@@ -169,14 +170,18 @@ class Policies:
         try:
             return msgspec.json.decode(await parent.wish(who, what), type=_Outcome)
         except OSError:  # a time-out, or it is gone
-            return _Outcome(False, problems=(_silent(self._known),))
+            return _Outcome(False, problems=(_silent(self._named),))
+
+    @property
+    def _named(self) -> Path:
+        if self._file is None:
+            raise BadRequest("No configuration is known here; --config names one.", status=404)
+        return self._file
 
     @property
     def _known(self) -> Path:
-        if self._file is None:
-            raise BadRequest("No configuration is known here; --config names one.", status=404)
-        # The gateway follows links anew at each reload, too.
-        return self._file.resolve()
+        """What is read and written. The gateway follows links anew at each reload, too."""
+        return self._named.resolve()
 
 
 def _beside(file: Path, ending: str) -> Path:
@@ -195,8 +200,8 @@ def _written(file: Path, text: str) -> Path:
     new, status = _beside(file, _NEW), file.stat()
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as stream:
-        stream.write(text)
+    with os.fdopen(fd, "wb") as stream:
+        stream.write(text.encode())
         stream.flush()
         with suppress(OSError):
             os.fchown(fd, status.st_uid, status.st_gid)

@@ -104,7 +104,10 @@ class Reloader:
             if not dry_run:
                 self.last = outcome
                 self._tell(outcome)
-                settings = [Setting(path=c.path, before=c.before, after=c.after) for c in outcome.changes]
+                settings = [
+                    Setting(path=c.path, before=c.before, after=c.after, at_restart=c.at_restart)
+                    for c in outcome.changes
+                ]
                 self._changes.add(who, what, settings, applied=outcome.applied)
             return outcome
 

@@ -46,7 +46,7 @@ function changeItem(one) {
     {},
     h("p", {}, h("b", {}, one.what), one.applied === false ? [" ", h("span", { class: "tag bad" }, "refused")] : null),
     h("p", { class: "soft small" }, `${moment(one.at_s)}, ${one.who}`),
-    changesOf(one.changes),
+    changesOf(one.changes, one.applied),
   );
 }
 

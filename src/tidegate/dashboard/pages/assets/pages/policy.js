@@ -159,10 +159,11 @@ function problemsOf(problems) {
   ];
 }
 
-/** Settings as they were and as they would be; nothing where none differ. */
-export function changesOf(changes) {
+/** Settings as they were and as they would be, in force unless they were not `applied`; nothing where none differ. */
+export function changesOf(changes, applied = true) {
   if (!changes?.length) return null;
-  return table(["Setting", "Before", "After", "In force"], changes.map((one) => [h("code", {}, one.path), plainly(one.before), plainly(one.after), one.at_restart ? "at restart" : "at once"]), "Changes");
+  const when = (one) => (!applied ? "no" : one.at_restart ? "at restart" : "at once");
+  return table(["Setting", "Before", "After", "In force"], changes.map((one) => [h("code", {}, one.path), plainly(one.before), plainly(one.after), when(one)]), "Changes");
 }
 
 const plainly = (value) => (value === null || value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value));
