@@ -194,7 +194,9 @@ class Folder:
 
 def kind_of(path: Path) -> str:
     """The kind of file system that a folder is on."""
-    lines = (line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    # Of folders' names nobody knows in which letters they are.
+    mounts = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+    lines = (line.split(" ") for line in mounts.split("\n") if line)
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     return next((fields[fields.index("-") + 1] for fields in lines if fields[2] == wanted), "unknown")
