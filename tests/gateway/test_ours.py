@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
-from tests.gateway.test_budget import spent
+from tests.gateway.test_budget import spent, unconfirmed
 from tests.http.harness import Script as Steps
 from tests.http.harness import eventually, read_request, upstream
 from tidegate.core.model import Ended, Ending, Request
@@ -151,7 +151,7 @@ async def test_one_where_its_attempt_is_made_holds_nothing_back_for_that(tmp_pat
         answer = await home.ask()
         assert (answer.status, answer.error["code"]) == (500, "internal_error")
         await home.quiet()
-        assert spent(home)[1] == 0.0
+        assert (spent(home), unconfirmed(home)) == ((0.0, 0.0), 0.0)
         assert (await home.ask()).status == 200
 
 
@@ -188,10 +188,13 @@ async def test_one_whose_time_is_up_when_it_meets_one_is_over_all_the_same(tmp_p
         await eventually(lambda: home.gateway.dispatch.in_flight == 1)
         ((drive, _),) = home.gateway.dispatch._live.values()
         assert isinstance(drive, Drive)
+        (attempt,) = drive._attempts.values()
         drive._attempts = FaultyOnce(drive._attempts)
         drive.expire(home.gateway.clock.now_s())
         assert (await asked).status == 500
         assert (home.gateway.dispatch.in_flight, len(told)) == (0, 1)
+        assert attempt.over
+        await home.quiet()  # nothing of it is reserved any more
 
 
 async def test_those_that_are_held_behind_it_have_their_turn(tmp_path: Path) -> None:

@@ -561,6 +561,12 @@ def test_reasoning_is_part_of_the_output_unless_the_total_tells_that_it_stands_b
             | {"prompt_tokens_details": {"cached_tokens": 8}},
             Usage(prompt_tokens=9, output_tokens=96, cached_tokens=8, reasoning_tokens=93),
         ),
+        # One that is more than the prompt stands beside it, and is no output.
+        (
+            {"completion_tokens": 5, "prompt_tokens": 10, "total_tokens": 48}
+            | {"prompt_tokens_details": {"cached_tokens": 30}},
+            Usage(prompt_tokens=40, output_tokens=8, cached_tokens=30, reasoning_tokens=3),
+        ),
     ],
 )
 def test_what_the_total_alone_tells_was_made_and_thought(usage: object, read_as: Usage) -> None:

@@ -4,6 +4,7 @@ status where nothing can be written."""
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -160,7 +161,7 @@ def replacing(file: Path) -> Iterator[Path]:
         return
     file = file.resolve()
     # Nobody's: neither another run's nor a file that happens to be called like that.
-    beside = file.with_name(f"{file.name}.{os.getpid()}.new")
+    beside = file.with_name(f"{file.name}.{secrets.token_hex(4)}.new")
     os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         if file.exists():

@@ -109,7 +109,8 @@ def trials(
         if option.base.rule_usd > best.base.rule_usd:
             continue
         enough = ATTAINMENT_LEAST if alone else least
-        if option.attainment >= enough:
+        # One whose breaker is open is sure of nothing: the best has to be able to start beside it.
+        if option.attainment >= enough and not option.model.state.breaker.openings:
             affords = _affords(request, option.base.cost_usd, best.base.cost_usd)
             if affords and best.value_usd - option.value_usd <= usd_max:
                 found.append(Trial(option, None))

@@ -143,6 +143,14 @@ class Account:
                 self._meters[endpoint.name] = meter
         return refused
 
+    def unsent_there(self, endpoint: str, now_s: float) -> None:
+        """Nothing is sent there after all, by a fault of ours: what was held back for that is there again."""
+        lease_id = self._leases.pop(endpoint, None)
+        self._most_usd.pop(endpoint, None)
+        self._meters.pop(endpoint, None)
+        if lease_id is not None:
+            self._dispatch.spending.settle(lease_id, 0.0, now_s, endpoint)
+
     def most_usd(self, upstream: Upstream, target: str = "") -> float:
         """The most that an attempt there can cost: what has to be left of every budget. `target` as above."""
         endpoint, call = upstream.endpoint, self._as_sent(upstream, target)

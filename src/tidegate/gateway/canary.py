@@ -112,6 +112,10 @@ class Canary:
             self._compare(reading, self._clock.now_s())
         except _Skipped as skipped:
             self._skip(skipped.why, now_s)
+        except Exception:
+            # What was begun is paid for: after a fault of ours, too, it is not read again at once.
+            self._skip(Fault.BROKEN, now_s)
+            raise
 
     def _hurry(self, now_s: float) -> None:
         self._due_s = min(self._due_s, max(now_s, self._rests_until_s))

@@ -326,7 +326,7 @@ class Drive:
         assert now_s is not None
         # An answer that has come whole before it in this tick goes before it: then nobody waits for this one.
         self._land()
-        if attempt.over:
+        if attempt.over or self._is_over:
             return
         try:
             self._content(attempt, first, now_s)
@@ -597,8 +597,8 @@ class Drive:
             if refused is None:
                 attempt = self._attempts[action.endpoint] = self._made(action, asked, again, now_s)
         except Exception:
-            # What has begun leaves its slot when it ends.
             asked.leave()
+            self._account.unsent_there(action.endpoint, now_s)
             raise
         if refused is not None:
             asked.leave()
@@ -771,9 +771,9 @@ class Drive:
             self._fail(committed=self._exchange.started, now_s=now_s)
         except Exception as again:
             report(again)
-            self._exchange.abort()
             if not self._is_over:
                 self._over(now_s, status=500, outcome="failed", code=BROKEN.code)
+            self._exchange.abort()
 
     def _remember(self, failure: Failure) -> None:
         """What the client is told, if this was the last hope."""
@@ -837,6 +837,15 @@ class Drive:
             # The flight is not told of the attempt whose failure ends it.
             if action.endpoint in self._attempts or self._shipping_from(action.endpoint) is not None:
                 self._cancel(action.endpoint, now_s, ending, cause)
+
+    def _drop(self, now_s: float) -> None:
+        """By a fault of ours somebody is at work for it still: nobody would hear of that any more."""
+        for attempt in list(self._attempts.values()):
+            try:
+                attempt.cancel()
+                self._ended(attempt, Ending.CANCELLED, now_s, BROKEN.cause)
+            except Exception as error:
+                report(error)
 
     def _refuse(self, decision: Decision, now_s: float) -> None:
         if self._exchange.started:
@@ -913,6 +922,8 @@ class Drive:
         self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None
     ) -> None:
         """The request has ended."""
+        if self._attempts:
+            self._drop(now_s)
         self._is_over = True
         self._exchange.on_left = None
         # It knows this drive, which would go with it only when garbage is collected.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-# So long it rests after a fault, and after each that follows twice as long, up to the latter.
+# So long it rests after a fault, and after each that follows soon twice as long, up to the latter.
 REST_S: Final = 1.0
 REST_S_MAX: Final = 60.0
 
@@ -16,12 +16,19 @@ def tended(job: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
 
 
 async def _tend(job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    rest_s = REST_S
+    loop, rest_s = asyncio.get_running_loop(), REST_S
     while True:
+        begun_s = loop.time()
         try:
             return await job()
         except Exception as error:
-            context = {"message": "a fault of the gateway in the background", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
+            _tell(loop, error)
+        if loop.time() - begun_s > REST_S_MAX:
+            rest_s = REST_S
         await asyncio.sleep(rest_s)
         rest_s = min(2.0 * rest_s, REST_S_MAX)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, error: Exception) -> None:
+    """In a function of its own: whoever goes on is not to keep the error, and all that it has in its frames."""
+    loop.call_exception_handler({"message": "a fault of the gateway in the background", "exception": error})

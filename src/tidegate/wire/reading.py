@@ -113,7 +113,9 @@ def in_total_alone(told: Told) -> int:
     beyond = total - prompt - (count(told.completion_tokens) or 0)
     # Who has counted what a cache had beside the prompt has it in the total as well, and it is no output.
     beside = (cached_of(told) or 0) + (count_in(told.prompt_tokens_details, "cache_write_tokens") or 0)
-    return beyond if 0 < beyond <= _ALONE_MAX and beyond != beside else 0
+    if beside > prompt or beyond == beside:
+        beyond -= beside
+    return beyond if 0 < beyond <= _ALONE_MAX else 0
 
 
 def cached_of(told: Told) -> int | None:
