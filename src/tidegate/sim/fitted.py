@@ -24,6 +24,7 @@ from tidegate.sim.traffic import Break, Open, Reuse, Sessions, Talk
 
 # fmt: off
 AZURE_CODE_RATE_PER_S = 3.114
+AZURE_CODE_GAP_CV = 13.61
 AZURE_CODE_PROMPT_TOKENS = (3, 13, 18, 39.6, 75.5, 149, 239.5, 390, 580, 768, 924.5, 1075, 1232, 1468, 1690, 1887, 2148,
     2411, 2722, 3195, 3918, 5009, 5981, 7082, 7435, 7436, 7436, 7436, 7437, 7437, 7437)
 AZURE_CODE_OUTPUT_TOKENS = (6, 6, 6, 6, 6, 7, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 17, 19, 23, 28, 37, 54, 65.25, 85,
