@@ -21,8 +21,8 @@ from tidegate.core.model import JOURNAL_VERSION, Decision, Endpoint, Line, Reque
 from tidegate.core.rows import Row, Rows
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
 from tidegate.dashboard.prices import Budget, Prices
-from tidegate.dashboard.replayed import Replayed, up_to_damage
-from tidegate.telemetry.packing import DAMAGED, open_segment
+from tidegate.dashboard.replayed import Replayed
+from tidegate.telemetry.packing import DAMAGED, open_segment, up_to_damage
 from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_from, unopened
 from tidegate.telemetry.segments import PACKED, SegmentName, segments
 
@@ -343,7 +343,7 @@ class Follower:
             if not step.endswith(b"\n"):
                 step += file.readline(LINE_BYTES_MAX)
         except DAMAGED:
-            step, damaged = up_to_damage(path, tail.offset), True
+            step, damaged = up_to_damage(path, tail.offset, LINE_BYTES_MAX), True
         except OSError:
             self._break(tail)
             return

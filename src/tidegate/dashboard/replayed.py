@@ -5,20 +5,16 @@ all that was known, so whoever asks waits for the replay of one segment at most:
 """
 
 import threading
-from contextlib import suppress
-from io import BufferedIOBase, BufferedReader, BytesIO
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO
 
 import msgspec
 
 from tidegate.core.model import Decision, Line, Request
 from tidegate.core.replay import Replay, ReplayError
-from tidegate.telemetry.packing import DAMAGED, open_segment
+from tidegate.telemetry.packing import DAMAGED, open_segment, up_to_damage
 from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE
-
-# What is left of a damaged segment is read in pieces of such sizes: quickly, and then to the last byte.
-SALVAGED_BYTES: Final = (4096, 1)
 
 
 class Replayed:
@@ -58,7 +54,7 @@ class Replayed:
                 self._feed(replay, file, end)
         except DAMAGED:
             # Behind the end, maybe: more is read at once than is asked for.
-            self._feed(replay, BytesIO(up_to_damage(path, self._offset)), end)
+            self._feed(replay, BytesIO(up_to_damage(path, self._offset, LINE_BYTES_MAX)), end)
 
     def _feed(self, replay: Replay, file: BinaryIO, end: int) -> None:
         while self._offset < end:
@@ -68,17 +64,3 @@ class Replayed:
             if not isinstance(line.fact, Request | Decision):
                 replay.feed(line)
             self._offset += len(raw)
-
-
-def up_to_damage(path: Path, offset: int) -> bytes:
-    """What stands from `offset` to the place at which a packed segment is damaged, as far as one line can reach. A read
-    that meets the place loses all that it was asked for, and buffers ask for more than is wanted."""
-    found = bytearray()
-    for piece_bytes in SALVAGED_BYTES:
-        with suppress(OSError, *DAMAGED), open_segment(path) as file:
-            # Below the buffer of the file. That has another, which is passed by where it is asked like that.
-            packed = cast("BufferedIOBase", cast("BufferedReader", file).raw)
-            packed.seek(offset + len(found))
-            while len(found) < LINE_BYTES_MAX and (piece := packed.read1(piece_bytes)):
-                found += piece
-    return bytes(found)

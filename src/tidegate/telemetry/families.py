@@ -363,11 +363,7 @@ TABLE: tuple[Spec, ...] = (
         type="histogram",
         help="How late the event loop's timer fired, twenty times a second while requests are under way.",
     ),
-    Spec(
-        name="handler_errors",
-        type="counter",
-        help="Bugs of ours that somebody met; the log says where.",
-    ),
+    Spec(name="handler_errors", type="counter", help="Bugs of ours that somebody met; the log says where."),
     Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
     Spec(name="journal_lost", type="counter", help="Lines lost: the disk did not take them, or others removed them."),
     Spec(name="build_info", type="gauge", labels=("version",), help="1; which software this is."),

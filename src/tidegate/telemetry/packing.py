@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from tidegate.telemetry.segments import PACKED, PART, unpacked
 
@@ -32,6 +32,8 @@ LEVEL = 3
 PIECE_BYTES = 4 << 20
 PAUSE_S = 0.05
 READ_BYTES = 1 << 16
+# What is left of a damaged segment is read in pieces of such sizes: quickly, and then to the last byte.
+SALVAGED_BYTES = (4096, 1)
 _OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: LEVEL,
     zstd.CompressionParameter.checksum_flag: 1,
@@ -50,6 +52,20 @@ def open_segment(path: Path) -> BinaryIO:
             # It was there a moment ago, and may have been packed since.
             path = _packed(path)
     return io.BufferedReader(zstd.ZstdFile(path, "rb"), READ_BYTES)
+
+
+def up_to_damage(path: Path, offset: int, bytes_max: int) -> bytes:
+    """What stands from `offset` to the place at which a packed segment is damaged, or as many bytes of it, and hardly
+    more. A read that meets the place loses all that it was asked for, and buffers ask for more than is wanted."""
+    found = bytearray()
+    for piece_bytes in SALVAGED_BYTES:
+        with suppress(OSError, *DAMAGED), open_segment(path) as file:
+            # Below the buffer of the file. That has another, which is passed by where it is asked like that.
+            packed = cast("io.BufferedIOBase", cast("io.BufferedReader", file).raw)
+            packed.seek(offset + len(found))
+            while len(found) < bytes_max and (piece := packed.read1(piece_bytes)):
+                found += piece
+    return bytes(found)
 
 
 def is_there(path: Path) -> bool:
