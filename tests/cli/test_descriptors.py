@@ -34,6 +34,10 @@ async def serving(folder: Path, limit: str) -> AsyncIterator[asyncio.subprocess.
         await process.wait()
 
 
+def status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
 def told(folder: Path, event: str) -> list[dict[str, Any]]:
     log = folder / "log"
     lines = log.read_text().splitlines() if log.exists() else []
@@ -49,6 +53,16 @@ async def test_it_takes_as_many_as_it_may_and_says_where_these_are_too_few(tmp_p
     assert line["needed"] > 10_000
     assert "ulimit -n" in line["remedy"]
     assert "gateway.connections_max" in line["remedy"]
+
+
+async def test_their_table_is_made_before_the_first_client_and_does_not_grow_while_others_have_streams(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, "-n 3000") as process:
+        await eventually(lambda: bool(told(tmp_path, "listening")))
+        status = status_of(process.pid)
+    (places,) = (line.split()[1] for line in status.splitlines() if line.startswith("FDSize:"))
+    assert int(places) >= 3000
 
 
 async def test_that_none_is_left_for_clients_is_told(tmp_path: Path) -> None:

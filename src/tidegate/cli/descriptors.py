@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 import resource
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from tidegate.config.config import Config
@@ -30,12 +32,23 @@ def raise_limit() -> None:
         raise OSError(errno.EMFILE, f"it may open {limit} files, and {LEAST} are the least")
 
 
+def reserve(config: Config, endpoints: tuple[Endpoint, ...]) -> None:
+    """Have the kernel make its table of them as large as it may become, which is 8 bytes each.
+
+    It doubles when more are opened, and once there are threads that stops whoever opens one for 10 to 30 ms, and all
+    streams of the loop with it. So this is to be called before there are any.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _needed(config, endpoints)
+    last = (needed if limit == resource.RLIM_INFINITY else min(needed, limit)) - 1
+    with suppress(OSError), Path(os.devnull).open("rb") as file:
+        os.close(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, last))
+
+
 def check(config: Config, endpoints: tuple[Endpoint, ...], log: Log) -> None:
     """Warn where they are too few for all the connections that may be open at once."""
-    pools = sum(endpoint.concurrency + PROBE_CONNECTIONS for endpoint in endpoints)
-    needed = config.gateway.connections_max + pools + OTHERS
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if needed > limit != resource.RLIM_INFINITY:
+    if (needed := _needed(config, endpoints)) > limit != resource.RLIM_INFINITY:
         remedy = f"{MORE_FILES}, or lower gateway.connections_max"
         log.event("warning", "file descriptors may run out", needed=needed, limit=limit, remedy=remedy)
 
@@ -46,6 +59,11 @@ async def watches(gateway: Gateway) -> None:
         if _spent():
             gateway.dispatch.lacks_descriptors(gateway.clock.now_s())
         await asyncio.sleep(LOOK_S)
+
+
+def _needed(config: Config, endpoints: tuple[Endpoint, ...]) -> int:
+    pools = sum(endpoint.concurrency + PROBE_CONNECTIONS for endpoint in endpoints)
+    return config.gateway.connections_max + pools + OTHERS
 
 
 def _spent() -> bool:

@@ -138,7 +138,9 @@ def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None 
     os.environ.setdefault("UV_THREADPOOL_SIZE", _THREADS)
     try:
         descriptors.raise_limit()
-        uvloop.run(_run(Gateway(config, Clock(), source), config, as_json=as_json))
+        told = summary(config)
+        descriptors.reserve(config, told.endpoints)
+        uvloop.run(_run(Gateway(config, Clock(), source), config, told, as_json=as_json))
     except (OSError, KeysError, LedgerError) as error:
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
         table = "budget" if isinstance(error, LedgerError) else "gateway"
@@ -150,7 +152,7 @@ def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None 
     return 0
 
 
-async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
+async def _run(gateway: Gateway, config: Config, told: Summary, *, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(gateway.escaped)
     stop = asyncio.Event()
@@ -181,7 +183,6 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
     gc.freeze()
     # And at the rest only where there is very much of it: requests make no cycles, and rare faults few.
     gc.set_threshold(COLLECTS_AFTER, 20, 50)
-    told = summary(config)
     descriptors.check(config, told.endpoints, gateway.log)
     if as_json:
         print_json(told, flush=True)
