@@ -4,15 +4,27 @@ import asyncio
 import gc
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
 from tests.http.conftest import Run
-from tests.http.harness import Recorder, ask, eventually, pool, post, serving, uncollected, upstream
+from tests.http.harness import (
+    Recorder,
+    SetClock,
+    ask,
+    eventually,
+    pool,
+    post,
+    read_request,
+    serving,
+    uncollected,
+    upstream,
+)
 from tests.http.test_client_faults import client_tls, server_tls
 from tidegate.http.client import Cause
 from tidegate.http.link import Link
-from tidegate.http.secured import Secured
+from tidegate.http.secured import RESUMED_S_MAX, Secured
 
 NAME = "engine.test"
 BODY = bytes(range(256)) * 300  # several records
@@ -229,3 +241,108 @@ def test_a_pool_that_closes_during_a_handshake_leaves_nothing_behind(run: Run) -
             await left.wait()
 
     run(main())
+
+
+def resumed(server: ssl.SSLContext) -> tuple[int, int]:
+    """Handshakes, and those of them that went without a certificate."""
+    found = server.session_stats()
+    return found["accept_good"], found["hits"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_later_connections_go_without_a_certificate_until_it_was_looked_at_too_long_ago(
+    run: Run, version: ssl.TLSVersion
+) -> None:
+    async def main() -> None:
+        tls, clock = server_tls(NAME), SetClock()
+        tls.maximum_version = version
+        async with (
+            serving(tls=tls) as server,
+            pool(server.port, tls=client_tls(), server_name=NAME, idle_max=0, clock=clock) as to,
+        ):
+            for _ in range(3):
+                assert (await ask(to, BODY)).body == BODY
+            assert resumed(tls) == (3, 2)
+            clock.at_s += RESUMED_S_MAX
+            for _ in range(2):
+                assert (await ask(to, BODY)).body == BODY
+            assert resumed(tls) == (5, 3)
+
+    run(main())
+
+
+def test_a_server_that_does_not_know_a_session_has_to_show_its_certificate(run: Run) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            async with upstream(script, server_tls(NAME)) as up:
+                to = await stack.enter_async_context(pool(up.port, tls=client_tls(), server_name=NAME))
+                found = await ask(to)
+            assert found.error is None
+            async with upstream(script, server_tls("somebody.else.test"), port=up.port):
+                found = await ask(to)
+            assert found.error is not None
+            assert found.error.cause is Cause.TLS
+
+    run(main())
+
+
+OLD = 4
+"""So many connections offer a session that is not known any more."""
+
+
+@pytest.mark.parametrize("how", ["cut off", "an alert"])
+def test_a_server_that_does_not_get_over_an_old_session_is_asked_again_without(run: Run, how: str) -> None:
+    came: list[int] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(len(came))
+        if 1 < len(came) <= 1 + OLD:
+            await reader.read(100)
+            if how == "an alert":
+                writer.write(b"\x15\x03\x03\x00\x02\x02\x2f")  # fatal: illegal parameter
+            writer.close()
+            return
+        await answer(reader, writer)
+
+    async def main() -> None:
+        async with upstream(script) as up, pool(up.port, tls=client_tls(), server_name=NAME) as to:
+            for found in [await ask(to), *await asyncio.gather(*[ask(to) for _ in range(OLD)])]:
+                assert (found.error, found.status) == (None, 200)
+
+    run(main())
+    assert len(came) == 1 + 2 * OLD
+
+
+def test_a_server_that_is_silent_at_an_old_session_is_reached_by_the_next(run: Run) -> None:
+    came: list[int] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(len(came))
+        if len(came) == 2:
+            await reader.read()
+            return
+        await answer(reader, writer)
+
+    async def main() -> None:
+        async with (
+            upstream(script) as up,
+            pool(up.port, tls=client_tls(), server_name=NAME, connect_timeout_s=0.3) as to,
+        ):
+            found = [await ask(to) for _ in range(3)]
+            assert [one.error and one.error.cause for one in found] == [None, Cause.CONNECT_TIMEOUT, None]
+
+    run(main())
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One request, and no more on this connection."""
+    hand = Hand(reader, writer)
+    await hand.shake()
+    await hand.request()
+    await hand.send(hand.sealed(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"), 1_000)
+    writer.close()

@@ -20,7 +20,7 @@ from tidegate.http.errors import Cause, TransportError
 from tidegate.http.head import Headers, fields, request_line
 from tidegate.http.lanes import Lanes
 from tidegate.http.link import Link
-from tidegate.http.secured import Secured
+from tidegate.http.secured import Resumption, Secured
 from tidegate.http.upload import Told, Upload
 
 _SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -103,6 +103,7 @@ class Pool:
         self._idle: list[Link] = []
         self._waiting: deque[Call] = deque()
         self._connecting: dict[asyncio.Task[None], Call] = {}
+        self._resumption = Resumption(clock)
         self._silent: set[str] = set()  # addresses of the name that swallowed what was sent to them
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -319,14 +320,32 @@ class Pool:
 
     async def _secured(self, context: ssl.SSLContext, host: str) -> Link:
         """The same over TLS, once the other side has shown who it is."""
-        origin = self.origin
-        make = partial(Secured, partial(Link, self), context, origin.server_name or origin.host)
+        link = await self._greeted(context, host, resumes=True)
+        if link is None:
+            link = await self._greeted(context, host, resumes=False)
+        assert link is not None, "what was not offered is not in the way"
+        return link
+
+    async def _greeted(self, context: ssl.SSLContext, host: str, *, resumes: bool) -> Link | None:
+        """None where the other side may not get over an old session, which nobody is offered any more."""
+        origin, resumption = self.origin, self._resumption
+        name = origin.server_name or origin.host
+        make = partial(Secured, partial(Link, self), context, name, resumption, resumes)
         _, secured = await asyncio.get_running_loop().create_connection(make, host, origin.port)
+        offered = secured.offered
         try:
             await secured.opened
             link = secured.above
-        except BaseException:
+        except (ssl.SSLError, ConnectionError):
             secured.abort()
+            if offered is None:
+                raise
+            resumption.forget(offered)
+            return None
+        except BaseException:
+            # It was silent until the time-out, for which the session may be the reason, too.
+            secured.abort()
+            resumption.forget(offered)
             raise
         finally:
             del secured  # an error knows this frame

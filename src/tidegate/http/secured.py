@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from tidegate.clock import Clock
+
 if TYPE_CHECKING:
     from tidegate.http.link import Link
 
@@ -18,6 +20,37 @@ if TYPE_CHECKING:
 RECORD_BYTES: Final = 16 * 1024
 # So much is encrypted at a time: OpenSSL keeps the memory that this took for as long as the connection is there.
 _WRITE_BYTES: Final = 256 * 1024
+# For so long a server need not show its certificate again.
+RESUMED_S_MAX: Final = 3600.0
+
+
+class Resumption:
+    """What later connections to a server begin with: a session it has given, by which both know each other.
+
+    That spares the certificate and its check, which is most of what a handshake takes. One session for all of them:
+    that they come from one client is no secret from who has our key. A server that takes none twice, or no longer,
+    shows its certificate, and gives another.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._session: ssl.SSLSession | None = None
+        self._given_s = 0.0
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """That, as long as it may be used."""
+        return self._session if self._clock.now_s() - self._given_s < RESUMED_S_MAX else None
+
+    def keep(self, tls: ssl.SSLObject) -> None:
+        """The session of a connection whose certificate was checked, once something was read there: since TLS 1.3
+        sessions are given after the handshake."""
+        self._session, self._given_s = tls.session, self._clock.now_s()
+
+    def forget(self, session: ssl.SSLSession | None) -> None:
+        """It was offered, and nothing came of that."""
+        if self._session is session:
+            self._session = None
 
 
 class Secured(asyncio.Transport, asyncio.Protocol):
@@ -28,11 +61,24 @@ class Secured(asyncio.Transport, asyncio.Protocol):
     that is no end of an answer: anybody may have cut it off.
     """
 
-    def __init__(self, make: "Callable[[], Link]", context: ssl.SSLContext, server_name: str | None) -> None:
+    def __init__(
+        self,
+        make: "Callable[[], Link]",
+        context: ssl.SSLContext,
+        server_name: str | None,
+        resumption: Resumption,
+        resumes: bool,
+    ) -> None:
+        """Unless it `resumes`, it goes without a session, but keeps its own for others."""
         super().__init__()
         # What has come and what is to be sent, encrypted.
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_name)
+        self.offered = resumption.session if resumes else None
+        if self.offered is not None:
+            self.tls.session = self.offered
+        # None where the session of this one is not to be kept, or is.
+        self._resumption: Resumption | None = resumption
         self._make = make
         # None, too, when all is over: it knows this, and without the cycle both are gone at once.
         self.above: Link | None = None
@@ -154,6 +200,9 @@ class Secured(asyncio.Transport, asyncio.Protocol):
                 else:
                     self.close()
                 return
+            if (resumption := self._resumption) is not None:
+                self._resumption = None
+                resumption.keep(self.tls)
             above.data_received(data)
             if not self.incoming.pending:
                 # Most that comes is whole records, and to find out that there is no more costs an exception.
@@ -181,6 +230,8 @@ class Secured(asyncio.Transport, asyncio.Protocol):
             self._below.close()
         else:
             self._flush()
+            if self.tls.session_reused:
+                self._resumption = None
             self.above = self._make()
             self.above.connection_made(self)
             self.opened.set_result(None)
