@@ -105,8 +105,14 @@ where the vendor does not say, until it ends: several at once may be refused und
 small budget, though little was spent. Prices are those of genai-prices; a model without
 a known price stays out. Keys are neither shown nor written down, only the variables'
 names. A model of a vendor is served under its own name, or as `VENDOR/NAME` where an
-engine of yours has that: what is asked of your engines stays with them. To let a
-vendor's model stand in for one of yours, name both alike in `serves` in a file.
+engine of yours has that: what is asked of your engines stays with them.
+
+To let a vendor's model stand in for one of yours, write a file (`tidegate discover
+--write tidegate.toml`), take the marks off the vendor's tables and `[budget]`, take
+the name out of `serves` of your endpoint, and give it a table of its own:
+`[model.NAME]` with `likeness = "substitute"` and `endpoints = { YOURS = "identical",
+THEIRS = "substitute" }`. To name both alike in `serves` is to say that they are the
+same model.
 
 | vendor | variable | models |
 | --- | --- | --- |
