@@ -8,6 +8,9 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,8 +21,10 @@ from tests.telemetry import make
 from tests.telemetry.test_journal import written
 from tests.telemetry.test_reading import FACTS, HEAD, NAME, left
 from tests.telemetry.test_replay import found, stormed
+from tidegate.core.model import Line
 from tidegate.telemetry.explain import find
-from tidegate.telemetry.packing import Packer, is_there, pack
+from tidegate.telemetry.following import Following
+from tidegate.telemetry.packing import Packer, is_there, pack, up_to_damage
 from tidegate.telemetry.reading import JournalError, read, read_if_there
 from tidegate.telemetry.segments import SegmentName, is_written, prune, segments
 
@@ -236,6 +241,27 @@ def test_a_packed_segment_that_was_copied_in_part_is_told_to_be_damaged(tmp_path
     packed.write_bytes(content[: int(keep * len(content))] if keep else b"no zstd at all")
     with pytest.raises(JournalError, match=f"^{packed}:[0-9]+: the segment is damaged"):
         make.lines(packed)
+
+
+def test_all_lines_that_stand_before_the_damage_are_read(tmp_path: Path) -> None:
+    """Each is of another length, so that none of the sizes in which it is read ends with a line."""
+    whole = HEAD + b"".join(FACTS[n % len(FACTS)][:-1] + b" " * (n % 7) + b"\n" for n in range(2_000))
+    pack(left(tmp_path, whole))
+    (packed,) = tmp_path.iterdir()
+    content = packed.read_bytes()
+    packed.write_bytes(content[:-9])
+    good = up_to_damage(packed, 0, len(whole)).count(b"\n")
+    assert good > 1_000
+    for lines in (read(packed), followed(tmp_path)):
+        assert len(list(islice(lines, good))) == good
+        with pytest.raises(JournalError, match=f"^{packed}:{good + 1}: the segment is damaged"):
+            next(lines)
+
+
+def followed(folder: Path) -> Iterator[Line]:
+    with closing(Following(folder)) as following:
+        for _, line in following.lines():
+            yield line
 
 
 def test_a_bit_that_tipped_over_on_the_disk_is_noticed(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Pric
 from tidegate.dashboard.prices import Budget, Prices
 from tidegate.dashboard.replayed import Replayed
 from tidegate.telemetry.packing import DAMAGED, open_segment, up_to_damage
-from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_from, unopened
-from tidegate.telemetry.segments import PACKED, SegmentName, segments
+from tidegate.telemetry.reading import JournalError, read_from, unopened
+from tidegate.telemetry.segments import LINE_BYTES_MAX, PACKED, SegmentName, segments
 
 # What is added to the index at once: some hundredths of a second, after which whoever waits has their turn.
 STEP_BYTES: Final = 256 * 1024

@@ -14,7 +14,8 @@ import msgspec
 from tidegate.core.model import Decision, Line, Request
 from tidegate.core.replay import Replay, ReplayError
 from tidegate.telemetry.packing import DAMAGED, open_segment, up_to_damage
-from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE
+from tidegate.telemetry.reading import NO_LINE
+from tidegate.telemetry.segments import LINE_BYTES_MAX
 
 
 class Replayed:

@@ -8,10 +8,10 @@ from typing import BinaryIO
 import msgspec
 
 from tidegate.core.model import Line
-from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, check_head, segments_of, unopened, unreadable
+from tidegate.telemetry.packing import DAMAGED, lines_up_to_damage, open_segment
+from tidegate.telemetry.reading import NO_LINE, check_head, segments_of, unopened, unreadable
 from tidegate.telemetry.requests import run_of
-from tidegate.telemetry.segments import PACKED, is_written
+from tidegate.telemetry.segments import LINE_BYTES_MAX, PACKED, is_written
 
 # So many of the last segments are read before what is appended, of the newest run and of each that goes on: in these
 # its requests under way began.
@@ -21,10 +21,11 @@ LINES_MAX = 200_000
 
 
 class _Opened(msgspec.Struct):
-    """A segment, and how many lines of it were read."""
+    """A segment, and how many lines and bytes of it were read."""
 
     file: BinaryIO
     lines: int = 0
+    bytes: int = 0
 
 
 class Following:
@@ -92,11 +93,8 @@ class Following:
                 except OSError as error:
                     raise unopened(path, error) from None
             opened, run = self._open[name], run_of(path)
-            try:
-                for line in self._new(path, opened):
-                    yield run, line
-            except DAMAGED as error:
-                raise unreadable(path, opened.lines + 1, f"the segment is damaged: {error}") from None
+            for line in self._new(path, opened):
+                yield run, line
             # Whoever has made a segment locks it a moment later, and then begins it.
             if over and opened.lines:
                 self._open.pop(name).file.close()
@@ -119,13 +117,13 @@ class Following:
         self._open.clear()
 
     def _new(self, path: Path, opened: _Opened) -> Iterator[Line]:
-        file = opened.file
-        while raw := file.readline(LINE_BYTES_MAX):
+        for raw in _raw(path, opened):
             if not raw.endswith(b"\n"):
                 if path.suffix != PACKED:
-                    file.seek(-len(raw), os.SEEK_CUR)
+                    opened.file.seek(-len(raw), os.SEEK_CUR)
                 return
             opened.lines += 1
+            opened.bytes += len(raw)
             self._lines += 1
             if opened.lines == 1:
                 check_head(path, raw)
@@ -134,6 +132,19 @@ class Following:
             except NO_LINE as error:
                 raise unreadable(path, opened.lines, error) from None
             yield line
+
+
+def _raw(path: Path, opened: _Opened) -> Iterator[bytes]:
+    """The lines that were not read yet; where the segment is damaged, all that stand before that, and the error."""
+    try:
+        while raw := opened.file.readline(LINE_BYTES_MAX):
+            yield raw
+    except DAMAGED as error:
+        damage = f"the segment is damaged: {error}"
+    else:
+        return
+    yield from lines_up_to_damage(path, opened.bytes)
+    raise unreadable(path, opened.lines + 1, damage)
 
 
 def _name(path: Path) -> str:

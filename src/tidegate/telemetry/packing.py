@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO, cast
 
-from tidegate.telemetry.segments import PACKED, PART, unpacked
+from tidegate.telemetry.segments import LINE_BYTES_MAX, PACKED, PART, unpacked
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -52,6 +52,11 @@ def open_segment(path: Path) -> BinaryIO:
             # It was there a moment ago, and may have been packed since.
             path = _packed(path)
     return io.BufferedReader(zstd.ZstdFile(path, "rb"), READ_BYTES)
+
+
+def lines_up_to_damage(path: Path, offset: int) -> list[bytes]:
+    """The whole lines from `offset` to the place at which a packed segment is damaged."""
+    return [line for line in io.BytesIO(up_to_damage(path, offset, LINE_BYTES_MAX)) if line.endswith(b"\n")]
 
 
 def up_to_damage(path: Path, offset: int, bytes_max: int) -> bytes:

@@ -7,10 +7,8 @@ from typing import BinaryIO
 import msgspec
 
 from tidegate.core.model import JOURNAL_VERSION, Line, Request
-from tidegate.telemetry.packing import DAMAGED, is_there, open_segment
-from tidegate.telemetry.segments import SegmentName, segments
-
-LINE_BYTES_MAX = 64 * 1024 * 1024  # a snapshot with the learned state of some 10,000 endpoints
+from tidegate.telemetry.packing import DAMAGED, is_there, lines_up_to_damage, open_segment
+from tidegate.telemetry.segments import LINE_BYTES_MAX, SegmentName, segments
 
 # What decoding raises where it is given no line.
 NO_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -129,9 +127,7 @@ def read(source: Path) -> Iterator[Line]:
 def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
     """The lines of one segment that somebody has opened; `path` is its name in errors."""
     decoder = msgspec.json.Decoder(Line)
-    number = 0
-    while raw := _line(path, number + 1, file):
-        number += 1
+    for number, raw in enumerate(_lines(path, file), 1):
         if not raw.endswith(b"\n"):
             if len(raw) == LINE_BYTES_MAX:
                 raise unreadable(path, number, f"the line is longer than {LINE_BYTES_MAX} bytes")
@@ -165,11 +161,22 @@ def check_head(path: Path | str, raw: bytes) -> None:
         )
 
 
-def _line(path: Path | str, number: int, file: BinaryIO) -> bytes:
+def _lines(path: Path | str, file: BinaryIO) -> Iterator[bytes]:
+    """As they are; the last may be without its end."""
+    number = offset = 0
     try:
-        return file.readline(LINE_BYTES_MAX)
+        while raw := file.readline(LINE_BYTES_MAX):
+            number, offset = number + 1, offset + len(raw)
+            yield raw
     except DAMAGED as error:
         # What is packed is whole when it gets its name: whoever copied it has lost a part.
-        raise unreadable(path, number, f"the segment is damaged: {error}") from None
+        damage = f"the segment is damaged: {error}"
     except OSError as error:
-        raise unreadable(path, number, f"it cannot be read: {error.strerror}") from None
+        raise unreadable(path, number + 1, f"it cannot be read: {error.strerror}") from None
+    else:
+        return
+    # The read that met the place has lost all that it was to bring.
+    for raw in lines_up_to_damage(Path(path), offset):
+        number += 1
+        yield raw
+    raise unreadable(path, number + 1, damage)

@@ -14,6 +14,7 @@ from tidegate.core.model import Record
 _NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl(\.zst)?$")
 PACKED = ".zst"  # behind the name of a segment that is packed
 PART = ".part"  # and behind that, while it is not whole
+LINE_BYTES_MAX = 64 * 1024 * 1024  # a snapshot with the learned state of some 10,000 endpoints
 # Probes are an hour apart at most, but of engines that unload when nobody asks: what was silent for a day is taken to
 # be written by nobody, where no lock can tell.
 LEFT_NS = 86_400 * 10**9
