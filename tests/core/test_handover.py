@@ -533,3 +533,17 @@ def test_a_snapshot_knows_what_is_under_way() -> None:
     assert handover(again).state.under_way.keys() == handover(router).state.under_way.keys()
     length = router._known.lengths.of(long())
     assert make.told(handover(again).base(long(), length, 1.0)) == make.told(handover(router).base(long(), length, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("ending", "under_way"), [(Ending.OK, True), (Ending.FAILED, False), (Ending.CANCELLED, False)]
+)
+def test_what_has_become_of_it_is_known_where_the_model_could_not_take_that_in(ending: Ending, under_way: bool) -> None:
+    router, request = pair(), long()
+    known = handover(router)
+    router.observe(started(request, "rack", target="laptop"), 0.0)
+    known.state.breaker.trial = request.id
+    known.keep_books(make.ended(request.id, "rack", ending=ending), 1.0)
+    assert (request.id in known.state.under_way, known.state.breaker.trial == request.id) == (under_way, under_way)
+    known.keep_books(Shipped(request_id=request.id, endpoint="rack", target="laptop"), 2.0)
+    assert (known.state.under_way, known.state.breaker.trial) == ({}, "")

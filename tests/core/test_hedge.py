@@ -6,9 +6,10 @@ from math import inf
 import pytest
 
 from tests import make
+from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.hedge import MOMENTS, SAVED, Hedges, Hedging, fault, starts_s
 from tidegate.core.length import Length
-from tidegate.core.model import Ending, Prior, Request, Run, Slo, replace
+from tidegate.core.model import Ending, Price, Prior, Request, Run, Slo, replace
 from tidegate.core.router import Router
 
 SHARE = 0.02
@@ -94,6 +95,28 @@ def test_whoever_is_beaten_is_lost_the_first_as_well_as_the_second(lost: str) ->
     played = Played(vendors())
     played.answers(20)
     assert played.race(lost=lost) == pytest.approx(200e-6)
+
+
+def test_a_request_that_a_vendor_finds_fault_with_is_not_paid() -> None:
+    played = Played(vendors())
+    played.answers(1)
+    left_usd, request = played.router.hedge_left_usd, make.request()
+    played.tell_started(request, "east", hedge=False)
+    played.router.observe(make.ended(request.id, "east", cause=CLIENT_ERROR), played.now_s)
+    assert played.router.hedge_left_usd == left_usd
+
+
+def test_an_engine_whose_price_is_written_as_nothing_is_not_paid() -> None:
+    free = Price(usd_per_cached_token=0.0)
+    router = make.router(make.endpoint("laptop", price=free), make.endpoint("east", local=False), hedge_share=SHARE)
+    assert router.may_hedge(["laptop"])
+    played = Played(router)
+    played.answers(1)
+    for _ in range(20):
+        request = make.request()
+        played.tell_started(request, "laptop", hedge=False)
+        router.observe(make.ended(request.id, "laptop", ttft_s=0.5, output_tokens=100, prompt_tokens=200), played.now_s)
+    assert router.state.hedging.each_usd == pytest.approx(600e-6)
 
 
 @pytest.mark.parametrize("cause", ["no_descriptor", "ledger"])

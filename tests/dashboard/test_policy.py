@@ -134,6 +134,16 @@ async def test_a_file_is_taken_back_with_its_own_line_ends(tmp_path: Path) -> No
     assert file.read_bytes() == before.encode()
 
 
+async def test_a_way_back_that_is_no_text_is_none_and_is_named(tmp_path: Path) -> None:
+    file, policies = tmp_path / "tidegate.toml", Policies(tmp_path / "tidegate.toml", Gateway())
+    file.write_text(ALONE)
+    (tmp_path / "tidegate.toml.before").write_bytes(b"\xff\xfe")
+    assert policies.told().last_good is None
+    with pytest.raises(BadRequest, match=r"tidegate\.toml\.before is not UTF-8"):
+        await rolled_back(policies, file)
+    assert file.read_text() == ALONE
+
+
 IN_ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """A system whose files have other letters than ours."""
 APPLYING = """
@@ -290,9 +300,9 @@ def test_what_a_text_changes_of_a_file_that_is_broken_nobody_says(tmp_path: Path
     file = tmp_path / "tidegate.toml"
     file.write_text("this is [[ broken")
     policies = Policies(file, Gateway())
-    assert (policies.check(ALONE).problems, policies.check(ALONE).changes) == ((), None)
+    assert (policies.check(ALONE, shown=True).problems, policies.check(ALONE, shown=True).changes) == ((), None)
     file.write_text(ALONE)
-    assert policies.check(ALONE).changes == ()
+    assert policies.check(ALONE, shown=True).changes == ()
 
 
 async def test_what_was_refused_is_put_back_even_where_nothing_can_be_written(tmp_path: Path) -> None:
@@ -424,10 +434,10 @@ async def test_files_that_a_linked_configuration_names_are_looked_for_beside_the
     file.write_text(before)
     link.symlink_to(file)
     policies = Policies(link, Gateway())
-    checked = policies.check(after)
+    checked = policies.check(after, shown=True)
     assert checked.problems == ()
     assert [change.path for change in checked.changes or ()] == ["policy.held_max"]
-    wrong = policies.check(after.replace("vendor.key", "no.key")).problems
+    wrong = policies.check(after.replace("vendor.key", "no.key"), shown=True).problems
     assert [(one.file, one.path) for one in wrong] == [(str(link), "endpoint.a.api_key_file")]
     assert (await applied(policies, file, after)).applied
     assert (link.is_symlink(), file.read_text()) == (True, after)
@@ -445,9 +455,12 @@ async def test_who_has_shown_no_secret_changes_policies_and_not_where_keys_are_s
             seen["text"].replace('log = "log"', 'log = "other"'),
         ):
             assert text != seen["text"]
-            refused = await asked(home, "POST", "policy/apply", {"text": text, "revision": seen["revision"]})
-            assert (refused.status, refused.error["code"]) == (403, "http_403")
-            assert "admin_key" in refused.error["message"]
+            for verb, edited in (("check", {"text": text}), ("apply", {"text": text, "revision": seen["revision"]})):
+                refused = await asked(home, "POST", f"policy/{verb}", edited)
+                assert (refused.status, refused.error["code"]) == (403, "http_403")
+                assert "admin_key" in refused.error["message"]
+        broken = await asked(home, "POST", "policy/check", {"text": "this is [[ broken"})
+        assert broken.json["problems"]
         (tmp_path / "tidegate.toml.before").write_text(text)
         assert (await asked(home, "POST", "policy/rollback", {"revision": seen["revision"]})).status == 403
         assert (tmp_path / "tidegate.toml").read_text() == seen["text"]
@@ -461,8 +474,9 @@ async def test_a_dashboard_that_stands_alone_checks_and_changes_nothing(journal:
     async with shown(journal, config=file) as page:
         seen = (await page.get("/api/dashboard/policy")).json
         assert (seen["file"], seen["applies"]) == (str(file.resolve()), False)
-        checked = (await told(page, "policy/check", {"text": seen["text"] + "bad = 1\n"})).json
+        checked = (await told(page, "policy/check", {"text": seen["text"] + "[policy]\nbad = 1\n"})).json
         assert checked["problems"]
+        assert (await told(page, "policy/check", {"text": seen["text"] + "bad = 1\n"})).status == 403
         assert (await told(page, "policy/apply", {"text": "", "revision": seen["revision"]})).status == 409
     async with shown(journal) as page:
         seen = (await page.get("/api/dashboard/policy")).json

@@ -253,6 +253,14 @@ async def test_a_dry_run_says_what_would_make_it_another_decision_and_sends_noth
     assert by_axis["in_flight", "laptop"]["now"] == 0.0
 
 
+async def test_what_lies_where_it_was_started_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    async with house(tmp_path) as home:
+        found = await home.ask(x_tidegate_dry_run="flips")
+    assert found.json["flips"]
+
+
 async def test_a_dry_run_answers_without_flips_where_nobody_can_look_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -293,7 +293,7 @@ async def test_a_model_that_is_not_for_this_key_does_not_exist_for_it(tmp_path: 
         assert (one.body, one.headers.keys()) == (other.body, other.headers.keys())
 
 
-@pytest.mark.parametrize("extra", [{"models": ["m", "other"]}, {"preset": "large"}])
+@pytest.mark.parametrize("extra", [{"models": ["m", "other"]}, {"preset": "large"}, {"fallbacks": ["other"]}])
 async def test_a_key_for_some_models_has_no_vendor_answer_with_others(tmp_path: Path, extra: dict[str, Any]) -> None:
     limited, free = create(tmp_path, models=("m",)), create(tmp_path, "bob")
     async with guarded(tmp_path, cloud=remote()) as home:
@@ -474,6 +474,17 @@ async def test_a_request_that_reached_no_engine_gives_its_tokens_back(tmp_path: 
         assert (await home.ask(chat(max_tokens=500), authorization=f"Bearer {secret}")).status == 502
         listed = await home.get_with("/v1/models", secret)
     assert limits(listed, "tokens")[1] == "1000"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_request_that_an_engine_finds_fault_with_gives_its_tokens_back(tmp_path: Path, streamed: bool) -> None:
+    secret = create(tmp_path, tokens_per_minute=1000)
+    async with guarded(tmp_path, SetClock(), laptop=local(Script(status=400))) as home:
+        for most in (500, 100_000):
+            answer = await home.ask(chat(max_tokens=most, stream=streamed), authorization=f"Bearer {secret}")
+            assert answer.status == 400
+            listed = await home.get_with("/v1/models", secret)
+            assert limits(listed, "tokens")[1] == "1000"
 
 
 async def test_a_request_that_could_not_be_sent_gives_its_tokens_back(tmp_path: Path) -> None:

@@ -876,6 +876,7 @@ TOOL = {"type": "function", "function": {"name": "f"}}
         {"models": ["some/dearest-model"]},
         {"route": "fallback"},
         {"preset": "dear"},
+        {"fallbacks": ["dear"]},
         {"provider": {"order": ["dearest"]}},
         {"compound_custom": {"tools": {"enabled_tools": ["web_search"]}}},
         {"tools": [TOOL, {"type": "browser_search"}]},

@@ -354,6 +354,16 @@ async def test_an_answer_that_breaks_before_it_was_given_whole_is_given_by_anoth
     assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
 
 
+async def test_answers_that_take_longer_than_requests_may_are_no_fault_of_their_engine(tmp_path: Path) -> None:
+    place = local(Script(tokens=1000, token_s=0.02), concurrency=8)
+    async with house(tmp_path, laptop=place, **SECOND) as home:
+        answers = await asyncio.gather(*[home.ask(chat(stream=True)) for _ in range(4)])
+        assert [one.events[-1]["error"]["code"] for one in answers] == ["request_timeout"] * 4
+        assert home.gateway.router.endpoint("laptop").state.breaker.strikes == 0.0
+        home.engines["laptop"].script = Script()
+        assert (await home.ask(chat())).status == 200
+
+
 async def test_a_stream_that_falls_silent_ends_with_the_time_a_request_may_take(tmp_path: Path) -> None:
     place = local(Script(tokens=1000, token_s=0.3))
     async with house(tmp_path, laptop=place, **SECOND) as home:

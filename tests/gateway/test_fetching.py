@@ -8,7 +8,7 @@ import pytest
 
 from tests.engines.speakers import recorded
 from tests.gateway.fetching import TEXT, Recorded, breaker, facts, pair
-from tests.gateway.harness import House, chat
+from tests.gateway.harness import House, chat, house, local
 from tests.http.harness import eventually
 from tidegate.core.model import Decision, Ended, Ending, Held, Overrides, Prefill, Request, Shipped
 from tidegate.http.server import Exchange
@@ -48,6 +48,17 @@ async def test_a_prompt_is_computed_at_one_and_fetched_by_the_other(tmp_path: Pa
         assert breaker(home).strikes == 0.0
         written = (tmp_path / "log").read_bytes() + b"".join(f.read_bytes() for f in (tmp_path / "journal").iterdir())
         assert KEPT["remote_engine_id"].encode() not in written
+
+
+@pytest.mark.parametrize("engine", ["openai", "vllm", "llamacpp"])
+async def test_no_client_tells_an_engine_whence_to_fetch(tmp_path: Path, engine: str) -> None:
+    theirs = {"do_remote_prefill": True, "remote_host": "10.0.0.1", "remote_port": 1}
+    async with house(tmp_path, laptop=local(engine=engine)) as home:
+        asked = chat(kv_transfer_params=theirs, vllm_xargs={"kv_transfer_params": theirs, "mine": "a"}, top_k=3)
+        assert (await home.ask(asked)).status == 200
+        (seen,) = home.engines["laptop"].seen
+    assert b"kv_transfer_params" not in seen.body
+    assert {"top_k": 3, "vllm_xargs": {"mine": "a"}}.items() <= json.loads(seen.body).items()
 
 
 async def test_where_nothing_is_told_the_other_finds_it_in_a_store_of_both(tmp_path: Path) -> None:

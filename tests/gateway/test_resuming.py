@@ -83,6 +83,19 @@ async def test_a_completion_is_resumed_from_its_prompt_and_what_was_said(tmp_pat
     assert answer.events[-1] == "[DONE]"
 
 
+@pytest.mark.parametrize(
+    "text", ["w\u00b2", "w" + "9" * 5_000, "w3", "w"], ids=["no digit", "too many", "others", "none"]
+)
+async def test_an_imitated_engine_goes_on_after_no_words_that_are_not_its_own(tmp_path: Path, text: str) -> None:
+    async with house(tmp_path, laptop=engine()) as home:
+        answer = await home.ask(chat_after(text))
+    assert answer.json["choices"][0]["message"]["content"] == WORDS
+
+
+def chat_after(text: str) -> dict[str, Any]:
+    return chat(messages=[{"role": "user", "content": "Say hi"}, {"role": "assistant", "content": text}])
+
+
 async def test_it_is_one_stream_of_one_name_with_the_usage_of_one_answer(tmp_path: Path) -> None:
     async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, chat(stream_options={"include_usage": True}))

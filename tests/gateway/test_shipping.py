@@ -233,6 +233,40 @@ async def test_a_request_that_waits_longer_than_its_kv_cache_is_kept_is_decided_
         assert gateway.gateway.router.endpoint("laptop").state.breaker.strikes == 0.0
 
 
+async def test_who_waits_for_its_kv_cache_is_served_over_the_connections_that_a_reload_has_left(tmp_path: Path) -> None:
+    async with handing(tmp_path) as both:
+        engine, dispatch = both.couriers.engines["b"], both.gateway.gateway.dispatch
+        reading = engine.reading = []
+        long = asyncio.ensure_future(both.gateway.ask(chat(TEXT)))
+        await both.ship()
+        await eventually(lambda: bool(reading))
+        before, file = dispatch.upstreams["laptop"].pool, both.gateway.folder / "tidegate.toml"
+        file.write_text(file.read_text().replace("concurrency = 1\n", "concurrency = 2\n"))
+        assert (await both.gateway.change("POST", "/api/config")).status == 200
+        assert dispatch.upstreams["laptop"].pool is not before
+        await eventually(lambda: before._closed)
+        (asked,) = reading
+        engine.restore(asked, int(asked.path.rpartition("/")[2]), msgspec.json.decode(asked.body)["filename"])
+        answer = await long
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert {one.ending for one in facts(both.gateway, Ended)} == {Ending.OK}
+
+
+async def test_of_another_engine_under_the_same_name_no_slot_is_taken_yet(tmp_path: Path) -> None:
+    async with handing(tmp_path) as both, FakeEngine(weights="model.gguf") as other:
+        other.slots = 2
+        gateway = both.gateway.gateway
+        before = gateway.dispatch.slots_of("laptop")
+        file = both.gateway.folder / "tidegate.toml"
+        file.write_text(file.read_text() + "\n[class.batch]\n")
+        assert (await both.gateway.change("POST", "/api/config")).status == 200
+        assert gateway.dispatch.slots_of("laptop") is before is not None
+        file.write_text(file.read_text().replace(both.laptop.url, other.url))
+        assert (await both.gateway.change("POST", "/api/config")).status == 200
+        await eventually(lambda: gateway.dispatch.slots_of("laptop") is not None)
+        assert gateway.dispatch.slots_of("laptop") is not before
+
+
 async def test_where_we_may_open_nothing_more_that_is_held_against_no_handover(tmp_path: Path) -> None:
     async with pair(tmp_path) as home, between(home) as couriers:
         slot, heard = Slots(1).take(()), Heard()

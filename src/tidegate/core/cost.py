@@ -1,7 +1,6 @@
 """What a request costs at one endpoint: its tokens, paid to others, and the time of an engine."""
 
 from tidegate.core.model import Endpoint
-from tidegate.core.price import Price
 
 
 class Cost:
@@ -21,7 +20,7 @@ class Cost:
     def __init__(self, endpoint: Endpoint) -> None:
         price = self._price = endpoint.price
         # Whether anything is paid to others for tokens.
-        self.is_paid = price != Price()
+        self.is_paid = price.asks_money
         self.usd_per_s = endpoint.running_usd(1.0)
         self._tiered = bool(price.tiers)
         self._input_usd, self._output_usd = price.usd_per_input_token, price.usd_per_output_token

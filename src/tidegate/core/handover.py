@@ -204,6 +204,14 @@ class HandoverModel:
                 state.sent_bytes += fact.kv_bytes
                 state.declared_bytes += one.declared_bytes
 
+    def keep_books(self, fact: Ended | Shipped, now_s: float) -> None:
+        """Nothing is under way of what the model could not take in, unless it has been computed, and is to be sent."""
+        if isinstance(fact, Ended) and fact.ending is Ending.OK and not fact.cause:
+            return
+        self.state.under_way.pop(fact.request_id, None)
+        if self.state.breaker.trial == fact.request_id:
+            self.state.breaker.learn(fact.request_id, Ending.CANCELLED, now_s)
+
     def used(self, fact: Ended, now_s: float) -> None:
         """The target has answered such a request, by what it took from the cache, or has failed at it, or found no
         KV cache to use."""
@@ -254,6 +262,12 @@ class Handovers:
     def may_ship(self, request: Request) -> bool:
         """Whether its prompt may be computed elsewhere: once, and where another attempt can make good what fails."""
         return not request.shipped and attempts_max(request, self._policy) > 1
+
+    def keep_books(self, fact: Ended | Shipped, now_s: float) -> None:
+        """What was to come from this endpoint, where the model could not take in what has become of it."""
+        for one in self.models.values():
+            if one.source.name == fact.endpoint:
+                one.keep_books(fact, now_s)
 
     def of(self, source: str, target: str) -> HandoverModel | None:
         """That between these two; None where it is gone."""

@@ -142,6 +142,9 @@ class Learner:
             case Ended():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.keep_books(fact, now_s)
+                known.handovers.keep_books(fact, now_s)
+            case Shipped():
+                known.handovers.keep_books(fact, now_s)
             case Probed():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.state.up = fact.up
@@ -213,7 +216,7 @@ class Learner:
         """An attempt that is paid is over: it has served, or is lost to the one that did."""
         tokens = sent.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
         usd = model.cost.usd(tokens, fact.output_tokens or 0, fact.cached_tokens or 0)
-        if fact.ending is Ending.OK:
+        if fact.ending is Ending.OK and fact.cause not in UNBILLED:
             self._known.hedges.paid(usd, now_s)
         if sent.raced:
             lost_usd = usd if fact.ending is Ending.CANCELLED and fact.cause not in UNBILLED else 0.0

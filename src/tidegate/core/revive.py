@@ -38,6 +38,7 @@ from tidegate.core.limit import Limit
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
+from tidegate.core.reserve import Reservation
 from tidegate.core.session import rehomed
 from tidegate.core.state import ColdState, EndpointState, State, WarmUp
 from tidegate.core.timing import COLUMNS, ROWS
@@ -121,9 +122,15 @@ def reconfigured(
         if known is not None and name in same:
             found[name] = known
             if policy.quantile != before.quantile:
-                # Where promises are held to another quantile, what was found for the old one says nothing.
+                # Where promises are held to another quantile, what was found for the old one says nothing, and what is
+                # under way was promised under that.
                 found[name] = replace(
-                    known, ttft=_unpromised(known.ttft), tpot=_unpromised(known.tpot), e2e=unjudged(OUTPUT_ROWS)
+                    known,
+                    ttft=_unpromised(known.ttft),
+                    tpot=_unpromised(known.tpot),
+                    e2e=unjudged(OUTPUT_ROWS),
+                    reservations=_unteaching(known.reservations),
+                    late=[],
                 )
             if name in vouched:
                 found[name] = replace(found[name], trusted=None, drifted=False)
@@ -137,14 +144,15 @@ def reconfigured(
                 allowances=known.allowances,
                 failures=known.failures,
                 prefills=known.prefills,
-                reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
+                reservations=_unteaching(known.reservations),
                 # Seconds and chances: no prior is in them. A load that is under way goes on, too.
-                cold=replace(known.cold, warm_up=WarmUp(loading=known.cold.warm_up.loading)),
+                cold=replace(known.cold, warm_up=_moved(known.cold.warm_up)),
                 memory=known.memory,
                 up=known.up,
                 # Of the same model of the same engine, until a probe tells another.
                 fingerprint=known.fingerprint,
                 not_before_s=known.not_before_s,
+                heard_s=known.heard_s,
                 handovers=known.handovers,
                 given=known.given,
                 given_rest=known.given_rest,
@@ -186,6 +194,20 @@ def aged(state: State, age_s: float) -> State:
             )
             for name, e in state.endpoints.items()
         },
+    )
+
+
+def _unteaching(reservations: dict[str, Reservation]) -> dict[str, Reservation]:
+    return {name: replace(one, teaches=False) for name, one in reservations.items()}
+
+
+def _moved(warm_up: WarmUp) -> WarmUp:
+    """A load goes on and teaches nothing, and who asked for the model, asked for it."""
+    return WarmUp(
+        loading=warm_up.loading,
+        sent=None if warm_up.sent is None else replace(warm_up.sent, idle_s=None),
+        toll_usd=warm_up.toll_usd,
+        asked_s=warm_up.asked_s,
     )
 
 
@@ -238,6 +260,8 @@ def _revived_cold(cold: ColdState, now_s: float) -> ColdState:
     def not_after(outcomes: Outcomes) -> Outcomes:
         return replace(outcomes, at_s=min(outcomes.at_s, now_s))
 
+    warm_up = cold.warm_up
+
     return ColdState(
         idle=[not_after(outcomes) for outcomes in cold.idle],
         levels=[replace(level, at_s=min(level.at_s, now_s)) for level in cold.levels],
@@ -246,7 +270,9 @@ def _revived_cold(cold: ColdState, now_s: float) -> ColdState:
         loads=replace(cold.loads, at_s=min(cold.loads.at_s, now_s), waited_at_s=min(cold.loads.waited_at_s, now_s)),
         used_s=None if cold.used_s is None else min(cold.used_s, now_s),
         waited_s=None if cold.waited_s is None else min(cold.waited_s, now_s),
-        warm_up=WarmUp(toll_usd=cold.warm_up.toll_usd),
+        warm_up=WarmUp(
+            toll_usd=warm_up.toll_usd, asked_s=None if warm_up.asked_s is None else min(warm_up.asked_s, now_s)
+        ),
     )
 
 

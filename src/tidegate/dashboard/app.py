@@ -193,7 +193,9 @@ class Dashboard:
         match name:
             case "policy/check":
                 text = _read(exchange.body, Edited).text
-                self._answer(exchange, lambda: msgspec.json.encode(self._policies.check(text)), self._surveyor)
+                self._answer(
+                    exchange, lambda: msgspec.json.encode(self._policies.check(text, shown=shown)), self._surveyor
+                )
             case "policy/preview":
                 text = policy_of(_read(exchange.body, Edited).text)
                 self._begin(exchange, self._previewer, ("preview", "--json", "--journal", self._played), text)

@@ -88,7 +88,7 @@ class Policies:
         file = self._known
         text, good = _text(file), None
         now = revision(text)
-        with suppress(OSError):
+        with suppress(OSError, UnicodeDecodeError):
             before = _beside(file, _BEFORE)
             kept = Good(at_s=before.stat().st_mtime, revision=revision(before.read_bytes().decode()))
             good = None if kept.revision == now else kept
@@ -97,12 +97,23 @@ class Policies:
             file=str(file), text=text, revision=now, applies=applies, in_force=applies and now == loaded, last_good=good
         )
 
-    def check(self, text: str) -> Checked:
-        """Against the file. Raises BadRequest where there is none."""
+    def check(self, text: str, *, shown: bool) -> Checked:
+        """Against the file. Raises BadRequest where there is none.
+
+        Of a configuration all files are opened, and all variables looked up, that it names: who has not `shown` the
+        admin's secret has no more of it looked at than `POLICY`.
+        """
         # By the name that the gateway knows: other files are named from where a link stands, not from where it leads.
         file = self._named
         try:
-            wanted = parse(_sized(text), str(file))
+            document(_sized(text), str(file))
+            if not shown and _goes_beyond(_text(file), text):
+                raise BadRequest(
+                    "Without gateway.admin_key, only [policy], [class] and [[rule]] are checked and changed from here: "
+                    "set one, or edit the file itself.",
+                    status=403,
+                )
+            wanted = parse(text, str(file))
         except ConfigError as error:
             return Checked(problems=tuple(error.problems), changes=())
         try:
@@ -120,11 +131,14 @@ class Policies:
 
     async def roll_back(self, seen: str, loaded: str, who: str, *, shown: bool) -> Applied:
         """Put in force again what was before the last change, as `apply` does. Raises BadRequest."""
+        kept = _beside(self._known, _BEFORE)
         try:
             # As it is, with its own line ends.
-            text = (await asyncio.to_thread(_beside(self._known, _BEFORE).read_bytes))[:FILE_BYTES_MAX].decode()
+            text = (await asyncio.to_thread(kept.read_bytes))[:FILE_BYTES_MAX].decode()
         except OSError:
             raise BadRequest("There is nothing to roll back to: nothing was changed from here.", status=409) from None
+        except UnicodeDecodeError:
+            raise BadRequest(f"{kept} is not UTF-8: somebody else has changed it; move it away.", status=409) from None
         return await self._change(text, seen, loaded, who, "policy rolled back", shown=shown)
 
     async def _change(self, text: str, seen: str, loaded: str, who: str, what: str, *, shown: bool) -> Applied:
@@ -138,15 +152,9 @@ class Policies:
             before = await asyncio.to_thread(_text, file)
             if revision(before) != seen:
                 raise BadRequest("The file has been changed meanwhile; look at it again.", status=409)
-            checked = await asyncio.to_thread(self.check, text)
+            checked = await asyncio.to_thread(self.check, text, shown=shown)
             if checked.problems:
                 return Applied(applied=False, changes=(), problems=checked.problems, revision=seen)
-            if not shown and await asyncio.to_thread(_goes_beyond, before, text):
-                raise BadRequest(
-                    "Without gateway.admin_key, only [policy], [class] and [[rule]] are changed from here: set one, or "
-                    "edit the file itself.",
-                    status=403,
-                )
             try:
                 # What was there is written down first: to put it back, or to keep it, takes no room on the disk.
                 kept = (await asyncio.to_thread(_written, file, before)).replace(_beside(file, _KEPT))

@@ -163,7 +163,7 @@ class Prices:
             return
         tokens = sent.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
         usd = cost.usd(tokens, fact.output_tokens or 0, fact.cached_tokens or 0)
-        if fact.ending is Ending.OK:
+        if fact.ending is Ending.OK and fact.cause not in UNBILLED:
             self._hedges.paid(usd, now_s)
         if sent.raced:
             lost_usd = usd if fact.ending is Ending.CANCELLED and fact.cause not in UNBILLED else 0.0

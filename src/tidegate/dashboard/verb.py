@@ -35,7 +35,7 @@ class _Wrong(msgspec.Struct):
 
 async def asked(arguments: Sequence[str], *, timeout_s: float, nice: bool = False) -> Said:
     """What it prints as JSON, whatever its status says beyond that; where a file is wrong, a line for each problem."""
-    verb = ("-m", "tidegate.cli.main", *arguments)
+    verb = ("-P", "-m", "tidegate.cli.main", *arguments)
     child: Process | None = None
     try:
         child = await asyncio.create_subprocess_exec(

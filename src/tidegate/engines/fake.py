@@ -97,7 +97,8 @@ class _Asked(msgspec.Struct):
         """How many of our words the prompt ends with, where an answer may go on with them: `w1 w2` are two."""
         last = self.messages[-1] if self.messages else _Message("assistant", self.prompt)
         words = last.content.split() if isinstance(last.content, str) and last.role == "assistant" else []
-        count = int(words[-1][1:]) if words and words[-1][1:].isdigit() else 0
+        number = words[-1][1:] if words else ""
+        count = int(number) if number.isdecimal() and len(number) <= len(str(len(words))) else 0
         return count if words[-count:] == [f"w{number}" for number in range(1, count + 1)] else 0
 
 

@@ -332,7 +332,8 @@ class Account:
             predicted_ttft_s=None if sent is None else sent.ttft_s,
             predicted_ttft_s_high=None if sent is None else sent.ttft_s_high,
         )
-        if attempt.sent and (fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens):
+        begun = fact.ending in (Ending.OK, Ending.CANCELLED) and fact.cause not in UNBILLED
+        if attempt.sent and (begun or fact.output_tokens):
             # The most of any attempt: what hedging repeats is our affair, not the client's.
             prompt_tokens = self._asked.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
             made_tokens = fact.output_tokens or 0
@@ -436,7 +437,7 @@ class Account:
     def _is_untold(self, attempt: Attempt, fact: Ended) -> bool:
         """Whether it is an answer in one piece that does not say what it took."""
         unknown = fact.output_tokens is None and not attempt.streamed
-        return unknown and fact.ending is Ending.OK and self._call.kind is not EMBEDDING
+        return unknown and fact.ending is Ending.OK and not fact.cause and self._call.kind is not EMBEDDING
 
     def headers(self, decision: Decision, attempts: int, endpoint: str = "") -> tuple[Headers, bytes]:
         """What the answer says of how it came about: what many say alike, and the lines that are its own.

@@ -56,9 +56,8 @@ def asking(
             slot = slots.awaited(request.prefix)
     if target and slot is None and not fetches:
         return NOT_SHIPPED
-    if fetches:
-        call = alone.kept(call) if target else alone.fetching(call, told)
-    elif slot is not None:
+    call = alone.kept(call) if fetches and target else alone.fetching(call, told)
+    if slot is not None:
         call = alone.alone(call, slot.number) if target else alone.in_slot(call, slot.number)
     try:
         outgoing = upstream.dialect.outgoing(call, upstream.model or request.model, upstream.headers)

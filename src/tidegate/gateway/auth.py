@@ -24,9 +24,9 @@ PRESENTED_BYTES_MAX = 256
 # Of the keys that one line of the log names: a site or a class that is renamed may be that of all.
 KEYS_TOLD_MAX = 20
 CHALLENGE = (b"www-authenticate", b"Bearer")
-# By these a vendor who has many models (OpenRouter) is told to answer with another than `model`. OpenAI's dialect alone
-# passes them on.
-_OTHER_MODELS = ("models", "preset")
+# By these a vendor who has many models (OpenRouter), or a gateway before them (LiteLLM), is told to answer with another
+# than `model`. OpenAI's dialect alone passes them on.
+_OTHER_MODELS = ("models", "preset", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 _EVERYBODY = Profile(id="", name="everybody", created_s=0.0)
 

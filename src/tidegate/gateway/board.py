@@ -149,7 +149,7 @@ class Board:
 
     async def _once(self) -> str:
         """Start it, and do what it wants until it ends; why it did."""
-        verb = ("-m", "tidegate.cli.main", "dashboard", "--beside")
+        verb = ("-P", "-m", "tidegate.cli.main", "dashboard", "--beside")
         try:
             child = await asyncio.create_subprocess_exec(
                 sys.executable, *verb, stdin=PIPE, stdout=PIPE, limit=LINE_BYTES_MAX
@@ -200,9 +200,15 @@ class _Relayed:
         self._others = others
         self.who = who
         self.call: Call
+        self._hung_up = False
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """It begins."""
+        if self._hung_up and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            # That would never be over.
+            self.left()
+            self._exchange.abort()
+            return
         self._exchange.start(status, [(name, value) for name, value in headers.items() if name not in _HOP])
 
     def on_data(self, data: bytes) -> None:
@@ -230,6 +236,7 @@ class _Relayed:
 
     def hang_up(self) -> None:
         """What has not begun is soon over, and may be told of the very change that ends it."""
+        self._hung_up = True
         if self._exchange.started:
             self.left()
             self._exchange.abort()

@@ -365,6 +365,8 @@ class Dispatch:
         self, router: Router, upstreams: dict[str, Upstream], policy: Policy, request_timeout_s: float
     ) -> None:
         """Go on with other settings; `router` has taken over the state of the one before."""
+        for name in [n for n in self._slots if n not in upstreams or not upstreams[n].reaches(self.upstreams[n])]:
+            del self._slots[name]
         self.router, self.upstreams = router, upstreams
         self.metrics.hold_to(policy.quantile)
         self._policy, self._request_timeout_s = policy, request_timeout_s

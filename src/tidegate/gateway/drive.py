@@ -664,10 +664,17 @@ class Drive:
     ) -> None:
         """Where its KV cache has come there, that is put into its slot first."""
         if slot is not None and failure is None and not attempt.over and self._shipping is not None:
-            launch = partial(self._launch, attempt, outgoing, upstream)
+            launch = partial(self._restored, attempt, outgoing, upstream)
             if self._shipping.restore(attempt.endpoint, slot, launch):
                 return
         self._launch(attempt, outgoing, upstream, failure)
+
+    def _restored(
+        self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None = None
+    ) -> None:
+        """Its KV cache is there, or could not be put there. Meanwhile a reload may have led other connections there."""
+        now = self._dispatch.upstreams.get(attempt.endpoint)
+        self._launch(attempt, outgoing, now if now is not None and now.reaches(upstream) else upstream, failure)
 
     def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None = None) -> None:
         """Send it, unless nobody wants it any more, or `failure` says why it may not be sent."""

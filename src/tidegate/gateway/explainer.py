@@ -58,7 +58,7 @@ class Explainer:
 
 async def _said(decision_id: str, journal: Path, lines: bytes) -> msgspec.Raw | None:
     """What the command prints. Its process never outlives this."""
-    verb = ("-m", "tidegate.cli.main", "explain", "--json", "--journal", str(journal), decision_id)
+    verb = ("-P", "-m", "tidegate.cli.main", "explain", "--json", "--journal", str(journal), decision_id)
     child: asyncio.subprocess.Process | None = None
     pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:

@@ -25,7 +25,8 @@ SILENCES = {
     )
 }
 EXPIRED = Failure(
-    ending=Ending.TIMED_OUT,
+    # No fault of any endpoint's: who is silent for too long, or too slow, is given up before.
+    ending=Ending.CANCELLED,
     cause="request_timeout",
     status=504,
     message="The request took longer than the gateway allows (gateway.request_timeout_s).",

@@ -77,7 +77,7 @@ class Rehearsal:
 
 async def _asked(journal: Path) -> Rehearsed:
     """What the command says. Its process never outlives this."""
-    verb = ("-m", "tidegate.cli.main", "backtest", "--json", str(journal))
+    verb = ("-P", "-m", "tidegate.cli.main", "backtest", "--json", str(journal))
     child: Process | None = None
     try:
         child = await asyncio.create_subprocess_exec(

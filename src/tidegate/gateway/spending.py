@@ -37,6 +37,9 @@ _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
     "models": (b"null", b"[]"),
     "route": (b"null",),
     "preset": (b"null",),
+    "fallbacks": (b"null", b"[]"),
+    "context_window_fallbacks": (b"null", b"[]"),
+    "content_policy_fallbacks": (b"null", b"[]"),
     "provider": (b"null",),
     "compound_custom": (b"null",),
 }

@@ -40,6 +40,10 @@ class Upstream:
         self.assumes_window = assumes_window
         self._quoted = _quoted(headers)
 
+    def reaches(self, other: "Upstream") -> bool:
+        """Whether both lead to the same model of the same engine."""
+        return (self.pool.origin.url, self.model) == (other.pool.origin.url, other.model)
+
     def without_key(self, said: str) -> str:
         """What its engine or vendor has said, with `***` for our key there: some quote all of it, or the beginning."""
         return said if self._quoted is None else self._quoted.sub("***", said)

@@ -295,7 +295,7 @@ class World:
 
     def _expire(self, drive: _Drive) -> None:
         if self._drives.get(drive.job.request.id) is drive:
-            self._abandon(drive, Ending.TIMED_OUT, "request_timeout")
+            self._abandon(drive, Ending.CANCELLED, "request_timeout")
             self._over(drive, "timed_out")
 
     def _timer(self, drive: _Drive, number: int) -> None:
