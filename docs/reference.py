@@ -110,8 +110,8 @@ engine of yours has that: what is asked of your engines stays with them.
 To let a vendor's model stand in for one of yours, write a file (`tidegate discover
 --write tidegate.toml`), take the marks off the vendor's tables and `[budget]`, take
 the name out of `serves` of your endpoint, and give it a table of its own:
-`[model.NAME]` with `likeness = "substitute"` and `endpoints = {{ YOURS = "identical",
-THEIRS = "substitute" }}`. To name both alike in `serves` is to say that they are the
+`[model.NAME]` with `likeness = "substitute"` and `endpoints = {{{{ YOURS = "identical",
+THEIRS = "substitute" }}}}`. To name both alike in `serves` is to say that they are the
 same model.
 
 | vendor | variable | models |
