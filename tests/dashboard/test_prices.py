@@ -132,10 +132,16 @@ def test_what_is_paid_since_pricing_was_told_counts_as_spent_of_the_budgets_of_a
 
     ended(1, "cloud", Ending.OK, prompt_tokens=100_000, output_tokens=50_000)
     assert spent_usd() == {"day": pytest.approx(1.2), "month": pytest.approx(1.2), "day/alice": 1.0}
+    # The journal goes on in another segment.
+    before, prices = prices, begun(router)
+    prices.go_on(before)
+    assert spent_usd() == {"day": pytest.approx(1.2)}
+    prices.feed(told["month"], 21.0)
+    prices.feed(told["day/alice"], 21.0)
     ended(2, "laptop", Ending.OK, prompt_tokens=100_000, output_tokens=50_000)
     ended(3, "cloud", Ending.FAILED, cause="connect_timeout")
     assert spent_usd()["day"] == pytest.approx(1.2)
     ended(4, "cloud", Ending.CANCELLED, prompt_tokens=100_000)
     assert spent_usd()["day"] == pytest.approx(1.3)
     prices.feed(replace(told["day"], spent_usd=1.25), 30.0)
-    assert spent_usd() == {"day": 1.25, "month": pytest.approx(1.3), "day/alice": 1.0}
+    assert spent_usd() == {"day": 1.25, "month": pytest.approx(1.1), "day/alice": 1.0}

@@ -10,10 +10,12 @@ import pytest
 from tests.sim.foreign_days import Record
 from tidegate.config.config import Config
 from tidegate.config.load import load_unreached
+from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.model import Capability, Decision, Ended, Ending, FirstToken, Request, Segment, Slo, Started
 from tidegate.core.replay import replay
 from tidegate.sim.adopted import Adopted, AdoptError, By, adopt
 from tidegate.sim.foreign import Served, Unused
+from tidegate.sim.observed import observe
 
 _T = TypeVar("_T")
 BEGIN_S = 1_768_809_251.0
@@ -305,6 +307,13 @@ def test_failures_and_refusals_cost_nothing_and_are_told_apart(config: Config) -
         (Ending.REFUSED, "rate_limited"),
         (Ending.FAILED, "failed"),
     ]
+
+
+def test_what_is_a_requests_own_fault_is_no_failure_of_who_found_it(config: Config) -> None:
+    at_fault = served(1, ok=False, at_fault=True, ttft_s=None, output_tokens=None)
+    found = adopt([served(0), at_fault], config)
+    assert [(one.ending, one.cause) for one in facts(found, Ended)] == [(Ending.OK, ""), (Ending.OK, CLIENT_ERROR)]
+    assert observe(found.lines).client_errors == 1
 
 
 def test_classes_and_rules_are_those_of_the_configuration(config: Config) -> None:

@@ -59,6 +59,16 @@ def test_another_attempt_another_request_another_seed_and_another_api_draw_anew(
     assert api(1, noisy).answer(job(), NOW_S + 1000.0).ttft_s == met[0]
 
 
+def test_who_was_refused_meets_what_it_would_have_met_at_first() -> None:
+    noisy = msgspec.structs.replace(PLAIN, ttft_spread=Spread(sigma=0.5))
+    full, down, free = api(1, noisy, requests_per_minute=1.0), api(1, noisy), api(1, noisy)
+    full.answer(job("other"), NOW_S)
+    down.down = True
+    assert [one.answer(job(), NOW_S).status for one in (full, down)] == [429, 503]
+    down.down = False
+    assert full.answer(job(), NOW_S + 60.0) == down.answer(job(), NOW_S) == free.answer(job(), NOW_S)
+
+
 @pytest.mark.parametrize(("sigma", "tail", "tail_sigma"), [(0.3, 0.0, 0.0), (0.2, 0.1, 1.0), (0.0, 0.4, 2.0)])
 def test_a_spread_has_the_body_and_the_tail_that_it_says(sigma: float, tail: float, tail_sigma: float) -> None:
     noisy = api(ttft_spread=Spread(sigma=sigma, tail=tail, tail_sigma=tail_sigma), ttft_s_per_uncached_token=0.0)

@@ -275,6 +275,22 @@ def test_who_come_at_once_have_all_the_slots_and_then_the_queue() -> None:
     assert [without.submit(job(f"r{number}"), 0.0) is not None for number in range(9)] == [True] * 8 + [False]
 
 
+def test_no_more_sequences_run_than_an_iteration_has_tokens() -> None:
+    engine = Engine(profile(slots=8, batch_tokens=2))
+    for name in "abcd":
+        engine.submit(job(name, prompt_tokens=4, output_tokens=50), 0.0)
+    told = engine.advance(0.5)
+    assert (engine.running, engine.queued) == (2, 2)
+    assert len(times([*told, *drained(engine)], Kind.DONE)) == 4
+
+
+def test_an_engine_of_one_token_an_iteration_and_little_memory_ends_what_it_begins() -> None:
+    engine = Engine(profile(slots=2, batch_tokens=1, kv_tokens=128))
+    engine.submit(job("a", prompt_tokens=16, output_tokens=100), 0.0)
+    engine.submit(job("b", prompt_tokens=112, output_tokens=1), 0.0)
+    assert times(drained(engine), Kind.DONE).keys() == {"a", "b"}
+
+
 def test_who_waits_for_memory_waits_although_there_are_slots() -> None:
     engine = Engine(profile(slots=8, queue_max=1, kv_tokens=1_024))
     engine.submit(job("a", prompt_tokens=900, output_tokens=100), 0.0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.sim.foreign_days import Record
 from tidegate.core.model import Capability
-from tidegate.sim import foreign
+from tidegate.sim import foreign, lines
 from tidegate.sim.foreign import BadLog, Served, Unused, read
 
 NOBODY = 65534
@@ -314,6 +314,25 @@ def test_only_what_is_in_one_piece_may_be_too_large_for_that(
     (tmp_path / "log.json").write_text(f"[\n{','.join(lines)}]")
     with pytest.raises(BadLog, match="larger than 2000 bytes in one piece"):
         list(read(tmp_path / "log.json"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_array_on_one_line_may_be_longer_than_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    monkeypatch.setattr(lines, "LINE_BYTES_MAX", 1000)
+    content = b"\xef\xbb\xbf \n" + json.dumps([PAYLOAD] * 5).encode()
+    (tmp_path / "log.json").write_bytes(gzip.compress(content) if packed else content)
+    assert len([one for one in read(tmp_path / "log.json") if isinstance(one, Served)]) == 5
+
+
+@pytest.mark.parametrize("code", [400, "422"])
+def test_what_is_a_requests_own_fault_is_told_from_a_failure(tmp_path: Path, code: object) -> None:
+    failed = PAYLOAD | {"status": "failure", "error_information": {"error_code": code}}
+    for record, at_fault in ((failed, True), (PAIR | {"status": code, "response": None}, True), (PAIR, False)):
+        found = told(tmp_path, record)
+        assert isinstance(found, Served)
+        assert (found.ok, found.at_fault, found.rate_limited) == (not at_fault, at_fault, False)
 
 
 @pytest.mark.parametrize(

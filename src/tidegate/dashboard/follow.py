@@ -403,7 +403,9 @@ class Follower:
         if isinstance(fact, Request):
             self._sample(fact)
         elif isinstance(fact, Segment):
-            tail.segment, tail.prices = fact, _prices(fact)
+            before, tail.segment, tail.prices = tail.prices, fact, _prices(fact)
+            if fact.follows and before is not None and tail.prices is not None:
+                tail.prices.go_on(before)
             for endpoint in fact.endpoints:
                 self._index.place(_place(endpoint))
         elif tail.prices is not None and not isinstance(fact, Decision):

@@ -93,6 +93,10 @@ class Prices:
         # By endpoint, and there by request.
         self._paid = {name: state.endpoints.get(name, _Endpoint()).reservations for name in self._costs}
 
+    def go_on(self, before: "Prices") -> None:
+        """Nothing was told between what is `before` this and its segment: what was paid since counts on."""
+        self._since_usd |= {name: usd for name, usd in before._since_usd.items() if name in self._since_usd}
+
     def feed(self, fact: Observation, now_s: float) -> None:
         """Take in a fact."""
         self._duals.settle(now_s)

@@ -18,6 +18,7 @@ from tidegate.config.config import Config
 from tidegate.config.listed import provider_of
 from tidegate.config.schema import INTERACTIVE
 from tidegate.core.classify import base_of, classify
+from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Decision,
@@ -376,6 +377,9 @@ def _lines(kept: list[_Kept], endpoints: tuple[Endpoint, ...], policy: Policy) -
 
 
 def _ended(request: Request, endpoint: str, served: Served) -> Ended:
+    if served.at_fault:
+        # As our gateway says it: the endpoint has answered, and the request came to nothing by itself.
+        return Ended(request_id=request.id, endpoint=endpoint, ending=Ending.OK, e2e_s=served.e2e_s, cause=CLIENT_ERROR)
     ending = Ending.OK if served.ok else Ending.REFUSED if served.rate_limited else Ending.FAILED
     return Ended(
         request_id=request.id,

@@ -137,16 +137,17 @@ class Api:
     def answer(self, job: Job, now_s: float) -> Answer:
         """Take the request in or refuse it. Of one that is served, `ended` must be told."""
         profile = self.profile
-        attempt = self._attempts.pop(job.request.id, 0)
-        if len(self._attempts) >= ATTEMPTS_KEPT:
-            del self._attempts[next(iter(self._attempts))]
-        self._attempts[job.request.id] = attempt + 1
         if self.down:
             return Answer(status=UNAVAILABLE, ttft_s=profile.refusal_s)
         refused = self._refused(job, now_s)
         if refused is not None:
             return refused
-        # By request and attempt: neither other requests nor the time at which it comes change what it draws.
+        attempt = self._attempts.pop(job.request.id, 0)
+        if len(self._attempts) >= ATTEMPTS_KEPT:
+            del self._attempts[next(iter(self._attempts))]
+        self._attempts[job.request.id] = attempt + 1
+        # By request and attempt that was taken in: neither other requests nor the time at which it comes change what it
+        # draws.
         draw = self._chance.at("api", self._name, job.request.id, attempt)
         if draw.random() < profile.errors:
             times_s = profile.error_times_s or (profile.refusal_s,)

@@ -334,7 +334,7 @@ def _pieces(
     in time is for who decides to say: to the bound it serves each.
 
     Who `waits` may find a vendor back that is away: where it is for a part of the time in which a first token is not
-    late, it is taken to serve in time.
+    late, it is taken to serve in time. So is one of which some attempts fail: asked again, it may draw otherwise.
     """
     outcomes: dict[str, list[Outcome]] = {}
     for one in there:
@@ -353,7 +353,7 @@ def _pieces(
         known_tokens = min(known * job.block_tokens, job.prompt_tokens)
         cached_tokens = known_tokens if keeps else 0
         by_s = request.arrived_s + min(_limit_s(request), twin.timeout_s)
-        away = [one for one, down in vendors if _is_in_part(down, request.arrived_s, by_s)]
+        away = [one for one, down in vendors if _fails(twin, one) or _is_in_part(down, request.arrived_s, by_s)]
         kept_usd = [one.usd for one in served if one.kept]
         kept_usd += _usd(engines, job, cached_tokens) + _usd(away, job, known_tokens)
         served_usd = [one.usd for one in served] or _usd(remotes, job)
@@ -374,6 +374,11 @@ def _pieces(
             pools=tuple(number for number, one in enumerate(mine) if _may(request, one)),
         )
     return found
+
+
+def _fails(twin: Twin, vendor: EndpointModel) -> bool:
+    api = twin.stands[vendor.name].api
+    return api is not None and api.errors > 0.0
 
 
 def _limit_s(request: Request) -> float:

@@ -42,6 +42,11 @@ class EngineProfile(Record, frozen=True, kw_only=True, omit_defaults=False):
     load_s: float = 0.0
     unload_after_s: float | None = None
 
+    @property
+    def slots_at_once(self) -> int:
+        """Sequences that it really runs: each that decodes takes a token of the iteration."""
+        return min(self.slots, self.batch_tokens)
+
 
 class Kind(Enum):
     """What is told of a request."""
@@ -111,6 +116,7 @@ class Engine:
     def __init__(self, profile: EngineProfile, now_s: float = 0.0, *, reads_by_slot: bool = False) -> None:
         """`reads_by_slot`: prompts are computed by the numbers of their slots, whoever came first, as in llama.cpp."""
         self.profile = profile
+        self._slots = profile.slots_at_once
         self._reads_by_slot = reads_by_slot
         self.kv = KvCache(profile.kv_tokens // BLOCK_TOKENS, keeps=profile.keeps_prefixes)
         self.iterations = self.preemptions = 0
@@ -120,7 +126,7 @@ class Engine:
         self._waiting: deque[Sequence] = deque()
         self._blocked = False  # the first that waits does not fit, and nothing has been released since
         self._prefilling: list[Sequence] = []
-        self._free_slots = deque(range(profile.slots))  # that which has been free for longest first
+        self._free_slots = deque(range(self._slots))  # that which has been free for longest first
         # Those that decode, by the step after which they are done, then in the order of their start.
         self._ends: list[tuple[int, int, Sequence]] = []
         self._decoding = self._context = 0
@@ -183,7 +189,7 @@ class Engine:
         assert not job.blocks or job.block_tokens % BLOCK_TOKENS == 0, "a prompt's blocks are whole blocks of memory"
         target = job.target
         # For whom there is a slot, it begins with the next iteration, unless there is no memory.
-        free = 0 if self._blocked else max(0, profile.slots - self.running)
+        free = 0 if self._blocked else max(0, self._slots - self.running)
         full = profile.queue_max is not None and len(self._waiting) >= profile.queue_max + free
         longest = longest_tokens(job.request, job.prompt_tokens)
         if full or blocks_for(longest + target) > self.kv.capacity:
@@ -193,7 +199,7 @@ class Engine:
         self._waiting.append(sequence)
         if self._until_s == inf:
             self._wake(now_s)
-        elif not self._blocked and self.running < profile.slots:
+        elif not self._blocked and self.running < self._slots:
             self._cut(now_s)
         return sequence
 
@@ -214,7 +220,7 @@ class Engine:
         lost = list(self._sequences.values())
         self._sequences, self._waiting, self._leaving = {}, deque(), False
         self._prefilling, self._completed, self._ends = [], [], []
-        self._free_slots = deque(range(self.profile.slots))
+        self._free_slots = deque(range(self._slots))
         self._decoding = self._context = self._steps = 0
         self._blocked = self._loading = False
         self.kv.clear()
@@ -272,7 +278,7 @@ class Engine:
         self._more_s = self._slowdown * step.per_context_token_s * decoding / step.ranks
         self._steps = self._least = 1
         # Who was preempted just now is looked at again after one step.
-        asks = self._waiting and not self._blocked and self.running < self.profile.slots
+        asks = self._waiting and not self._blocked and self.running < self._slots
         if tokens == 0 and not asks and (most := self._ends[0][0] - self._step) > 1:
             self._steps += kv.steps_until_full(self._step + 1, most - 1)
         self._from_s, self._until_s = now_s, now_s + self._takes_s(self._steps)
@@ -281,7 +287,7 @@ class Engine:
         """Give what is left of the iteration to prompts: how many tokens, and pairs of a token and one before it."""
         budget = left = max(0, self.profile.batch_tokens - self._decoding)
         pairs = 0.0
-        slots = self.profile.slots - self._decoding
+        slots = self._slots - self._decoding
         if self._reads_by_slot:
             # It gives its slots away before it computes anything.
             self._prefilling = sorted(self._batched(self._prefilling, slots, now_s), key=lambda one: one.slot)

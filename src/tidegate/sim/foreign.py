@@ -11,6 +11,7 @@ import zlib
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ _KINDS = {
     "atext_completion": Capability.COMPLETION,
 }
 _RATE_LIMITED, _FAILURES = 429, 400
+# By these an engine finds fault with what it was asked.
+_AT_FAULT = frozenset({"400", "422"})
+_BEGINNING_BYTES = 1024
 _SUCCESSES = frozenset({"success", "succeeded", "ok", "completed", "complete", "finished", "done"})
 # What Anthropic counts beside the input.
 _BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
@@ -72,7 +76,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is the name that the client asked for, `deployment` that of the model which served it, at `base`. Times
     count from its arrival; `ttft_s` is None where nobody saw first content. Counts are None where they were not told,
-    `usd` where it was not billed, `stream` where nobody knows. `fields` are those of its body that were kept.
+    `usd` where it was not billed, `stream` where nobody knows. One that is `at_fault` came to nothing by itself.
+    `fields` are those of its body that were kept.
     """
 
     id: str
@@ -84,6 +89,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     base: str
     ok: bool
+    at_fault: bool = False
     rate_limited: bool = False
     stream: bool | None = None
     prompt_tokens: int | None = None
@@ -143,6 +149,10 @@ def _raise(error: OSError) -> None:
 
 def _values(path: Path) -> Iterator[tuple[int, object]]:
     """What a file has, one after the other, each with its line or its place; None for a line that is no object."""
+    # One line may have all of an array, and be longer than a line may.
+    if _begins_an_array(path) and (whole := _whole(path)) is not None:
+        yield from enumerate(whole, 1)
+        return
     lines = lines_of(path, "log", BadLog)
     begins = next(lines, None)
     if begins is None:
@@ -159,15 +169,28 @@ def _values(path: Path) -> Iterator[tuple[int, object]]:
         yield number, _object(line)
 
 
+def _begins_an_array(path: Path) -> bool:
+    """Whether it may be one; what cannot be read is said by who reads it."""
+    try:
+        with _opened(path) as file:
+            return file.read(_BEGINNING_BYTES).removeprefix(BOM_UTF8).lstrip().startswith(b"[")
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _opened(path: Path) -> BufferedIOBase:
+    with path.open("rb") as probe:
+        zipped = probe.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if zipped else path.open("rb")
+
+
 def _whole(path: Path) -> list[Any] | None:
     """The records of a file that is one array, or one record; None where it is no JSON, or too large for one record.
 
     Raises `BadLog` where it cannot be read, or is too large an array.
     """
     try:
-        with path.open("rb") as probe:
-            zipped = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if zipped else path.open("rb") as file:
+        with _opened(path) as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise BadLog(f"{path}: cannot be read ({error}); name a log that is there and whole") from error
@@ -281,6 +304,7 @@ def _litellm(
         deployment=deployment,
         base=base,
         ok=ok,
+        at_fault=not ok and code in _AT_FAULT,
         rate_limited=not ok and code == str(_RATE_LIMITED),
         stream=stream if isinstance(stream, bool) else None,
         prompt_tokens=_count(record.get("prompt_tokens")) or None,
@@ -337,6 +361,7 @@ def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str,
         deployment=str(_first_of(record, "response_model") or answer.get("model") or model),
         base=_base(record),
         ok=not failed,
+        at_fault=str(_count(status)) in _AT_FAULT,
         rate_limited=_count(status) == _RATE_LIMITED,
         stream=stream if isinstance(stream, bool) else None,
         prompt_tokens=_prompt_tokens(usage) or None,

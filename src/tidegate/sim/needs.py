@@ -118,7 +118,7 @@ def is_tight(pool: Pool, pieces: list[Piece]) -> bool:
 
 def slots_of(pool: Pool) -> int:
     """How many run at once."""
-    return min(pool.slots, pool.profile.slots)
+    return min(pool.slots, pool.profile.slots_at_once)
 
 
 def need(piece: Piece, profile: EngineProfile, iteration: list[Line], *, tight: bool) -> Need | None:
