@@ -304,6 +304,57 @@ def test_what_was_worked_on_for_a_while_is_not_sent_again(run: Run) -> None:
     run(main())
 
 
+def test_a_connection_that_was_made_for_nobody_and_is_closed_while_idle_is_stale_too(run: Run) -> None:
+    async def closes_the_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        if up[0].connections > 1:
+            writer.write(OK)
+
+    up: list[Upstream] = []
+
+    async def main() -> None:
+        async with upstream(closes_the_first) as server, pool(server.port) as to:
+            up.append(server)
+            post(to, Recorder()).cancel()
+            await eventually(lambda: to.statistics().idle == 1)
+            receiver = await ask(to)
+            assert (receiver.error, receiver.status) == (None, 200)
+            assert server.connections == 2
+
+    run(main())
+
+
+def test_a_call_that_is_sent_again_takes_no_place_of_others(run: Run) -> None:
+    open_: list[int] = []
+
+    async def closes_upon_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await read_request(reader)
+        if up[0].connections > 1:
+            writer.write(OK)
+            await reader.read()
+
+    up: list[Upstream] = []
+
+    async def main() -> None:
+        async with upstream(closes_upon_the_second) as server, pool(server.port, connections_max=1) as to:
+            up.append(server)
+            await ask(to)
+            connect = to._connect
+
+            def counted(call: Call) -> None:
+                connect(call)
+                asyncio.get_running_loop().call_soon(lambda: open_.append(to.statistics().open))
+
+            to._connect = counted  # type: ignore[method-assign]
+            found = await asyncio.gather(ask(to), ask(to))
+            assert [one.error for one in found] == [None, None]
+
+    run(main())
+    assert max(open_) == 1
+
+
 def test_a_new_connection_that_closes_without_an_answer_is_not_tried_again(run: Run) -> None:
     async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

@@ -243,6 +243,32 @@ def test_a_pool_that_closes_during_a_handshake_leaves_nothing_behind(run: Run) -
     run(main())
 
 
+def test_what_comes_behind_an_answer_is_no_answer_to_who_waits(run: Run) -> None:
+    came: list[int] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hand = Hand(reader, writer)
+        await hand.shake()
+        await hand.request()
+        came.append(len(came))
+        said = hand.sealed(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        if len(came) == 1:
+            said += hand.sealed(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad")
+        writer.write(said)
+        await reader.read()
+
+    async def main() -> None:
+        async with (
+            upstream(script) as up,
+            pool(up.port, tls=client_tls(), server_name=NAME, connections_max=1) as to,
+        ):
+            found = await asyncio.gather(ask(to), ask(to))
+            assert [(one.error, one.body) for one in found] == [(None, b"ok"), (None, b"ok")]
+            assert up.connections == 2
+
+    run(main())
+
+
 def resumed(server: ssl.SSLContext) -> tuple[int, int]:
     """Handshakes, and those of them that went without a certificate."""
     found = server.session_stats()

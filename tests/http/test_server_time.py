@@ -184,6 +184,42 @@ def test_a_client_that_does_not_read_the_last_of_it_is_cut_off_too(run: Run) -> 
     run(main())
 
 
+def test_an_empty_line_after_a_request_begins_no_other(run: Run) -> None:
+    async def main() -> None:
+        clock = SetClock()
+        async with serving(clock=clock, head_timeout_s=10.0) as server, client(server.port) as (reader, writer):
+            writer.write(GET)
+            assert (await read_response(reader)).status == 200
+            writer.write(b"\r\n")
+            await eventually(lambda: server.statistics().requests == 1)
+            clock.at_s += 11.0
+            await eventually(lambda: server.coarse_s >= clock.at_s)
+            assert server.idle
+            writer.write(b"\r\n" + GET)
+            assert (await read_response(reader)).status == 200
+
+    run(main())
+
+
+def test_who_reads_slowly_gets_the_answer_before_a_refusal_and_the_refusal(run: Run) -> None:
+    body_bytes, step_bytes = 40_000_000, 4_000_000
+    handler = lambda exchange: exchange.respond(200, [], bytes(body_bytes))  # noqa: E731
+
+    async def main() -> None:
+        clock = SetClock()
+        limits: dict[str, Any] = {"write_stall_s": 10.0, "linger_s": 2.0, "write_high_water": 2 * body_bytes}
+        async with serving(handler, clock=clock, **limits) as server, client(server.port) as (reader, writer):
+            writer.write(GET + b"no request\r\n\r\n")
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            for _ in range(body_bytes // step_bytes):
+                assert len(await reader.readexactly(step_bytes)) == step_bytes
+                clock.at_s += 6.0
+                await eventually(lambda: server.coarse_s >= clock.at_s)
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+    run(main())
+
+
 @pytest.mark.parametrize("case", ["closes", "more_is_written_later", "waits_to_be_taken"])
 def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, case: str) -> None:
     body_bytes, step_bytes = 40_000_000, 4_000_000

@@ -204,11 +204,16 @@ class Pool:
             # Nothing is left to be delivered: the rest of a request that was answered early would be read by nobody.
             link.transport.abort()
             self.discard(link)
+        elif link.has_more:
+            # That was asked for by nobody, who waits neither. It may be a farewell, which is answered.
+            link.transport.close()
+            self.discard(link)
         elif self._waiting:
             self._reused += 1
             link.carry(self._waiting.popleft(), self._now_s)
         elif len(self._idle) < self._idle_max:
             link.idle_since_s = self._now_s
+            link.reused = True
             self._idle.append(link)
         else:
             link.transport.close()
@@ -229,7 +234,10 @@ class Pool:
     def retry(self, call: Call) -> None:
         """For a kept connection that was dead already: once more, on a new one."""
         call.retried = True
-        self._connect(call)
+        if self._closed:
+            call.fail(TransportError(Cause.RESET, "the pool is closed"))
+        else:
+            self._connect(call)
 
     # ------------------------------------------------------------------ inside
 

@@ -213,7 +213,10 @@ class Connection(asyncio.Protocol):
             self._stalled_bytes = pending
         if now_s < self._deadline_s:
             return
-        if self._timed is _REQUEST and self._exchange is None:
+        if self._closing and self._exchange is None and self.transport.get_write_buffer_size():
+            # Its patience is for what the client still says; of what it is to hear it has not taken all yet.
+            self._deadline_s = now_s + self._limits.linger_s
+        elif self._timed is _REQUEST and self._exchange is None:
             self._close()
         elif self._timed is None or self._exchange is not None or self.transport.get_write_buffer_size():
             self.transport.abort()
@@ -364,6 +367,8 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._stop(self._limits.linger_s)
+        self._delivering = True
+        self._watch_writing()
         self._read_on()
         if self.transport.can_write_eof():
             self.transport.write_eof()

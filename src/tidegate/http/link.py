@@ -9,6 +9,7 @@ import httptools
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
 from tidegate.http.flow import CHUNK_BYTES_MAX, Flow
+from tidegate.http.secured import Secured
 from tidegate.http.upload import acknowledged_bytes
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Link(asyncio.Protocol):
         self._paused = False
         self._unsure_bytes = 0  # of a request that may still be on its way when its answer is here
         self._before_bytes: int | None = None  # what had been acknowledged before that
-        self.reused = False  # it has carried a call to its end before
+        self.reused = False  # it has carried a call to its end before, or waited for one
         self.lost = False
         self.idle_since_s = 0.0
         # The response that is being read.
@@ -260,12 +261,19 @@ class Link(asyncio.Protocol):
             # It closed an idle connection while the request was on its way. Later it was at work on it, and whether
             # that is to be done twice, and paid twice, is not for us to say.
             self._call = self._receiver = call.link = None
-            self._pool.discard(self)
+            # It goes into the place that this leaves, before others who wait for one.
             self._pool.retry(call)
+            self._pool.discard(self)
         elif call is not None:
             self.fail(Cause.RESET, str(exc) if exc else "closed before the response was complete")
         else:
             self._pool.discard(self)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether more has come over TLS than was handed over."""
+        transport = self.transport
+        return isinstance(transport, Secured) and transport.has_more
 
     # ------------------------------------------------------------------ the lane calls
 

@@ -123,7 +123,9 @@ class Reader:
             return
         if self.awaits is not _BODY:
             self._uncounted = self._uncounted and self.awaits is not _REQUEST
-            self.awaits = _HEAD
+            # Empty lines before a request are none of it.
+            if self.awaits is _HEAD or data.strip(b"\r\n"):
+                self.awaits = _HEAD
             self._head_bytes += len(data)
         elif self._chunked:
             self._bare_bytes += len(data)
@@ -324,7 +326,7 @@ class Reader:
         for name in (b"content-length", b"transfer-encoding"):
             if name in headers:
                 head += b"%b: %b\r\n" % (name, headers[name])
-        if not self._http11 or b"close" in headers[b"connection"].lower():
+        if not self._http11 or b"close" in headers.get(b"connection", b"").lower():
             head += b"connection: close\r\n"
         self._parser = httptools.HttpRequestParser(self)
         self.feed(b"%b\r\n%b" % (head, rest))

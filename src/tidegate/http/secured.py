@@ -174,6 +174,11 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         """Bytes that were not sent yet, encrypted."""
         return self._below.get_write_buffer_size()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come that was not handed over."""
+        return self.incoming.pending > 0
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """That of the connection below."""
         return self._below.get_extra_info(name, default)

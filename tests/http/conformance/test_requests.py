@@ -173,6 +173,10 @@ SERVED: dict[str, tuple[bytes, list[str]]] = {
         HEAD + b"connection: upgrade\r\nupgrade: websocket\r\ncontent-length: 3\r\n\r\nabc",
         ["POST", "/", "", "abc"],
     ),
+    "9110-7.8 an upgrade that a proxy's connection names": (
+        b"GET / HTTP/1.1\r\nhost: a\r\nproxy-connection: upgrade\r\nupgrade: x\r\n\r\n",
+        ["GET", "/", "", ""],
+    ),
     "9110-7.8 an upgrade that the connection does not name": (
         b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: h2c\r\n\r\n",
         ["GET", "/", "", ""],
