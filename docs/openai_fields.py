@@ -20,7 +20,8 @@ WHOLE, CHUNK = ChatCompletion, ChatCompletionChunk
 
 CHANGED = {
     "model": "becomes the endpoint's own name for the model",
-    "stream": "says how the endpoint shall answer: `llamacpp` always streams, and is gathered",
+    "stream": "says how the endpoint shall answer: `llamacpp` always streams, and is gathered, but for `tools` with "
+    "`logprobs`",
     "stream_options": "`include_usage` is asked of every stream; an answer that is not streamed has no options",
 }
 """Request fields whose value at the endpoint may be another one."""
@@ -39,7 +40,7 @@ _REQUEST_NOTES: dict[str, str] = {
     "max_tokens": "a whole number from 1; also what the plan expects at most; `max_completion_tokens` at OpenAI's own "
     "addresses, regional ones too, and at Azure, but for Mistral's models there",
     "max_completion_tokens": "likewise, and goes before `max_tokens`, which is then sent with the same value, or "
-    "not at all where it would get the newer name; `ollama` gets it by that name",
+    "not at all where it would get the newer name; `ollama` and `llamacpp` get it by that name",
     "n": "a whole number from 1 to 128; another is a 400",
     "messages": "at least one; also what the size of the prompt is estimated from",
 }

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.engines.speakers import CASSETTES, Called, Speaker, chat, recorded
-from tests.http.harness import read_request, upstream
+from tests.http.harness import answering, read_request, upstream
 from tidegate.core.health import CONTEXT_EXCEEDED
-from tidegate.core.model import Ending, replace
+from tidegate.core.model import Capability, Ending, replace
 from tidegate.engines.base import Failure, ProbeAnswer, Signals
 from tidegate.engines.llamacpp import LlamaCpp
+from tidegate.wire.openai import parse
 
 LLAMA = LlamaCpp("", "smollm2")
 
@@ -46,6 +47,35 @@ def test_an_input_for_embeddings_that_does_not_fit_its_batch_is_no_failure_of_it
     body = json.dumps({"error": {"code": 500, "message": words, "type": "server_error"}}).encode()
     said = LLAMA.failure(500, {b"content-type": b"application/json"}, body, 0.0)
     assert (said.ending, said.cause, said.status, said.final) == (Ending.REFUSED, CONTEXT_EXCEEDED, 400, False)
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "streamed"),
+    [
+        ({"tools": TOOLS, "logprobs": True}, False),
+        ({"tools": TOOLS, "logprobs": True, "stream": True}, True),
+        ({"tools": TOOLS, "logprobs": False}, True),
+        ({"tools": [], "logprobs": True}, True),
+    ],
+)
+def test_tools_with_log_probabilities_are_asked_for_whole_where_nobody_streams(
+    fields: dict[str, Any], streamed: bool
+) -> None:
+    """As its source (server-common.cpp) has it: together they are refused in a stream, and not otherwise."""
+    made = LLAMA.outgoing(parse(json.dumps(chat(**fields)).encode(), Capability.CHAT), "smollm2", ())
+    assert (made.streamed, json.loads(made.body)["stream"]) == (streamed, streamed)
+
+
+async def test_what_is_asked_for_whole_is_given_whole() -> None:
+    said = recorded("tool_call")["body"].encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(said)
+    async with upstream(answering(head + said)) as up, Speaker("llamacpp", up.port, "smollm2") as speaker:
+        called = await speaker.call(chat(tools=TOOLS, logprobs=True))
+    assert called.failure is None
+    assert called.answer == json.loads(said)
 
 
 def test_its_bad_request_is_the_clients() -> None:

@@ -17,6 +17,7 @@ from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
 from tidegate.engines.kinds import KINDS, dialect_of
+from tidegate.engines.llamacpp import LlamaCpp
 from tidegate.engines.ollama import Ollama
 from tidegate.engines.openai import OpenAI
 from tidegate.engines.sglang import SGLang
@@ -291,9 +292,12 @@ def test_ollama_is_never_made_to_load() -> None:
         ({"max_tokens": 7}, 7),
     ],
 )
-def test_ollama_gets_the_bound_by_the_name_that_it_knows(asked: dict[str, int | None], bound: int) -> None:
+@pytest.mark.parametrize("engine", [Ollama, LlamaCpp])
+def test_who_knows_the_older_name_of_the_bound_alone_gets_it_by_that(
+    engine: type[Ollama | LlamaCpp], asked: dict[str, int | None], bound: int
+) -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a"}], **asked}).encode()
-    made = json.loads(Ollama("", "m").outgoing(parse(body, Capability.CHAT), "m", ()).body)
+    made = json.loads(engine("", "m").outgoing(parse(body, Capability.CHAT), "m", ()).body)
     assert made["max_tokens"] == bound
     assert "max_completion_tokens" not in made
 

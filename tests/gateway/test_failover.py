@@ -192,6 +192,14 @@ TEMPLATE = (
     b'{"error":{"code":500,"message":"Jinja Exception: Conversation roles must alternate","type":"server_error"}}'
 )
 FIELD = b'{"error":{"message":"Unrecognized request argument supplied: top_k","code":null}}'
+CALL_ID = (
+    b'{"object":"error","message":"Tool call id was call_0 but must be a-z, A-Z, 0-9, with a length of 9.","code":400}'
+)
+FILTERED = b'{"error":{"message":"The response was filtered.","type":null,"param":"prompt","code":"content_filter"}}'
+RISK = b'{"error":{"message":"Content Exists Risk","type":"invalid_request_error","code":"invalid_request_error"}}'
+WRAPPED = json.dumps(
+    {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": FIELD.decode()}}}
+).encode()
 FLAGGED = b'{"error":{"code":403,"message":"Your input was flagged","metadata":{"reasons":["violence"]}}}'
 
 
@@ -204,8 +212,16 @@ FLAGGED = b'{"error":{"code":403,"message":"Your input was flagged","metadata":{
         (Script(status=413, error=b"<html>Request Entity Too Large</html>"), "closed"),
         (Script(status=500, error=TEMPLATE), "closed"),
         (Script(status=403, error=FLAGGED), "closed"),
+        (Script(status=400, error=CALL_ID), "closed"),
+        (Script(status=400, error=FILTERED), "closed"),
+        (Script(status=403, error=FILTERED), "closed"),
+        (Script(status=400, error=RISK), "closed"),
+        (Script(status=400, error=WRAPPED), "closed"),
     ],
-    ids=["account", "parameter", "field", "size", "template", "flagged"],
+    ids=[
+        *("account", "parameter", "field", "size", "template", "flagged"),
+        *("call_id", "filtered", "filtered_403", "risk", "wrapped"),
+    ],
 )
 async def test_what_one_endpoint_does_not_take_another_one_may_and_its_breaker_knows_the_difference(
     tmp_path: Path, script: Script, breaker: str
@@ -223,6 +239,18 @@ async def test_what_nobody_takes_is_told_in_the_words_of_the_last(tmp_path: Path
         answer = await home.ask()
     assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
     assert "roles must alternate" in answer.error["message"]
+
+
+async def test_a_prompt_that_every_moderation_dislikes_is_the_clients_to_change(tmp_path: Path) -> None:
+    script = Script(status=400, error=FILTERED)
+    async with house(tmp_path, laptop=local(script), cloud=remote(script)) as home:
+        answer = await home.ask()
+        assert [len(home.engines[name].seen) for name in ("laptop", "cloud")] == [1, 1]
+    assert (answer.status, answer.error["code"], answer.error["type"]) == (
+        400,
+        "content_filter",
+        "invalid_request_error",
+    )
 
 
 async def test_a_call_that_the_bound_has_cut_is_an_answer_and_nonsense_in_one_no_failure_of_the_endpoint(
@@ -245,9 +273,18 @@ async def test_a_call_that_the_bound_has_cut_is_an_answer_and_nonsense_in_one_no
         assert (await home.get("/api/state", admin=True)).json["endpoints"]["laptop"]["breaker"] == "closed"
 
 
+SGLANGS = (
+    b'{"object":"error","message":"Input length (9000 tokens) exceeds the maximum allowed length (8186 tokens). Use a '
+    b'shorter input or enable --allow-auto-truncate.","type":"BadRequestError","param":null,"code":400}'
+)
+
+
+@pytest.mark.parametrize("overflow", [OVERFLOW, SGLANGS], ids=["llamacpp", "sglang"])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_prompt_that_does_not_fit_after_all_goes_where_it_fits(tmp_path: Path, stream: bool) -> None:
-    full = Script(status=400, error=OVERFLOW)
+async def test_a_prompt_that_does_not_fit_after_all_goes_where_it_fits(
+    tmp_path: Path, stream: bool, overflow: bytes
+) -> None:
+    full = Script(status=400, error=overflow)
     async with house(tmp_path, laptop=local(full), cloud=remote()) as home:
         answer = await home.ask(chat(stream=stream))
     assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")

@@ -53,7 +53,7 @@ async def arrives(home: House, body: dict[str, Any], engine: str = "openai") -> 
     asked = body.get("stream_options") or {}
     assert options == (asked | {"include_usage": True} if streamed else None)
     expected = {name: value for name, value in sent.items() if name not in CHANGED}
-    if engine == "ollama" and (bound := expected.pop("max_completion_tokens", b"null")) != b"null":
+    if engine in ("ollama", "llamacpp") and (bound := expected.pop("max_completion_tokens", b"null")) != b"null":
         expected["max_tokens"] = bound
     assert there == expected
 

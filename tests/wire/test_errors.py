@@ -133,6 +133,17 @@ def test_html_is_known_by_its_content_type_too() -> None:
         b'length, or provide a shorter input"}',
         b'{"error":"The number of tokens to keep from the initial prompt is greater than the context length. Try to '
         b'load the model with a larger context length, or provide a shorter input"}',
+        b'{"object":"error","message":"Input length (9000 tokens) exceeds the maximum allowed length (8186 tokens). '
+        b'Use a shorter input or enable --allow-auto-truncate.","type":"BadRequestError","param":null,"code":400}',
+        b'{"error":{"message":"prompt too long; exceeded max context length by 904 tokens","type":"api_error"}}',
+        b'{"error":{"message":"Invalid request: Your request exceeded model token limit: 262144 (requested: 300000)",'
+        b'"type":"invalid_request_error"}}',
+        b'{"type":"error","error":{"type":"invalid_request_error",'
+        b'"message":"invalid params, context window exceeds limit (2013)"}}',
+        b'{"message":"Input is too long for requested model."}',
+        b'{"error":{"code":"invalid_parameter_error","param":null,"message":"<400> InternalError.Algo.InvalidParameter'
+        b': Range of input length should be [1, 30720]","type":"invalid_request_error"}}',
+        b'{"error":{"code":"1261","message":"Prompt exceeds max length"}}',
     ],
 )
 def test_a_prompt_that_is_too_long_is_recognised(body: bytes) -> None:
@@ -173,7 +184,7 @@ def test_it_is_recognised_without_json_and_behind_much_else() -> None:
     assert read_error(400, json.dumps({"error": {"message": "value " * 200 + "unknown parameter"}}).encode()).unfit
 
 
-# What an engine, as it was started, or its model cannot do: Ollama, Groq, vLLM, llama.cpp.
+# What an engine, as it was started, or its model cannot do: Ollama, Groq, vLLM, llama.cpp, Mistral, DeepSeek, Moonshot.
 CANNOT = {
     "ollama tools": "registry.ollama.ai/library/gemma3:1b does not support tools",
     "ollama thinking": '"gemma3:1b" does not support thinking',
@@ -185,6 +196,11 @@ CANNOT = {
     "llama.cpp images": "image input is not supported - hint: you may need to provide the mmproj",
     "llama.cpp tools": "tools param requires --jinja flag",
     "llama.cpp choice": "tool_choice param requires --jinja flag",
+    "llama.cpp logprobs": "logprobs is not supported with tools + stream",
+    "mistral id": "Tool call id was call_0 but must be a-z, A-Z, 0-9, with a length of 9.",
+    "deepseek field": "Missing `reasoning_content` field in the assistant message at message index 2.",
+    "deepseek thought": "The `reasoning_content` in the thinking mode must be passed back to the API.",
+    "moonshot thought": "thinking is enabled but reasoning_content is missing in assistant tool call message",
 }
 
 
@@ -216,6 +232,91 @@ def test_what_only_this_model_could_not_make_is_recognised(code: str) -> None:
 def test_a_clients_own_fault_is_not_what_only_this_engine_cannot_do(words: str) -> None:
     said = read_error(400, json.dumps({"error": {"message": words, "code": 400}}).encode())
     assert (said.unfit, said.unserved) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "The response was filtered.", "type": None, "param": "prompt", "code": "content_filter"},
+        {"message": "Rejected by the safety system.", "code": "content_policy_violation"},
+        {"message": "Input data may contain inappropriate content.", "code": "data_inspection_failed"},
+        {"message": "Content Exists Risk", "type": "invalid_request_error", "code": "invalid_request_error"},
+    ],
+    ids=["azure", "openai", "dashscope", "deepseek"],
+)
+def test_a_prompt_that_a_vendors_moderation_does_not_like_is_recognised(error: dict[str, str | None]) -> None:
+    said = read_error(400, json.dumps({"error": error}).encode())
+    assert (said.unfit, said.flagged) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Invalid value: 'Content Exists Risk'.", "'content_filter' is not one of ['stop']", "data_inspection_failed: no"],
+)
+def test_who_quotes_a_client_does_not_tell_of_a_moderation(words: str) -> None:
+    said = read_error(400, json.dumps({"error": {"message": words, "code": "invalid_value"}}).encode())
+    assert (said.unfit, said.flagged) == (False, False)
+
+
+def provider(raw: object, **more: object) -> bytes:
+    """How OpenRouter wraps what who is behind it has answered."""
+    metadata = {"raw": raw, "provider_name": "Acme"}
+    return json.dumps(
+        {"error": {"message": "Provider returned error", "code": 400, "metadata": metadata, **more}}
+    ).encode()
+
+
+LONG = {"error": {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"}}
+UNKNOWN = {"error": {"message": "Unrecognized request argument supplied: top_k", "code": None}}
+FILTERED = {"error": {"message": "The response was filtered.", "code": "content_filter"}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "seen"),
+    [
+        (json.dumps(LONG), "context_exceeded"),
+        (LONG, "context_exceeded"),
+        ("prompt is too long: 210000 tokens > 200000 maximum", "context_exceeded"),
+        (json.dumps(UNKNOWN), "unfit"),
+        (json.dumps(FILTERED), "flagged"),
+        (json.dumps({"error": "gemma does not support tools"}), "unfit"),
+    ],
+)
+def test_what_a_provider_behind_another_finds_wrong_is_recognised_and_told(raw: object, seen: str) -> None:
+    said = read_error(400, provider(raw))
+    assert getattr(said, seen)
+    assert said.message.startswith("Provider returned error: ")
+    assert said.code == "400"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        None,
+        7,
+        "7",
+        "[" * 10_000,
+        "<html>prompt is too long</html>",
+        json.dumps({"error": {"message": "prompt is too long", "more": "a" * 16_384}}),
+        "a" * 16_384 + "prompt is too long",
+        provider(LONG).decode()[:-1],
+        json.dumps({"error": {"message": "Your credit balance is too low.", "type": "invalid_request_error"}}),
+        {"error": {"message": "no", "code": "insufficient_quota"}},
+    ],
+)
+def test_of_a_provider_that_tells_nothing_of_the_request_or_of_an_account_nothing_is_taken(raw: object) -> None:
+    said = read_error(400, provider(raw))
+    assert (said.context_exceeded, said.unfit, said.flagged, said.of_the_account) == (False, False, False, False)
+    assert "credit" not in said.message
+
+
+def test_a_provider_that_quotes_one_in_turn_is_not_looked_into() -> None:
+    raw: object = LONG
+    for _ in range(100):
+        raw = {"error": {"message": "Provider returned error", "metadata": {"raw": raw}}}
+    said = read_error(400, provider(raw))
+    assert (said.context_exceeded, said.message) == (False, "Provider returned error: Provider returned error")
 
 
 def test_a_server_that_fails_within_does_not_tell_of_a_field() -> None:

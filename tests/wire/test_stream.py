@@ -75,6 +75,22 @@ def test_letters_count_alike_in_frames_that_are_known_by_their_shape() -> None:
     assert known.tokens_seen == 50
 
 
+def test_reasoning_that_is_told_under_both_its_names_counts_once_and_is_always_read() -> None:
+    known = reader()
+    for piece in (ROLE, *[chunk(reasoning="a" * 40, reasoning_content="a" * 40)] * 5):
+        known.feed(piece)
+    assert (known.tokens_seen, known.reasoned, known.repeat) == (50, True, None)
+
+
+def test_what_has_one_name_of_reasoning_is_not_taken_for_what_has_both() -> None:
+    pieces = [ROLE]
+    for text in ("one", "two", "three", "four"):
+        pieces += [chunk(reasoning_content=text), chunk(reasoning=text, reasoning_content=text)]
+    known, decoded = reader(), reader()
+    assert relayed(known, pieces) == relayed(decoded, [part for one in pieces for part in (one[:9], one[9:])])
+    assert known.tokens_seen == decoded.tokens_seen == 8
+
+
 @pytest.mark.parametrize("key", ["content", "reasoning_content", "reasoning", "text"])
 @pytest.mark.parametrize("spaced", [False, True])
 def test_frames_of_any_text_are_known_by_their_shape(key: str, spaced: bool) -> None:

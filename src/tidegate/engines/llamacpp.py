@@ -2,7 +2,7 @@
 
 Its queue is unbounded and it never answers 429: admission is the gateway's. A request that is not streamed runs to its
 end although its client has left while another stream is active, so it is always streamed, and aggregated for a client
-that does not stream.
+that does not stream; but for tools with log-probabilities, which it gives whole alone.
 
 With `--sleep-idle-seconds` it unloads its model, and loads it for the next request. Until August 2026 a look at its
 `/metrics` was one: while it tells that it sleeps, nothing is asked that could wake it.
@@ -19,7 +19,7 @@ from tidegate.core.model import Capability, Fingerprint
 from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, narrowest, recognised
 from tidegate.engines.listed import Meta, origin, status
-from tidegate.engines.openai import OpenAI
+from tidegate.engines.openai import OpenAI, by_older_name
 from tidegate.wire.errors import UNREADABLE, read_error
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.prometheus import gauges
@@ -30,6 +30,8 @@ _QUEUED = "llamacpp:requests_deferred"
 _LOADING = "Loading model"
 # A server of several models says of each whether it is there.
 _RESIDENT = {"loaded": True, "loading": False, "unloaded": False, "sleeping": False}
+# What it refuses together in a stream.
+_BOTH = frozenset({Capability.TOOLS, Capability.LOGPROBS})
 _NO_FILE = "none"  # what it calls the file of weights where it is not asked about one of its models
 
 
@@ -86,8 +88,9 @@ class LlamaCpp:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`. Embeddings come whole."""
-        return self._openai.made(call, model, headers, streamed=call.kind is not EMBEDDING)
+        """See `Dialect`. Embeddings come whole. Many builds pass over `max_completion_tokens`."""
+        whole = call.kind is EMBEDDING or (not call.stream and _BOTH.issubset(call.needs))
+        return self._openai.made(by_older_name(call), model, headers, streamed=not whole)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`.

@@ -9,20 +9,17 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw, structs
 
 from tidegate.core.fingerprint import text
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest, recognised
-from tidegate.engines.openai import OpenAI
+from tidegate.engines.openai import OpenAI, by_older_name
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.ollama.models import tagged
 from tidegate.wire.openai import Call
 
 _T = TypeVar("_T")
-_NEWER_BOUND = "max_completion_tokens"
-_NULL = Raw(b"null")
 
 
 class _Loaded(msgspec.Struct):
@@ -75,12 +72,8 @@ class Ollama:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`. Ollama passes over `max_completion_tokens`, and would answer without a bound."""
-        if _NEWER_BOUND in call.fields:
-            fields = dict(call.fields)
-            bound = fields.pop(_NEWER_BOUND)
-            call = structs.replace(call, fields=fields if bound == _NULL else {**fields, "max_tokens": bound})
-        return self._openai.outgoing(call, model, headers)
+        """See `Dialect`. Ollama passes over `max_completion_tokens`."""
+        return self._openai.outgoing(by_older_name(call), model, headers)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`. None of them loads a model.

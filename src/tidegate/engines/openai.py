@@ -159,6 +159,18 @@ class OpenAI:
         return narrowest(m.max_model_len for m in adapted or listed)
 
 
+def by_older_name(call: Call) -> Call:
+    """The call with the bound of its output as `max_tokens`: for engines that pass over the newer name, and would
+    answer without a bound."""
+    if _NEWER not in call.fields:
+        return call
+    fields = dict(call.fields)
+    bound = fields.pop(_NEWER)
+    if bound != _NULL:
+        fields[_OLDER] = bound
+    return msgspec.structs.replace(call, fields=fields)
+
+
 def is_down(models: ProbeAnswer | None) -> bool:
     """Whether who was asked for its models cannot serve: it is failing, or the key opens nothing.
 

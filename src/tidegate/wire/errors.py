@@ -110,8 +110,47 @@ def find_error(value: object) -> ErrorInfo | None:
     """The error in decoded JSON, in any of the usual shapes; None where there is none.
 
     `{"error": {...}}` is OpenAI's and llama.cpp's, `{"error": "..."}` Ollama's, `{"object": "error", "message": ...}`
-    vLLM's and SGLang's, `{"detail": ...}` FastAPI's. Some gateways wrap any of them into a list.
+    vLLM's and SGLang's, `{"detail": ...}` FastAPI's. Some gateways wrap any of them into a list, and OpenRouter quotes
+    in its own what the provider behind it has answered.
     """
+    said = _found(value)
+    quoted = _quoted(value) if said is not None else None
+    return said if said is None or quoted is None else _joined(said, quoted)
+
+
+def _quoted(value: object) -> ErrorInfo | None:
+    """What the provider behind OpenRouter found wrong; what that quotes in turn is not looked at.
+
+    Of an account nothing is taken: it is OpenRouter's own there, or for those who run it.
+    """
+    for name in ("error", "metadata", "raw"):
+        value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, str):
+        text = value[:_QUOTED_CHARS_MAX].strip()
+        try:
+            value = msgspec.json.decode(text)
+        except UNREADABLE:
+            # What is left is a web page, or JSON that is cut.
+            return None if not text or text.startswith(("<", "{", "[")) else _kept(_error(text))
+    return _kept(_found(value))
+
+
+def _kept(quoted: ErrorInfo | None) -> ErrorInfo | None:
+    return None if quoted is None or quoted.of_the_account else quoted
+
+
+def _joined(said: ErrorInfo, quoted: ErrorInfo) -> ErrorInfo:
+    return replace(
+        said,
+        message=_printable(f"{said.message}: {quoted.message}"),
+        context_exceeded=said.context_exceeded or quoted.context_exceeded,
+        unfit=said.unfit or quoted.unfit,
+        unknown_field=said.unknown_field or quoted.unknown_field,
+        flagged=said.flagged or quoted.flagged,
+    )
+
+
+def _found(value: object) -> ErrorInfo | None:
     if isinstance(value, list):
         value = value[0] if value else None
     if not isinstance(value, dict):
@@ -133,7 +172,8 @@ def find_error(value: object) -> ErrorInfo | None:
 
 
 # How servers say that a prompt is too long: llama.cpp (an input for embeddings has to fit its batch, which it takes for
-# a fault of its own), OpenAI and vLLM, vLLM, SGLang, Ollama, Anthropic, TGI, vLLM, Google, xAI, LM Studio.
+# a fault of its own), OpenAI and vLLM, vLLM, SGLang, Ollama, Anthropic, TGI, vLLM, Google, xAI, LM Studio; Ollama's
+# newer words, SGLang's, Moonshot's, MiniMax's, Bedrock's, DashScope's, Z.ai's.
 _TOO_LONG = re.compile(
     r"exceeds? the available context size"
     r"|too large to process"
@@ -150,24 +190,43 @@ _TOO_LONG = re.compile(
     r"|maximum prompt length is"
     r"|context[ _](?:length|window)[ _]exceeded"
     r"|trying to keep the first \d+ tokens when context"
-    r"|tokens to keep from the initial prompt is greater than the context length",
+    r"|tokens to keep from the initial prompt is greater than the context length"
+    r"|exceeded (?:max )?context length"
+    r"|exceeds the maximum allowed length \(\d+ tokens"
+    r"|request exceeded model token limit"
+    r"|context window exceeds limit"
+    r"|input is too long for requested model"
+    r"|range of input length should be \["
+    r"|prompt exceeds max length",
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+# Of a moderation that a vendor has, by which it does not answer a prompt: Azure's, OpenAI's, DashScope's.
+_FLAGGED_CODES = frozenset({"content_filter", "content_policy_violation", "data_inspection_failed"})
 # What a model does not take that others do: OpenAI's codes, and Groq's where its model made no call or JSON of it; how
 # llama.cpp says that its chat template has no place for a message, which it takes for a fault of its own, how Gemini
 # misses its signature at a call, or finds another's, and how llama.cpp and vLLM say that they were started without
-# tools, or take no images or fewer.
-UNFIT_CODES = frozenset(
-    {"unsupported_parameter", "unsupported_value", "unknown_parameter", "model_not_found"}
-    | {"tool_use_failed", "json_validate_failed"}
-)
+# tools, or take no images or fewer; how llama.cpp refuses log-probabilities of a stream with tools, Mistral the id that
+# another's call has, and how DeepSeek and Moonshot miss what was thought before a call.
+UNFIT_CODES = _FLAGGED_CODES | {
+    "unsupported_parameter",
+    "unsupported_value",
+    "unknown_parameter",
+    "model_not_found",
+    "tool_use_failed",
+    "json_validate_failed",
+}
 _UNFIT = re.compile(
     r"jinja exception|raise_exception|roles must alternate|thought[_ ]signature"
     r"|tool(?:s|_choice) param requires --jinja flag"
     r"|requires --(?:enable-auto-tool-choice|tool-call-parser)\b"
     r"|(?:image|audio|video) input is not supported"
-    r"|at most \d+ (?:image|audio|video)\(s\) may be provided",
+    r"|at most \d+ (?:image|audio|video)\(s\) may be provided"
+    r"|logprobs is not supported with tools"
+    r"|but must be a-z, a-z, 0-9, with a length of"
+    r"|missing `reasoning_content` field"
+    r"|`reasoning_content` in the thinking mode must be passed back"
+    r"|reasoning_content is missing in assistant",
     re.IGNORECASE,
 )
 # How Ollama and vLLM say so of a model, and nothing else: these words are not enough where a client is quoted.
@@ -195,6 +254,10 @@ _ACCOUNT = re.compile(
 # How OpenRouter and xAI say that they do not like a prompt; the first has its reasons, too.
 _FLAGGED = re.compile(r"requires moderation|input was flagged|content violates usage guidelines", re.IGNORECASE)
 _REASONS = ("reasons", "flagged_input")
+# How DeepSeek does, and says nothing else: see `_UNFIT_WHOLLY`.
+_FLAGGED_WHOLLY = re.compile(r"\s*content exists risk\.?\s*", re.IGNORECASE)
+# Of what OpenRouter quotes: an error that is longer says no more.
+_QUOTED_CHARS_MAX = 16_384
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _MARKUP = re.compile(r"<[/!]?[a-zA-Z][^<>]*>")
@@ -206,16 +269,24 @@ def _error(message: object, fields: Mapping[str, object] | None = None) -> Error
     kind, code, param = (_word(fields.get(name)) for name in ("type", "code", "param"))
     looked_at = said[:4096]
     unserved = bool(_UNSERVED.match(looked_at))
+    risky = bool(_FLAGGED_WHOLLY.fullmatch(looked_at))
     return ErrorInfo(
         message=_printable(said),
         type=kind,
         code=code,
         param=param,
         context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(looked_at)),
-        unfit=unserved or code in UNFIT_CODES or bool(_UNFIT.search(looked_at) or _UNFIT_WHOLLY.fullmatch(looked_at)),
+        unfit=(
+            (unserved or risky or code in UNFIT_CODES)
+            or bool(_UNFIT.search(looked_at) or _UNFIT_WHOLLY.fullmatch(looked_at))
+        ),
         unknown_field=bool(_UNKNOWN_FIELD.search(looked_at)),
         unserved=unserved,
-        flagged=_has_reasons(fields.get("metadata")) or bool(_FLAGGED.search(looked_at)),
+        flagged=(
+            (risky or code in _FLAGGED_CODES)
+            or _has_reasons(fields.get("metadata"))
+            or bool(_FLAGGED.search(looked_at))
+        ),
         of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.match(looked_at)),
     )
 

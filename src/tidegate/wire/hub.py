@@ -1,10 +1,10 @@
 """The hub's answers, read whole: what a translator to another dialect must see of a chunk.
 
-Between all dialects stands OpenAI's chat completion. Requests become its body, answers its chunks. Three words are not
+Between all dialects stands OpenAI's chat completion. Requests become its body, answers its chunks. Four words are not
 OpenAI's own: `reasoning_content` is what llama.cpp,
 vLLM and DeepSeek call a model's thinking, `reasoning_details` carries its signatures as OpenRouter does, and a choice's
-`stop_reason` is the stop sequence that was met, as vLLM tells it. Mistral's content may be parts, thinking among them.
-One more word, `tidegate_pieces`, passes between translators alone.
+`stop_reason` is the stop sequence that was met, as vLLM tells it, or `matched_stop`, as SGLang does. Mistral's content
+may be parts, thinking among them. One more word, `tidegate_pieces`, passes between translators alone.
 """
 
 from collections.abc import Mapping
@@ -91,13 +91,22 @@ def _joined(parts: list[Part]) -> str:
 
 
 class Choice(msgspec.Struct, gc=False):
-    """One choice. `stop_reason` may be a token's number as well, which tells a client nothing."""
+    """One choice. `stop_reason` and `matched_stop` may be a token's number as well, which tells a client nothing."""
 
     index: int | None = None
     delta: Said | None = None
     message: Said | None = None
     finish_reason: str | None = None
     stop_reason: object = None
+    matched_stop: object = None
+
+    @property
+    def sequence(self) -> str | None:
+        """The stop sequence that was met, None where the engine tells of none."""
+        for told in (self.stop_reason, self.matched_stop):
+            if isinstance(told, str):
+                return told
+        return None
 
 
 class Counts(Told, gc=False):

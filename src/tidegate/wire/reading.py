@@ -159,8 +159,10 @@ def _letters_of(choice: Choice) -> int:
     delta = choice.delta or choice.message
     if delta is None:
         return _letters(choice.text)
-    told = (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal, delta.function_call)
-    return sum([_letters(one) for one in told]) + _letters(delta.tool_calls)
+    told = (delta.content, delta.refusal, delta.function_call, delta.tool_calls)
+    # Some tell the same reasoning under both of its names.
+    thought = max(_letters(delta.reasoning_content), _letters(delta.reasoning))
+    return sum([_letters(one) for one in told]) + thought
 
 
 def _letters(value: object, depth: int = _LETTERS_DEPTH) -> int:

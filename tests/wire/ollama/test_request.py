@@ -185,6 +185,15 @@ def test_results_find_their_calls_by_name_then_by_order() -> None:
     assert [result["tool_call_id"] for result in results] == ["call_1", "call_0", "call_2"]
 
 
+def test_an_empty_id_of_a_call_is_none() -> None:
+    call = {"id": "", "function": {"name": "f", "arguments": {}}}
+    results = [{"role": "tool", "tool_call_id": "", "tool_name": "f", "content": "1"}]
+    results.append({"role": "tool", "tool_call_id": "", "content": "2"})
+    said, *made = chat(messages=[{"role": "assistant", "tool_calls": [call, call]}, *results])["messages"]
+    ids = [one["id"] for one in said["tool_calls"]]
+    assert [result["tool_call_id"] for result in made] == ids == ["call_0", "call_1"]
+
+
 def test_calls_may_be_numbered_wherever_clients_number_them() -> None:
     call = {"index": 0, "id": "c1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}
     messages = [*HI, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "4"}]

@@ -229,6 +229,49 @@ def test_a_thought_and_calls_are_one_message_of_the_assistant() -> None:
     assert second == {"role": "tool", "tool_call_id": "1", "content": "4"}
 
 
+def said_by_assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+THOUGHT = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+OTHER = {**CALL, "call_id": "2", "name": "g"}
+RESULTS = [{"type": "function_call_output", "call_id": id, "output": "4"} for id in ("1", "2")]
+
+
+@pytest.mark.parametrize(
+    ("between", "content", "thought"),
+    [
+        ([CALL, said_by_assistant("and"), OTHER], "and", None),
+        ([CALL, THOUGHT, OTHER], None, "hm"),
+        ([CALL, THOUGHT, said_by_assistant("and"), OTHER], "and", "hm"),
+        ([CALL, OTHER, THOUGHT, said_by_assistant("and")], "and", "hm"),
+        ([CALL, OTHER, THOUGHT], None, "hm"),
+        ([THOUGHT, said_by_assistant("one"), CALL, THOUGHT, said_by_assistant("and"), OTHER], "one\n\nand", "hmhm"),
+        ([CALL, said_by_assistant("and"), said_by_assistant(""), OTHER, said_by_assistant("so")], "and\n\nso", None),
+    ],
+)
+def test_what_is_said_between_calls_stands_before_them_so_that_their_results_follow(
+    between: list[dict[str, Any]], content: str | None, thought: str | None
+) -> None:
+    first, *results = parsed(input=[*HI, *between, *RESULTS])["messages"][1:]
+    assert (first["role"], first["content"], first.get("reasoning_content")) == ("assistant", content, thought)
+    assert [call["id"] for call in first["tool_calls"]] == ["1", "2"]
+    assert [result["tool_call_id"] for result in results] == ["1", "2"]
+
+
+def test_a_refusal_between_calls_stays_a_part() -> None:
+    no = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
+    said, *_ = parsed(input=[said_by_assistant("a"), CALL, no, OTHER, *RESULTS])["messages"]
+    assert said["content"] == [text_part("a"), {"type": "refusal", "refusal": "no"}]
+
+
+def test_what_is_said_behind_results_is_a_message_of_its_own() -> None:
+    sent = [CALL, RESULTS[0], THOUGHT, said_by_assistant("and"), OTHER, RESULTS[1]]
+    messages = parsed(input=sent)["messages"]
+    assert [message["role"] for message in messages] == ["assistant", "tool", "assistant", "tool"]
+    assert (messages[2]["content"], messages[2]["reasoning_content"]) == ("and", "hm")
+
+
 def test_a_thought_that_led_to_nothing_is_not_lost() -> None:
     thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
     assert parsed(input=[thought, {"role": "user", "content": "go on"}])["messages"] == [

@@ -108,8 +108,8 @@ class _Ending:
     def note(self, choice: Choice, said: Said | None) -> None:
         if choice.finish_reason:
             self._finish = choice.finish_reason
-        if isinstance(choice.stop_reason, str):
-            self.sequence = choice.stop_reason
+        if (sequence := choice.sequence) is not None:
+            self.sequence = sequence
         if said is not None:
             self._called = self._called or bool(said.tool_calls)
             self._refused = self._refused or bool(said.refusal)

@@ -19,6 +19,7 @@ from tidegate.wire.shape import read_body
 # The dialect wants a bound. Every model of the vendor can give as much; an answer that is cut says so.
 OUTPUT_TOKENS_DEFAULT = 8192
 _TEMPERATURE_MAX = 1.0
+_TOP_P_OF_ALL = 1.0
 
 OUTWARD: tuple[Field, ...] = (
     carried("model", "the endpoint's own name"),
@@ -34,7 +35,7 @@ OUTWARD: tuple[Field, ...] = (
     carried("stream_options", "usage comes always"),
     carried("stop", "`stop_sequences`; white space alone is refused"),
     carried("temperature", "above 1 it is 1"),
-    carried("top_p", ""),
+    carried("top_p", "left out where it is 1, which says nothing: current models refuse it beside a temperature"),
     carried("top_k", ""),
     carried("tools", "functions"),
     carried("tool_choice", ""),
@@ -181,7 +182,8 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
     plain = {
         "stop_sequences": stops,
         "temperature": None if asked.temperature is None else min(asked.temperature, _TEMPERATURE_MAX),
-        "top_p": asked.top_p,
+        # Current models of the vendor refuse it beside a temperature, and many clients send a 1 for none.
+        "top_p": None if asked.top_p == _TOP_P_OF_ALL else asked.top_p,
         "top_k": asked.top_k,
         "tools": [_tool(tool.function) for tool in asked.tools or ()] or None,
         "tool_choice": _choice(asked),

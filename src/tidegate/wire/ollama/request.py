@@ -156,7 +156,7 @@ class _Conversation:
         """The call that a result is of, which no further result can be of."""
         for call in self._open:
             if message.tool_call_id == call[0] or (
-                message.tool_call_id is None and message.tool_name in (None, "", call[1])
+                not message.tool_call_id and message.tool_name in (None, "", call[1])
             ):
                 self._open.remove(call)
                 return call[0]

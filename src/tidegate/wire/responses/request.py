@@ -151,7 +151,11 @@ def _read(raw: Raw, path: str) -> _AnyItem:
 
 
 class _Conversation:
-    """Items put together to messages: thoughts wait for what the assistant says next, calls join it."""
+    """Items put together to messages: thoughts wait for what the assistant says next, calls join it.
+
+    What it thinks or says behind a call that has no result yet joins the call's message, before all its calls: engines
+    want results right behind these.
+    """
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -171,7 +175,7 @@ class _Conversation:
         else:
             content = item.content if isinstance(item.content, str) else _content(item.content, item, path)
             if item.role == "assistant":
-                self._say({"role": "assistant", "content": content})
+                self._say(content)
             else:
                 self.settle()
                 # Some vendors know no developers, and all the system.
@@ -180,19 +184,30 @@ class _Conversation:
     def settle(self) -> None:
         """A thought that led to nothing is said by itself."""
         if self._thought:
-            self._say({"role": "assistant", "content": ""})
+            self._say("")
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, content: str | list[dict[str, Any]] | None) -> None:
+        last = self.messages[-1] if self.messages else {}
+        if "tool_calls" not in last:
+            last = {"role": "assistant", "content": content}
+            self.messages.append(last)
+        elif parts := _parts(last["content"]) + _parts(content):
+            last["content"] = text_or_parts(parts)
         if self._thought:
-            message["reasoning_content"] = self._thought
+            last["reasoning_content"] = last.get("reasoning_content", "") + self._thought
             self._thought = ""
-        self.messages.append(message)
 
     def _speaker(self) -> dict[str, Any]:
         """The message that a call is part of."""
         if self._thought or not self.messages or self.messages[-1]["role"] != "assistant":
-            self._say({"role": "assistant", "content": None})
+            self._say(None)
         return self.messages[-1]
+
+
+def _parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content else []
 
 
 def _content(parts: Sequence[MessagePart], item: _AnyItem, path: str) -> str | list[dict[str, Any]]:

@@ -217,8 +217,9 @@ ACCEPTED = {
 
 FIELDS: tuple[Field, ...] = (
     carried("model", "by the names of GET /v1/models"),
-    carried("input", "a call joins the assistant's message before it, a thought the one behind it; text without an "
-            "image is one string; developers speak as the system, and what it says before all else is one message"),
+    carried("input", "a call joins the assistant's message before it, a thought the one behind it; what is thought or "
+            "said between calls, or between them and their results, stands before them; text without an image is one "
+            "string; developers speak as the system, and what it says before all else is one message"),
     carried("instructions", "the first message, of the role system"),
     carried("tools", "functions"),
     carried("tool_choice", "auto, none, required, or a function"),
