@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.state.crash import cut_short
 from tidegate.cli.main import main
 from tidegate.state.keys import KeyFile, digest
 
@@ -113,6 +114,14 @@ def test_a_revoked_key_opens_nothing_and_is_listed_only_where_all_are(capsys: py
     assert opened(made["secret"]) is None
     assert keys(capsys, "list") == []
     assert keys(capsys, "list", "--all") == [revoked]
+
+
+@pytest.mark.parametrize("verb", ["revoke", "rotate", "show"])
+def test_a_change_that_was_cut_short_keeps_nobody_from_the_next(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    keys(capsys, "create", "alice")
+    cut_short(Path("keys.db"))
+    keys(capsys, verb, "alice")
+    assert len(keys(capsys, "list", "--all")) == 1
 
 
 def test_the_audit_tells_who_did_what(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

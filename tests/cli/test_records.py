@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 import msgspec
@@ -21,11 +22,11 @@ from tests.telemetry import make
 from tests.telemetry.test_journal import written
 from tidegate.cli.export import COLUMNS
 from tidegate.cli.main import main
-from tidegate.core.model import JOURNAL_VERSION, Line, Request, Segment, replace
+from tidegate.core.model import JOURNAL_VERSION, Fact, Line, Request, Segment, replace
 from tidegate.core.rows import Row, Rows
 from tidegate.telemetry import following as following_module
 from tidegate.telemetry.following import Following
-from tidegate.telemetry.packing import pack
+from tidegate.telemetry.packing import open_segment, pack
 from tidegate.telemetry.reading import JournalError
 from tidegate.telemetry.requests import requests, run_of
 from tidegate.telemetry.segments import SegmentName, segments
@@ -604,6 +605,43 @@ def test_a_segment_that_is_empty_yet_is_read_once_it_has_begun(tmp_path: Path) -
         empty.unlink()
 
     asyncio.run(run())
+
+
+def test_a_segment_that_is_begun_while_it_is_looked_at_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / str(SegmentName.first(1.0))
+    lines: list[Fact] = [make.segment(), make.fact(1), make.fact(2)]
+    path.touch()  # its writer has made it, and not locked it yet
+    with path.open("ab", buffering=0) as writer, closing(Following(tmp_path)) as following:
+
+        def write(fact: Fact) -> None:
+            writer.write(msgspec.json.encode(Line(at_s=1.0, fact=fact)) + b"\n")
+
+        def opened(segment: Path) -> BinaryIO:
+            fcntl.flock(writer, fcntl.LOCK_EX)
+            write(lines[0])
+            return open_segment(segment)
+
+        monkeypatch.setattr(following_module, "open_segment", opened)
+        assert len(list(following.lines())) == 1
+        for fact in lines[1:]:
+            write(fact)
+            assert [line.fact for _, line in following.lines()] == [fact]
+        assert following.ended() == []
+
+
+def test_a_segment_that_is_not_begun_yet_is_followed_also_where_another_run_is_newer(tmp_path: Path) -> None:
+    path = tmp_path / str(SegmentName.first(1.0).next())
+    header = msgspec.json.encode(Line(at_s=1.0, fact=make.segment())) + b"\n"
+    for left in (tmp_path / str(SegmentName.first(1.0)), tmp_path / str(SegmentName.first(2.0))):
+        left.write_bytes(header)
+    path.touch()
+    with closing(Following(tmp_path)) as following, path.open("ab", buffering=0) as writer:
+        list(following.lines())
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        writer.write(header)
+        assert [run for run, _ in following.lines()] == [run_of(path)]
 
 
 def test_a_packed_segment_that_is_damaged_is_told_of_by_its_name(tmp_path: Path) -> None:

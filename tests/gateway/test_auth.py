@@ -236,7 +236,10 @@ async def test_an_unreadable_file_changes_nothing_and_is_told_once(tmp_path: Pat
         ]
 
 
-async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_end(tmp_path: Path) -> None:
+async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_end_and_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.gateway.auth.READ_S", 0.05)
     path = tmp_path / "keys.db"
     async with one_key(tmp_path) as (home, key):
         await eventually(lambda: not readers())
@@ -244,10 +247,35 @@ async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_en
         os.mkfifo(path)  # who opens it waits for a writer
         await eventually(lambda: bool(readers()))
         assert (await home.ask(**key)).status == 200
+        for _ in range(3):
+            await home.gateway.auth.refresh()
+        assert len(readers()) == 1
+        (told,) = [line for line in home.log("event") if line["level"] == "error"]
+        assert told["event"] == "keys cannot be read; those that were known hold"
+        assert "did not answer within" in told["reason"]
     (hangs,) = readers()
     assert hangs.daemon, "the process would wait for it"
     os.close(os.open(path, os.O_WRONLY))
     hangs.join()
+
+
+async def test_a_disk_that_has_hung_is_read_again_once_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.gateway.auth.READ_S", 0.05)
+    path, aside = tmp_path / "keys.db", tmp_path / "aside"
+    async with one_key(tmp_path) as (home, key):
+        await eventually(lambda: not readers())
+        path.rename(aside)
+        os.mkfifo(path)
+        await home.gateway.auth.refresh()
+        writer = os.open(path, os.O_WRONLY)
+        aside.replace(path)
+        os.close(writer)
+        with closing(KeyFile(path, write=True)) as file:
+            file.revoke("alice", 1.0, "tester")
+        await eventually(lambda: not home.gateway.auth.profiles())
+        assert (await home.ask(**key)).status == 401
 
 
 def readers() -> list[threading.Thread]:

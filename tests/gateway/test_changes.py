@@ -1,13 +1,18 @@
 """The audit log, as the gateway writes it."""
 
+import os
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
+import msgspec
+import pytest
+
+from tests.http.harness import SetClock
 from tidegate.clock import Clock
 from tidegate.dashboard.changed import changes
 from tidegate.gateway.changes import Changes
 from tidegate.telemetry.log import Log
-from tidegate.wire.changes import FILE
+from tidegate.wire.changes import FILE, FILE_BYTES_MAX, Setting
 
 
 async def test_of_a_change_that_the_disk_takes_in_part_nothing_stays_and_the_next_is_read(tmp_path: Path) -> None:
@@ -25,3 +30,52 @@ async def test_of_a_change_that_the_disk_takes_in_part_nothing_stays_and_the_nex
     log.close()
     assert (tmp_path / "log").read_text().count("cannot be written: No space left on device") == 1
     assert [one.what for one in changes(tmp_path, 10).changes] == ["third", "first"]
+
+
+def kept(folder: Path) -> list[str]:
+    return [one.what for one in changes(folder, 1000).changes]
+
+
+def added(folder: Path, what: str, *settings: Setting) -> None:
+    clock = SetClock()
+    log = Log.to(folder / "log", clock)
+    Changes(folder, clock=clock, log=log).add("alice", what, settings, applied=True)
+    log.close()
+
+
+def test_a_file_that_is_cut_down_keeps_the_newest_changes_however_long_they_are(tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    added(tmp_path, "0", Setting(path="rule", before=None, after=""))
+    # So that each line is exactly half of what the file may have.
+    value = "x" * (FILE_BYTES_MAX // 2 - file.stat().st_size)
+    file.unlink()
+    for number in range(3):
+        added(tmp_path, str(number), Setting(path="rule", before=None, after=value))
+    assert kept(tmp_path) == ["2"]
+
+
+def test_of_a_change_that_is_too_long_the_paths_are_kept_and_how_its_values_begin(tmp_path: Path) -> None:
+    long = ['\\"\u00e4\x01' * 100] * 1000
+    settings = [Setting(path=f"rule.{number}", before=number, after=long) for number in range(200)]
+    for number in range(4):
+        added(tmp_path, str(number), *settings)
+    assert kept(tmp_path)[0] == "3"
+    assert (tmp_path / FILE).stat().st_size <= FILE_BYTES_MAX
+    told = changes(tmp_path, 1).changes[0].changes
+    assert [(one.path, one.before) for one in told] == [(one.path, one.before) for one in settings[:100]]
+    assert all(msgspec.json.encode(long).decode().startswith(one.after.removesuffix("...")) for one in told)
+
+
+def test_what_is_left_of_a_file_is_on_the_disk_before_the_longer_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync, file = list[tuple[Path, bool]](), os.fsync, tmp_path / FILE
+
+    def synced_with(fd: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{fd}").readlink(), file.stat().st_size > FILE_BYTES_MAX))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", synced_with)
+    for number in range(3):
+        added(tmp_path, str(number), Setting(path="rule", before=None, after="x" * (FILE_BYTES_MAX // 2 - 1000)))
+    assert synced == [(tmp_path / f"{FILE}.new", True), (tmp_path, False)]

@@ -27,7 +27,7 @@ from tidegate.engines.fake import Script
 from tidegate.gateway import switchback as module
 from tidegate.gateway.app import Gateway
 from tidegate.gateway.switchback import Switchback, Wanted
-from tidegate.gateway.trial import Block, read, settings_of
+from tidegate.gateway.trial import Block, FileError, Lock, read, settings_of, write
 from tidegate.telemetry.log import Log
 
 QUICK, SLOW = Script(tokens=2), Script(tokens=2, first_s=0.4)
@@ -326,6 +326,22 @@ async def test_a_file_that_is_no_trials_is_left_alone(tmp_path: Path, content: s
         assert (tmp_path / "switchback.json").read_text() == content
 
 
+def test_what_is_written_of_a_trial_is_on_the_disk_before_it_has_its_name_and_so_is_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, synced = tmp_path / "switchback.json", list[tuple[Path, bytes]]()
+    file.write_bytes(b"before")
+    sync = os.fsync
+
+    def synced_with(fd: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{fd}").readlink(), file.read_bytes()))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", synced_with)
+    write(file, b"after")
+    assert synced == [(tmp_path / "switchback.json.new", b"before"), (tmp_path, b"after")]
+
+
 async def test_two_gateways_do_not_try_with_one_file(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
@@ -532,3 +548,19 @@ async def test_a_trial_that_cannot_be_is_refused_with_all_that_is_wrong(
 def test_where_nothing_is_written_down_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["switchback", "--config", "examples/laptop.toml"]) == 1
     assert "write [switchback] policy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_trial_is_held_and_written_by_whatever_name_it_has(tmp_path: Path, written: bool) -> None:
+    file, link = tmp_path / "kept" / "trial.json", tmp_path / "trial.json"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    if written:
+        write(link, b"{}")
+        assert (link.is_symlink(), file.read_bytes()) == (True, b"{}")
+    for one, other in ((file, link), (link, file)):
+        held = Lock()
+        held.take(one)
+        with pytest.raises(FileError, match="another gateway tries"):
+            Lock().take(other)
+        held.release()

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim.test_foreign import whom_files_are_closed_to
+from tests.state.crash import cut_short
 from tidegate.core.profile import Profile
 from tidegate.state import keys
 from tidegate.state.cap import Cap, Period
@@ -112,6 +115,45 @@ def test_a_reader_goes_on_once_the_right_file_is_back_in_its_place(path: Path) -
         with closing(KeyFile(path, write=True)) as writer:
             writer.revoke("alice", 150.0, "tester")
         assert reader.changed() == []
+
+
+def test_a_change_that_was_cut_short_is_taken_back_by_whoever_reads_next(path: Path) -> None:
+    alice = profile()
+    made(path, alice)
+    with closing(KeyFile(path)) as reader:
+        assert len(reader.changed() or ()) == 1
+        cut_short(path)
+        assert [one.profile for one in reader.changed() or ()] == [alice]
+        with closing(KeyFile(path)) as unread:
+            cut_short(path)
+            assert [one.profile for one in unread.changed() or ()] == [alice]
+        cut_short(path)
+        with closing(KeyFile(path)) as another:
+            assert [one.profile for one in another.changed() or ()] == [alice]
+        with closing(KeyFile(path, write=True)) as writer:
+            writer.revoke("alice", 150.0, "tester")
+        assert reader.changed() == []
+
+
+def test_a_change_that_was_cut_short_is_told_with_its_remedy_where_the_reader_may_not_write() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # somebody else may look into, unlike pytest's
+        path = Path(folder) / "keys.db"
+        made(path, profile())
+        reader = KeyFile(path)
+        reader.changed()
+        cut_short(path)
+        path.chmod(0o444)
+        path.parent.chmod(0o555)
+        told = f"{path}: a change to it was cut short; `tidegate keys list --file {path}` as the user who writes it"
+        with closing(reader), whom_files_are_closed_to():
+            with pytest.raises(KeysError, match=told):
+                KeyFile(path)
+            for _ in range(2):
+                with pytest.raises(KeysError, match=told):
+                    reader.changed()
+        path.chmod(0o600)
+        path.parent.chmod(0o700)
+        KeyFile(path).close()
 
 
 def test_a_reader_needs_no_right_to_write_and_changes_nothing(path: Path) -> None:

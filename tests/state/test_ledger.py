@@ -1,19 +1,22 @@
 """What a ledger promises, one thing at a time."""
 
+import random
 import resource
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.state.crash import leave, open_leases
-from tidegate.clock import DAY_S, month_starts_s, utc
+from tidegate.clock import DAY_S, day_number, month_starts_s, utc
+from tidegate.state.books import DAYS_OPEN, Books
 from tidegate.state.cap import Cap, CapStatus, Period
-from tidegate.state.ledger import Ledger
-from tidegate.state.store import DAYS_KEPT, LedgerError
+from tidegate.state.ledger import NUSD, Ledger
+from tidegate.state.store import DAYS_KEPT, LedgerError, SpentRow, Store
 
 LEASE_S = 600.0
 NOON_S = month_starts_s(2026 * 12 + 10) + 23 * DAY_S + DAY_S / 2  # the 24th of November 2026
@@ -219,6 +222,41 @@ def test_a_clock_that_is_set_back_beyond_what_is_kept_opens_no_budget(tmp_path: 
     ledger.close()
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_of_what_was_spent_no_more_is_read_at_the_start_than_is_kept_at_hand(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, noon = random.Random(seed), day_number(NOON_S)
+    every = rng.choice((1.0, 0.7, 0.1))
+    days = [day for day in range(noon - 390, noon) if rng.random() < every][-rng.choice((400, 42, 41, 40, 39, 1)) :]
+    opened(tmp_path).close()
+    with closing(Store(tmp_path / "ledger")) as store:
+        rows = [
+            SpentRow(day, key, "cloud", rng.randrange(10**9), 1, rng.randrange(2)) for day in days for key in ("a", "b")
+        ]
+        store.write((), (), rows, prune=False)
+    books = Books()
+    for row in rows:
+        books.spend(row.day, row.key, row.nusd)
+    read: list[SpentRow] = []
+
+    def counted(*columns: Any) -> SpentRow:
+        read.append(SpentRow(*columns))
+        return read[-1]
+
+    with monkeypatch.context() as counting:
+        counting.setattr("tidegate.state.store.SpentRow", counted)
+        ledger = opened(tmp_path, DAY_CAP, *(Cap(usd=1.0, period=period, key="a") for period in Period))
+    with closing(ledger):
+        assert len(read) <= 2 * (DAYS_OPEN + 1 + 31)
+        for day in range(noon - 400, noon + 2):
+            status = ledger.status(day * DAY_S)
+            assert status.overruns == sum(row.overruns for row in rows)
+            assert [one.spent_usd for one in status.caps] == [
+                books.sums(cap.key, cap.period, books.day(day)).spent / NUSD for cap in ledger._caps
+            ]
+
+
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +377,23 @@ def test_a_ledger_that_is_open_is_refused_to_the_next(tmp_path: Path) -> None:
         opened(tmp_path)
     ledger.close()
     opened(tmp_path).close()
+
+
+@pytest.mark.parametrize("names", [("ledger", "link"), ("link", "ledger"), ("link", "link")])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_ledger_that_is_open_is_refused_to_the_next_by_whatever_name(
+    tmp_path: Path, names: tuple[str, str], there: bool
+) -> None:
+    (tmp_path / "other").mkdir()
+    paths = {"ledger": tmp_path / "ledger", "link": tmp_path / "other" / "link"}
+    paths["link"].symlink_to(paths["ledger"])
+    if there:
+        opened(tmp_path).close()
+    first, second = (paths[name] for name in names)
+    with closing(Ledger.open(first, (), LEASE_S)), pytest.raises(LedgerError, match="open in another process"):
+        Ledger.open(second, (), LEASE_S)
+    assert paths["link"].is_symlink()
+    Ledger.open(second, (), LEASE_S).close()
 
 
 @pytest.mark.parametrize(

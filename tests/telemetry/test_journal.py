@@ -293,6 +293,45 @@ def test_what_is_written_while_the_disk_is_slow_to_make_the_last_second_last_is_
     asyncio.run(run())
 
 
+def test_a_disk_that_takes_all_and_makes_nothing_last_is_told_once_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SYNC_S", 0.001)
+    fails, synced = True, 0
+
+    def fsync(fd: int) -> None:
+        nonlocal synced
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            if fails:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            synced += 1
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def run() -> None:
+        nonlocal fails
+        problems: list[str] = []
+        journal = make.journal(tmp_path, on_problem=problems.append)
+
+        async def write_until(over: Callable[[], bool]) -> None:
+            async with asyncio.timeout(10):
+                while not over():
+                    journal.append(make.fact(1), 1.0)
+                    await written(journal)
+
+        await write_until(lambda: journal.statistics().problems >= 3)
+        assert len(problems) == 1
+        assert "cannot be synced: Input/output error" in problems[0]
+        fails = False
+        await write_until(lambda: synced >= 3)
+        assert len(problems) == 1
+        fails = True
+        await write_until(lambda: len(problems) == 2)
+        await journal.close()
+
+    asyncio.run(run())
+
+
 def test_lines_beyond_the_bound_are_lost_and_counted_and_the_next_begin_a_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

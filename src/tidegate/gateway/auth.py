@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from math import ceil
 
 from tidegate.clock import Clock
@@ -19,6 +20,8 @@ from tidegate.wire.intake import ClassTable
 
 # A revocation holds within two seconds: half of that for the look, and half for a machine that is busy.
 WATCH_S = 1.0
+# A disk that sleeps takes some of that, and what hangs never answers.
+READ_S = 30.0
 # What is longer is no key of ours, and not worth a digest.
 PRESENTED_BYTES_MAX = 256
 # Of the keys that one line of the log names: a site or a class that is renamed may be that of all.
@@ -153,6 +156,8 @@ class Auth:
         self._log = log
         self._on_change = on_change
         self._blind = False
+        self._look = asyncio.Lock()
+        self._reading: Future[list[Known] | None] | None = None
         self._open = None if file is not None else Grant(_EVERYBODY, models, classes, clock.now_s())
         self._by_digest: dict[bytes, tuple[Grant, float]] = {}
         if file is not None:
@@ -205,17 +210,32 @@ class Auth:
     async def refresh(self) -> None:
         """Take over what has changed in the file. While it cannot be read, what was known holds; the log says so."""
         assert self._file is not None, "there is something to follow"
-        try:
-            # In a thread: neither a slow disk nor a writer who holds the lock stops the streams.
-            known = await asyncio.wrap_future(daemon.begin(self._file.changed, "keys"))
-        except (KeysError, OSError) as error:
-            if not self._blind:
-                self._log.event("error", "keys cannot be read; those that were known hold", reason=str(error))
-            self._blind = True
-            return
-        self._blind = False
-        if known is not None:
-            self._put(known)
+        async with self._look:
+            if self._reading is None:
+                # In a thread: neither a slow disk nor a writer who holds the lock stops the streams.
+                self._reading = daemon.begin(self._file.changed, "keys")
+            try:
+                async with asyncio.timeout(READ_S):
+                    known = await asyncio.wrap_future(self._reading)
+            except TimeoutError:
+                # Who hangs there stays, and is looked for again: another would only hang beside it.
+                self._miss(f"{self._file.path}: it did not answer within {READ_S:g} s; see to its disk")
+                return
+            except Exception as error:
+                self._reading = None
+                if not isinstance(error, (KeysError, OSError)):
+                    raise
+                self._miss(str(error))
+                return
+            self._reading = None
+            self._blind = False
+            if known is not None:
+                self._put(known)
+
+    def _miss(self, reason: str) -> None:
+        if not self._blind:
+            self._log.event("error", "keys cannot be read; those that were known hold", reason=reason)
+        self._blind = True
 
     def close(self) -> None:
         """Let go of the file."""

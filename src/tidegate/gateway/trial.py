@@ -15,6 +15,7 @@ from tidegate.core.classify import base_of
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.promise import kept
 from tidegate.core.switchback import COLLAPSE_REQUESTS, Arm, Pair, Standing, Tally, Verdict, collapsed, standing
+from tidegate.telemetry.packing import sync_folder
 
 VERSION = 1
 
@@ -136,7 +137,7 @@ class Lock:
         if self._held is not None and self._held[0] == file:
             return
         self.release()
-        beside = file.with_name(f"{file.name}.lock")
+        beside = _beside(file, ".lock")
         try:
             fd = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -181,7 +182,17 @@ def read(file: Path) -> Kept | None:
 
 
 def write(file: Path, content: bytes) -> None:
-    """Write it down: whoever reads meanwhile reads the one before. Raises OSError."""
-    beside = file.with_name(f"{file.name}.new")
-    beside.write_bytes(content)
-    beside.replace(file)
+    """Write it down, so that a power cut leaves it or the one before, which whoever reads meanwhile reads. Raises
+    OSError."""
+    beside = _beside(file, ".new")
+    with beside.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(os.path.realpath(file))
+    sync_folder(beside.parent)
+
+
+def _beside(file: Path, ending: str) -> Path:
+    """Beside the file itself, whatever links lead there: it is the same file for whoever names it otherwise."""
+    return Path(os.path.realpath(file) + ending)

@@ -44,14 +44,14 @@ class Database:
             opened.callback(self._unlock)
             with self.explained():
                 if not path.exists():
-                    _create(path, kind)
+                    _create(_target(path), kind)
                 connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
                 self.connection = opened.enter_context(closing(connection))
                 self._check()
                 self._pragma("journal_mode = WAL")  # of a copy that was made without
                 self.connection.execute("PRAGMA synchronous = NORMAL")
                 self._note_version()
-                log = Path(f"{path.resolve()}-wal")  # SQLite puts it beside what a link leads to
+                log = Path(f"{_target(path)}-wal")  # SQLite puts it there, too
                 self._files = [(file, file.stat()) for file in (path, log)]
             self._opened = opened.pop_all()
 
@@ -138,13 +138,13 @@ class Database:
 
 
 class Lock:
-    """One process at a time. The kernel lets go of it when the process ends.
+    """One process at a time, by whatever name it has the file. The kernel lets go of it when the process ends.
 
     On a file of its own: closing any descriptor of the database's file would drop the locks that SQLite has on it.
     """
 
     def __init__(self, path: Path, kind: Kind) -> None:
-        self.path = path.with_name(path.name + ".lock")
+        self.path = Path(f"{_target(path)}.lock")
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -184,6 +184,11 @@ def _create(path: Path, kind: Kind) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _target(path: Path) -> Path:
+    """What a link leads to, whether or not it is there; beside it stands what belongs to the file."""
+    return Path(os.path.realpath(path))  # which a circle of links leaves as it is
 
 
 def _leads_to(path: Path, status: os.stat_result) -> bool:

@@ -94,7 +94,8 @@ class KeyFile:
     """The open file. Its owner may call it from one thread after the other, and `close` it from any.
 
     A rollback journal, not a write-ahead log: a reader then needs no right to write, neither to the file nor beside
-    it, and a change that was confirmed survives a power cut. Raises KeysError, as do all methods.
+    it, unless a writer was killed within a change; and a change that was confirmed survives a power cut. Raises
+    KeysError, as do all methods.
     """
 
     def __init__(self, path: Path, *, write: bool = False) -> None:
@@ -114,8 +115,24 @@ class KeyFile:
             self._db = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        try:
+            return self._opened(self._mode)
+        except sqlite3.OperationalError as error:
+            if not _cut_short(error):
+                raise
+        try:
+            # Whoever reads the file to write to it takes back what a killed writer had begun, a mere reader cannot.
+            self._opened("rw").close()
+        except sqlite3.OperationalError:
+            raise KeysError(
+                f"{self.path}: a change to it was cut short; `tidegate keys list --file {self.path}` as the user who "
+                "writes it takes that back"
+            ) from None
+        return self._opened(self._mode)
+
+    def _opened(self, mode: str) -> sqlite3.Connection:
         db = sqlite3.connect(
-            f"file:{quote(fsencode(self.path.absolute()))}?mode={self._mode}",
+            f"file:{quote(fsencode(self.path.absolute()))}?mode={mode}",
             uri=True,
             isolation_level=None,
             timeout=BUSY_S,
@@ -145,21 +162,33 @@ class KeyFile:
     def changed(self) -> list[Known] | None:
         """Every secret that opens something, if the file has changed since the last call, else None."""
         with self._lock, _explained(self.path):
-            state = self.path.stat()
-            if self._seen is not None and self._seen[1:] != _identity(state):
-                # Another file was put in its place, or written over it, as a restored copy is. SQLite would take it for
-                # the one whose pages it has, where as many changes were made to both.
-                db = self._connect()
-                self._db.close()
-                self._db = db
-            # Before the rows: what changes in between is seen the next time.
-            seen = (_pragma(self._db, "data_version"), *_identity(state))
-            if seen == self._seen:
-                return None
-            rows = self._db.execute("SELECT digest, until_s, profile FROM secret JOIN key ON key.id = secret.key")
-            known = [_known(*row) for row in rows]
-            self._seen = seen
-            return known
+            try:
+                return self._changed()
+            except sqlite3.OperationalError as error:
+                if not _cut_short(error):
+                    raise
+            self._reconnect()
+            return self._changed()
+
+    def _changed(self) -> list[Known] | None:
+        state = self.path.stat()
+        if self._seen is not None and self._seen[1:] != _identity(state):
+            # Another file was put in its place, or written over it, as a restored copy is. SQLite would take it for the
+            # one whose pages it has, where as many changes were made to both.
+            self._reconnect()
+        # Before the rows: what changes in between is seen the next time.
+        seen = (_pragma(self._db, "data_version"), *_identity(state))
+        if seen == self._seen:
+            return None
+        rows = self._db.execute("SELECT digest, until_s, profile FROM secret JOIN key ON key.id = secret.key")
+        known = [_known(*row) for row in rows]
+        self._seen = seen
+        return known
+
+    def _reconnect(self) -> None:
+        db = self._connect()
+        self._db.close()
+        self._db = db
 
     def profiles(self) -> list[Profile]:
         """Every key there ever was, in order of creation."""
@@ -281,6 +310,12 @@ def _identity(state: stat_result) -> tuple[int, ...]:
     """What is another where anybody has written to the file, also past SQLite; a copy may keep its time, but not that
     of its last change of state."""
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _cut_short(error: sqlite3.Error) -> bool:
+    """Whether a writer was killed within a change, and this connection may not take back what is in the file of it."""
+    # Those that Python raises by itself have no code.
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> object:

@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from math import ceil, inf
 from pathlib import Path
 
-from tidegate.clock import day, day_number
+from tidegate.clock import day, day_number, month_number, month_starts_s
 from tidegate.core.model import Drawn
-from tidegate.state.books import Books, Lease
+from tidegate.state.books import DAYS_OPEN, Books, Lease
 from tidegate.state.cap import Cap, CapStatus, DayRow, Refused, Status
 from tidegate.state.store import DAYS_KEPT, LeaseRow, SpentRow, Store
 
@@ -45,10 +45,11 @@ class Ledger:
         self._staged: dict[str, Lease | None] = {}
         self._staged_spent: dict[tuple[int, str, str], list[int]] = {}
         self._prune = False
-        self._overruns = 0
-        for spent in store.spent(DAYS_KEPT):
+        self._overruns = store.overruns(DAYS_KEPT)
+        # One day more than stays open, by which the books know that those before are closed; and all of its month.
+        first = day_number(month_starts_s(month_number(store.oldest(DAYS_OPEN + 1))))
+        for spent in store.spent_since(first):
             self._books.spend(spent.day, spent.key, spent.nusd)
-            self._overruns += spent.overruns
         for row in store.leases():
             self._leases[row.id] = self._books.lease(row, stored=True)
         # Whoever made these is gone: nobody will tell what became of them unless somebody finds out.

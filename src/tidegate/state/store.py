@@ -77,14 +77,27 @@ class Store:
 
     def spent(self, days: int) -> list[SpentRow]:
         """What was settled on the latest `days` days on which anything was, in order. Raises LedgerError."""
+        return self.spent_since(self.oldest(days))
+
+    def spent_since(self, day: int) -> list[SpentRow]:
+        """What was settled on that day and later, in order. Raises LedgerError."""
         query = "SELECT * FROM spent WHERE day >= ? ORDER BY day, key, endpoint"
         with self._file.explained():
-            return [SpentRow(*row) for row in self._file.connection.execute(query, (self._oldest(days),))]
+            return [SpentRow(*row) for row in self._file.connection.execute(query, (day,))]
 
-    def _oldest(self, days: int) -> int:
+    def overruns(self, days: int) -> int:
+        """How many bills exceeded their bound on the latest `days` days. Raises LedgerError."""
+        query = "SELECT coalesce(sum(overruns), 0) FROM spent WHERE day >= ?"
+        with self._file.explained():
+            found: int = self._file.connection.execute(query, (self.oldest(days),)).fetchone()[0]
+        return found
+
+    def oldest(self, days: int) -> int:
+        """The first of the latest `days` days on which anything was settled, or 0. Raises LedgerError."""
         # By rank rather than counted back from today: a clock that jumps ahead and back again takes nothing with it.
         query = "SELECT min(day) FROM (SELECT DISTINCT day FROM spent ORDER BY day DESC LIMIT ?)"
-        found: int | None = self._file.connection.execute(query, (days,)).fetchone()[0]
+        with self._file.explained():
+            found: int | None = self._file.connection.execute(query, (days,)).fetchone()[0]
         return found or 0
 
     def write(self, put: Iterable[LeaseRow], drop: Iterable[str], spent: Iterable[SpentRow], *, prune: bool) -> None:
@@ -97,7 +110,7 @@ class Store:
             db.executemany("DELETE FROM lease WHERE id = ?", ((lease_id,) for lease_id in drop))
             db.executemany(_ADD, map(astuple, spent))
             if prune:
-                oldest = self._oldest(DAYS_KEPT)
+                oldest = self.oldest(DAYS_KEPT)
                 db.execute("DELETE FROM spent WHERE day < ?", (oldest,))
                 db.execute("DELETE FROM lease WHERE expired AND day < ?", (oldest,))
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,7 +50,7 @@ class Following:
             by_run.setdefault(run_of(path), []).append(path)
         newest = set(paths[max(len(paths) - back, 0) :])
         for ours in by_run.values():
-            if ours[-1] == paths[-1] or is_written(ours[-1]):
+            if ours[-1] == paths[-1] or not _is_over(ours[-1]):
                 newest.update(ours[-BACK:])
         self._done = {_name(path) for path in paths if path not in newest}
         # Of these runs, a segment was read to its end.
@@ -83,7 +84,7 @@ class Following:
             if name in self._done:
                 continue
             # Asked before it is read: what is appended until nobody writes it any more is read then.
-            over = not is_written(path)
+            over = _is_over(path)
             if name not in self._open:
                 try:
                     self._open[name] = _Opened(open_segment(path))
@@ -95,7 +96,6 @@ class Following:
             opened, run = self._open[name], run_of(path)
             for line in self._new(path, opened):
                 yield run, line
-            # Whoever has made a segment locks it a moment later, and then begins it.
             if over and opened.lines:
                 self._open.pop(name).file.close()
                 self._done.add(name)
@@ -145,6 +145,15 @@ def _raw(path: Path, opened: _Opened) -> Iterator[bytes]:
         return
     yield from lines_up_to_damage(path, opened.bytes)
     raise unreadable(path, opened.lines + 1, damage)
+
+
+def _is_over(path: Path) -> bool:
+    """Whether nobody writes this segment any more, as far as the file system knows of locks."""
+    with suppress(OSError):  # it may be gone, or packed
+        # Whoever has made a segment locks it a moment later, and then begins it.
+        if path.stat().st_size == 0:
+            return False
+    return not is_written(path)
 
 
 def _name(path: Path) -> str:

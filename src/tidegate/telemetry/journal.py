@@ -63,6 +63,8 @@ class Journal:
         "_segment_bytes",
         "_segments",
         "_size",
+        "_sync_failed",
+        "_sync_reported",
         "_tick",
         "_timers",
         "_waiting",
@@ -99,6 +101,8 @@ class Journal:
         self._paused = False  # the disk refused a write, or a new file, less than RETRY_S ago
         self._rotation_paused = False
         self._reported = ""
+        # Apart from that: a disk may take every write, and make none of them last.
+        self._sync_reported, self._sync_failed = "", False
         self._lines = self._lost = self._problems = self._segments = 0
         self._kept = 0  # lines in the segments before this one
         # Room for the segment that is being written.
@@ -264,9 +268,14 @@ class Journal:
         failed = partial(self._unsynced, asyncio.get_running_loop(), self.path)
         if not self._worker.sync(self._open(), self._gone(), failed):
             self._later("sync", SYNC_S, self._sync)
+            return
+        # The one before is over, and has told where it failed.
+        if not self._sync_failed:
+            self._sync_reported = ""
+        self._sync_failed = False
 
     def _unsynced(self, loop: asyncio.AbstractEventLoop, path: Path, error: OSError) -> None:
-        loop.call_soon_threadsafe(self._trouble, f"{path} cannot be synced: {error.strerror}")
+        loop.call_soon_threadsafe(self._sync_trouble, f"{path} cannot be synced: {error.strerror}")
 
     def _open(self) -> Open:
         return Open(self._fd, self.path, self._size)
@@ -286,6 +295,13 @@ class Journal:
     def _fire(self, what: str, act: Callable[[], None]) -> None:
         del self._timers[what]
         act()
+
+    def _sync_trouble(self, message: str) -> None:
+        self._sync_failed = True
+        self._problems += 1
+        if message != self._sync_reported:
+            self._sync_reported = message
+            self._on_problem(f"journal: {message}")
 
     def _trouble(self, message: str) -> None:
         self._problems += 1
