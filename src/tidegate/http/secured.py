@@ -27,9 +27,9 @@ RESUMED_S_MAX: Final = 3600.0
 class Resumption:
     """What later connections to a server begin with: a session it has given, by which both know each other.
 
-    That spares the certificate and its check, which is most of what a handshake takes. One session for all of them:
-    that they come from one client is no secret from who has our key. A server that takes none twice, or no longer,
-    shows its certificate, and gives another.
+    That spares the certificate and its check, a third of what a handshake takes of our core, and with TLS 1.2 a round
+    trip. One session for all of them: that they come from one client is no secret from who has our key. A server that
+    takes none twice, or no longer, shows its certificate, and gives another.
     """
 
     def __init__(self, clock: Clock) -> None:
