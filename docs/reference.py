@@ -14,6 +14,7 @@ from tidegate.core.why import WHY_TEXT
 from tidegate.engines.faults import EXPECTED, FAULTS, Kind
 from tidegate.engines.recognise import MODELS_MAX
 from tidegate.gateway.discover import BOUND_S, ENGINES_MAX, PATIENCE_S, PORTS
+from tidegate.lab.chaos import ANSWER_S_MAX
 from tidegate.sim.reference import reference as scenarios
 from tidegate.telemetry.families import reference as metrics
 from tidegate.telemetry.trace import reference as traces
@@ -36,7 +37,8 @@ each of them before the gateway. `tidegate chaos` runs a provider that commits t
 `/seen` counts requests, clients that left, and what is under way.
 
 Faults marked † show before a path is sent and have addresses of their own, which the command prints. Those marked *
-neither go on nor close, so that only the caller's own time-out ends them.
+neither go on nor close, so that only the caller's own time-out ends them. Of `unread`, who leaves while more is under
+way than the connection holds is counted when the provider itself gives up, after {ANSWER_S_MAX:g} s.
 """
 
 
@@ -84,7 +86,7 @@ an engine.
 | llama.cpp | models are owned by `llamacpp`, or `/props` has `default_generation_settings` |
 | SGLang | models are owned by `sglang`, or `/server_info` tells its sizes |
 | vLLM | models are owned by `vllm`, or they have `max_model_len` and there is a `/version` |
-| Ollama | `/api/version` |
+| Ollama | `/api/version` and `/api/tags`; the first alone where it wants a key |
 | LM Studio | `/api/v0/models` tells each model's type; served as `openai`, with the window of what is loaded |
 | any other | it lists models; served as `openai`, with a window of {ASSUMED_TOKENS} tokens where it tells none |
 

@@ -21,6 +21,7 @@ from tidegate.clock import Clock
 from tidegate.config.address import Url
 from tidegate.config.build import build
 from tidegate.config.discovered import ENABLE, toml
+from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import load, parse
 from tidegate.config.vendors import VENDORS, remotes
 from tidegate.engines.fake import FakeEngine
@@ -189,6 +190,32 @@ def test_where_nothing_is_found_it_is_said_what_to_do(verb: str, capsys: pytest.
         assert said in told
 
 
+@pytest.mark.parametrize("verb", ["serve", "discover"])
+def test_what_was_found_is_shown_where_nothing_of_it_can_be_served(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.cli.discover.usual", tuple)
+    with standing(neighbours.LOCKED) as there:
+        assert main([verb, "--engine", str(there.url)]) == 2
+    told = capsys.readouterr()
+    assert "it wants a key" in told.out
+    assert "There is nothing to serve" in told.err
+
+
+def test_serving_engines_named_by_hand_that_do_not_do_says_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.cli.discover.usual", tuple)
+    broken = {"/v1/models": neighbours.page({"error": "out of memory"}, 500)}
+    with socket.socket() as taken, standing(broken) as there:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["serve", "--engine", url, "--engine", str(there.url)]) == 2
+    told = capsys.readouterr().out
+    assert f"not used: {url}/v1: nobody listens there" in told
+    assert f"not used: {there.url}: it lists no models: /v1/models answered 500" in told
+
+
 def test_an_engine_named_by_hand_that_is_not_there_gets_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -249,6 +276,29 @@ async def test_an_engine_that_is_known_is_not_suspected_of_passing_requests_on()
     async with neighbours.neighbour(neighbours.LM_STUDIO) as there:
         found = await discover([there.url], Clock())
     assert not any("passes requests on" in sentence for sentence in report(found, (), None).decides)
+
+
+async def test_llama_swap_is_no_ollama_and_may_pass_requests_on() -> None:
+    pages = {
+        "/v1/models": neighbours.models("qwen", owned_by="llama-swap", context_length=16384),
+        "/api/version": neighbours.page({"version": "v190", "commit": "abc1234", "build_date": "2026-02-01"}),
+    }
+    async with neighbours.neighbour(pages) as there:
+        found = await discover([there.url], Clock())
+    (one,) = found.engines
+    assert one.kind is EngineKind.OPENAI
+    assert [model.context_tokens for model in one.served] == [16384]
+    assert any("passes requests on" in sentence for sentence in report(found, (), None).decides)
+
+
+def test_a_configuration_that_is_a_link_to_nowhere_is_missing_and_no_reason_to_look_around(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.cli.discover.usual", tuple)
+    (tmp_path / "tidegate.toml").symlink_to("gone.toml")
+    for verb in ("serve", "status"):
+        assert main([verb]) == 2
+        assert "there is no such file" in capsys.readouterr().err
 
 
 def test_nothing_found_is_nothing_decided() -> None:

@@ -177,6 +177,18 @@ def test_where_nobody_names_a_gateway_it_is_that_of_the_file_here_or_one_that_se
     assert address(None, None).url == "http://127.0.0.1:9"
 
 
+@pytest.mark.parametrize(
+    ("listens", "asked"),
+    [(":9", "127.0.0.1"), ("0.0.0.0:9", "127.0.0.1"), ("[::]:9", "[::1]"), ("[fd00::5]:9", "[fd00::5]")],
+)
+def test_a_gateway_that_listens_at_every_address_is_asked_at_one_of_this_machine(
+    tmp_path: Path, listens: str, asked: str
+) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(f"[gateway]\nadmin = '{listens}'\n{GOOD}")
+    assert address(None, file).url == f"http://{asked}:9"
+
+
 def test_without_a_terminal_there_is_no_top(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "--admin", "127.0.0.1:9"]) == 2
     out, err = capfd.readouterr()

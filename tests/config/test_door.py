@@ -133,6 +133,52 @@ def test_certificate_and_key_may_stand_in_one_file(tmp_path: Path, certificate: 
     assert made.cert == made.key == both
 
 
+def addresses(listen: str, admin: str) -> str:
+    """A gateway that listens there, guarded."""
+    guards = "keys = 'keys.db'\nadmin_key = { file = 'admin.key' }"
+    return f"[gateway]\nlisten = '{listen}'\nadmin = '{admin}'\n{guards}\n{GOOD}"
+
+
+@pytest.fixture
+def guards(tmp_path: Path) -> None:
+    """What both addresses need where they can be reached."""
+    (tmp_path / "keys.db").touch()
+    (tmp_path / "admin.key").write_text(ADMIN)
+    (tmp_path / "admin.key").chmod(0o600)
+
+
+@pytest.mark.usefixtures("guards")
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("0.0.0.0:1", "192.0.2.7:1"),
+        (":1", "[fd00::5]:1"),
+        (":1", "192.0.2.7:1"),
+        (":1", "gate.lan:1"),
+        ("[::]:1", "[fd00::5]:1"),
+        ("[0::0]:1", "[::]:1"),
+    ],
+)
+def test_two_addresses_of_which_one_holds_the_other_are_refused(
+    tmp_path: Path, one: str, other: str, turned: bool
+) -> None:
+    listen, admin = (other, one) if turned else (one, other)
+    (problem,) = problems_of(tmp_path, addresses(listen, admin))
+    assert (problem.path, problem.remedy) == ("gateway.admin", "give it a port of its own, as in 127.0.0.1:8401")
+
+
+@pytest.mark.usefixtures("guards")
+@pytest.mark.parametrize(
+    ("listen", "admin"),
+    [("[::]:1", "192.0.2.7:1"), ("0.0.0.0:1", "[fd00::5]:1"), ("0.0.0.0:1", "192.0.2.7:2"), (":0", "0.0.0.0:0")],
+)
+def test_two_addresses_that_can_both_be_had_are_taken(tmp_path: Path, listen: str, admin: str) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(addresses(listen, admin))
+    assert load(file, {}).gateway.admin == admin
+
+
 def leading(folder: Path, listen: str, url: str) -> str:
     """A gateway that listens there, with an endpoint there."""
     (folder / "keys.db").touch()

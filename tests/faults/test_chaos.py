@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
@@ -23,7 +24,7 @@ from tidegate.cli.output import Console
 from tidegate.engines.faults import EXPECTED, FAULTS, Fault, Kind
 from tidegate.engines.words import Words
 from tidegate.lab import chaos as chaos_module
-from tidegate.lab.chaos import Chaos
+from tidegate.lab.chaos import Chaos, Tally
 from tidegate.lab.misdeeds import Asked, Pace, Then, play
 
 PACE = Pace(token_s=0.0, trickle_s=0.0, comment_s=0.0)
@@ -114,7 +115,35 @@ async def test_a_stall_that_nobody_ends_has_an_end(fault: Fault, monkeypatch: py
     monkeypatch.setattr(chaos_module, "ANSWER_S_MAX", 0.05)
     async with Chaos() as chaos, client(port_of(chaos.base_url(fault))) as (reader, writer):
         writer.write(post(fault, stream=True))
-        assert b"[DONE]" not in await reader.read()
+        said = b""
+        with suppress(ConnectionResetError):  # what was not read is lost, which the system tells so
+            said = await reader.read()
+        assert b"[DONE]" not in said
+        await eventually(lambda: chaos.seen[fault].in_flight == 0)
+
+
+@pytest.mark.parametrize("fault", [Fault.TLS_STALL, Fault.UNREAD])
+async def test_who_leaves_a_listener_that_says_nothing_is_counted(fault: Fault) -> None:
+    async with Chaos() as chaos:
+        async with client(port_of(chaos.base_url(fault))) as (_, writer):
+            writer.write(post(fault))
+            await eventually(lambda: chaos.seen[fault].in_flight == 1)
+        await eventually(lambda: chaos.seen[fault].left == 1)
+        assert chaos.seen[fault] == Tally(requests=1, left=1)
+
+
+async def test_what_is_sent_to_who_never_reads_stays_with_the_sender() -> None:
+    async with Chaos() as chaos:
+        async with client(port_of(chaos.base_url(Fault.UNREAD))) as (_, writer):
+            # Closed like this, it does not wait for what was sent to be taken.
+            asked = writer.get_extra_info("socket")
+            asked.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.write(b" " * (64 * 1024 * 1024))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(writer.drain(), 1.0)
+            assert chaos.seen[Fault.UNREAD] == Tally(requests=1, in_flight=1)
+            writer.transport.abort()
+        await eventually(lambda: chaos.seen[Fault.UNREAD].left == 1)
 
 
 async def test_a_request_before_the_last_was_answered_ends_the_connection() -> None:

@@ -32,14 +32,27 @@ class _Streaming:
 
 
 class SimulatedEngine:
-    """`async with SimulatedEngine(profile, clock) as engine`, then `engine.url`. `told` is what it tells of itself."""
+    """`async with SimulatedEngine(profile, clock) as engine`, then `engine.url`. `told` is what it tells of itself.
 
-    def __init__(self, profile: EngineProfile, clock: Clock, *, request_s: float = 0.0, told: bool = True) -> None:
+    A GET takes `get_s`, and its template puts `template_tokens` before each prompt.
+    """
+
+    def __init__(
+        self,
+        profile: EngineProfile,
+        clock: Clock,
+        *,
+        request_s: float = 0.0,
+        get_s: float = 0.0,
+        template_tokens: int = 0,
+        told: bool = True,
+    ) -> None:
         self.engine = Engine(profile, 0.0)
         self.requests = self.left = 0
         self.tokens = 0
         self.busy_with_others = 0
         self._clock, self._request_s, self._told = clock, request_s, told
+        self._get_s, self._template_tokens = get_s, template_tokens
         self._streams: dict[str, _Streaming] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._server = Server(
@@ -71,7 +84,13 @@ class SimulatedEngine:
         if exchange.method == "POST":
             self.requests += 1
             asyncio.get_running_loop().call_later(self._request_s, self._begin, exchange)
-        elif exchange.path == "/metrics" and self._told:
+        elif self._get_s:
+            asyncio.get_running_loop().call_later(self._get_s, self._tell, exchange, known)
+        else:
+            self._tell(exchange, known)
+
+    def _tell(self, exchange: Exchange, known: dict[str, Any]) -> None:
+        if exchange.path == "/metrics" and self._told:
             running = len(self._streams) + self.busy_with_others
             exchange.respond(200, (), b"llamacpp:requests_processing %d\nllamacpp:requests_deferred 0\n" % running)
         elif exchange.path in known:
@@ -81,7 +100,8 @@ class SimulatedEngine:
 
     def _begin(self, exchange: Exchange) -> None:
         asked = msgspec.json.decode(exchange.body)
-        text = " ".join(message["content"] for message in asked["messages"]).split()
+        text = ["template"] * self._template_tokens
+        text += " ".join(message["content"] for message in asked["messages"]).split()
         now_s, name = self._clock.now_s(), f"r{self.requests}-{len(self._streams)}"
         blocks = [
             xxhash.xxh64_intdigest(" ".join(text[:end]).encode())

@@ -1,6 +1,7 @@
 """Couriers of the lab: certificates that hold between them, and processes that end."""
 
 import asyncio
+import os
 import shutil
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from tidegate.clock import Clock
 from tidegate.config.mutual import MutualTls
 from tidegate.engines.courier import CourierClient
 from tidegate.http.client import Origin, Pool
+from tidegate.lab import couriers
 from tidegate.lab.command import CommandError, running
 from tidegate.lab.couriers import HOST, Couriers, CouriersError
 
@@ -52,6 +54,25 @@ def test_without_openssl_it_says_what_is_missing(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CouriersError, match="there is no openssl"), Couriers(tmp_path, ("home",)):
         pass
+
+
+@needs_openssl
+def test_memory_in_which_no_folder_can_be_made_is_told_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(couriers, "MEMORY", Path("/proc"))  # a folder in which not even root makes another
+    with pytest.raises(CouriersError, match=r"no folder can be made in /proc.*mount a tmpfs"):
+        Couriers(tmp_path, ("home",)).__enter__()
+
+
+def test_an_openssl_that_hangs_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = tmp_path / "openssl"
+    hangs.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
+    hangs.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(couriers, "OPENSSL_S_MAX", 0.05)
+    with pytest.raises(CouriersError, match=r"openssl req has not ended after 0\.05 s; see why with"):
+        Couriers(tmp_path / "couriers", ("home",)).__enter__()
 
 
 KILLED = """

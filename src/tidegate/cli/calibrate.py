@@ -141,12 +141,12 @@ async def measure(
     url: Url, model: str | None, key: tuple[Header, ...], budget: Budget, clock: Clock, tell: Tell
 ) -> Profile:
     """The profile of the engine there. Raises `CalibrateError`."""
-    target = await _look(url, model, clock)
-    async with Asker(url, target.kind, target.model, key, clock) as asker:
+    purse = Purse(budget, clock)
+    target = await _look(url, model, clock, min(LOOK_S, budget.seconds))
+    async with Asker(url, target.kind, target.model, key, clock, purse.until_s) as asker:
         window = (await asker.signals()).context_tokens
         if window is not None:
             target = msgspec.structs.replace(target, facts=Facts(slots=target.facts.slots, context_tokens=window))
-        purse = Purse(budget, clock)
         seen = await Plan(asker, target.facts, purse, tell).run()
     return _profile(target, constants(seen, target.facts.slots), purse, iso(clock.now_s()))
 
@@ -198,7 +198,7 @@ def _key(variable: str | None) -> tuple[Header, ...]:
 # --- what it is ---------------------------------------------------------------------------------------------------
 
 
-async def _look(url: Url, model: str | None, clock: Clock) -> Target:
+async def _look(url: Url, model: str | None, clock: Clock, bound_s: float) -> Target:
     """What stands there. A vendor is known by its host, and is not asked."""
     vendor = _HOSTS.get(url.host)
     if vendor is not None:
@@ -207,7 +207,7 @@ async def _look(url: Url, model: str | None, clock: Clock) -> Target:
         windows = {name: context_tokens for name, context_tokens, _ in vendor.models}
         facts = Facts(context_tokens=windows.get(model))
         return Target(url=url, kind=vendor.engine, software=vendor.name, model=model, facts=facts)
-    found = await discover((url,), clock, bound_s=LOOK_S)
+    found = await discover((url,), clock, bound_s=bound_s)
     if not found.engines:
         why = found.passed[0].why if found.passed else "nobody listens there"
         raise CalibrateError(f"{url}: {why}", "start an engine there, or give the address of one")

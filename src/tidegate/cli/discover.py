@@ -89,7 +89,7 @@ def verb(options: argparse.Namespace) -> int:
     with while_read():
         if options.json:
             print_json(report)
-        elif report.models or report.remotes or report.passed:
+        else:
             _print(report)
     return 0 if report.models else _nothing(options, report, quiet=options.json)
 
@@ -97,11 +97,11 @@ def verb(options: argparse.Namespace) -> int:
 def serve_found(options: argparse.Namespace) -> int:
     """Serve what is found, until told to stop; 2 where there is nothing."""
     report = _look(options, patient=True)
+    if not options.json:
+        _print(report)
     if not report.models:
         return _nothing(options, report, quiet=False)
     config = parse(_text(report), FILE)
-    if not options.json:
-        _print(report)
     remedy = "the addresses can be chosen in a file: `tidegate discover --write tidegate.toml` makes one"
     return serve.serve(config, as_json=options.json, remedy=remedy)
 

@@ -22,7 +22,7 @@ TIMEOUT_S = 5.0  # it answers in milliseconds; whoever waits at a terminal wants
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a state, or metrics, with many thousands of endpoints
 KEY_ENV = "TIDEGATE_ADMIN_KEY"
 CONFIG = Path("tidegate.toml")
-"""The configuration that is read where none is named."""
+"""The configuration that is read where none is named. A link to nowhere is one that is missing, not none."""
 
 _USUAL = f"give that which its file has as gateway.admin, by default {GatewayTable().admin}"
 _TTFT = "tidegate_attempt_ttft_seconds_bucket"
@@ -97,7 +97,7 @@ def address(admin: str | None, config: Path | None) -> Address:
 
     The secret of one that no file tells of is in the environment, as `TIDEGATE_ADMIN_KEY`.
     """
-    if admin is None and config is None and not CONFIG.exists():
+    if admin is None and config is None and not os.path.lexists(CONFIG):
         admin = GatewayTable().admin
     if admin is not None:
         url = admin if "://" in admin else f"http://{admin}"
@@ -116,7 +116,7 @@ def address(admin: str | None, config: Path | None) -> Address:
     if problems.found:
         raise ConfigError(problems.found)
     at = parse_address(gateway.admin)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(at.host, at.host)  # noqa: S104 - to ask, not to listen
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(at.host, at.host)  # noqa: S104 - to ask, not to listen
     host = f"[{host}]" if ":" in host else host
     scheme = "http" if context is None else "https"
     return Address(f"{scheme}://{host}:{at.port}", "" if key is None else key.reveal(), context)

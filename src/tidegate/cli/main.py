@@ -263,7 +263,7 @@ def _verb(
 
 
 def _serve(options: argparse.Namespace) -> int:
-    if options.config is None and not CONFIG.exists():
+    if options.config is None and not os.path.lexists(CONFIG):
         return discover.serve_found(options)
     file = options.config or CONFIG
     if discover.given(options):

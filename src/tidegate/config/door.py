@@ -1,5 +1,6 @@
 """The two addresses at which we listen, and what has to guard them where other machines reach them."""
 
+import ipaddress
 import os
 import ssl
 import stat
@@ -23,6 +24,7 @@ _LOOPBACK = {
     "0.0.0.0": ("127.0.0.1",),  # noqa: S104 - to compare with, not to listen
     "::": ("::1",),
 }
+_FAMILIES = frozenset({4, 6})
 ADMIN_KEY_CHARS_MIN = 20  # what is shorter was thought up by somebody, and can be guessed by somebody else
 
 
@@ -61,6 +63,12 @@ def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Ma
     listen, admin = addresses(gateway, problems)
     if listen is not None and admin is not None and _same(listen, admin):
         problems.add("gateway.admin", "this is the clients' address", "give it a port of its own, as in 127.0.0.1:8401")
+    elif listen is not None and admin is not None and (_holds(listen, admin) or _holds(admin, listen)):
+        problems.add(
+            "gateway.admin",
+            f"`{gateway.admin}` and the clients' address, `{gateway.listen}`, cannot both be had: one holds the other",
+            "give it a port of its own, as in 127.0.0.1:8401",
+        )
     if listen is not None and not is_loopback(listen.host) and not gateway.keys:
         problems.add(
             "gateway.listen",
@@ -114,6 +122,30 @@ def own(url: Url, gateway: GatewayTable) -> str:
 def _same(one: Address | Url, other: Address) -> bool:
     # Port 0 is a free one each time.
     return one.port == other.port != 0 and not _hosts(one.host).isdisjoint(_hosts(other.host))
+
+
+def _holds(one: Address, other: Address) -> bool:
+    """Whether who listens at the first leaves nobody the second: a wildcard holds all addresses of its family."""
+    return one.port == other.port != 0 and _families(other.host) <= _wild(one.host)
+
+
+def _wild(host: str) -> frozenset[int]:
+    """The families of which this is every address."""
+    if not host:
+        return _FAMILIES
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return frozenset()
+    return frozenset({ip.version}) if ip.is_unspecified else frozenset()
+
+
+def _families(host: str) -> frozenset[int]:
+    """Of which families a host may be: a name of either, until somebody resolves it."""
+    try:
+        return frozenset({ipaddress.ip_address(host).version})
+    except ValueError:
+        return _FAMILIES
 
 
 def _hosts(host: str) -> frozenset[str]:

@@ -25,7 +25,7 @@ SHOW, METRICS = "/api/show", "/metrics"
 FORMER = {INFO: "/get_server_info"}
 """What older builds answer to, asked where the newer one answers 404; its answer stands in the newer one's place."""
 FIRST = (LIVEZ, MODELS)
-SIGNS = (PROPS, INFO, OLLAMA, VERSION, LM_STUDIO)
+SIGNS = (PROPS, INFO, OLLAMA, TAGS, VERSION, LM_STUDIO)
 MODELS_MAX = 32  # each is an endpoint with probes of its own; whoever keeps more has a favourite few
 NAME_CHARS_MAX = 256  # as in the configuration
 SLOTS_MAX = 10_000  # as in the configuration
@@ -142,7 +142,10 @@ def kind_of(answers: Answers) -> tuple[EngineKind, str]:
         _read(answers.get(VERSION), _Version) is not None and any(model.max_model_len for model in listed)
     ):
         kind = EngineKind.VLLM
-    elif _read(answers.get(OLLAMA), _Version) is not None:
+    # llama-swap, which passes requests on, has an `/api/version` too. Who wants a key shows nobody its models.
+    elif _read(answers.get(OLLAMA), _Version) is not None and (
+        _read(answers.get(TAGS), _Tags) is not None or is_locked(answers)
+    ):
         kind = EngineKind.OLLAMA
     else:
         studio = any(model.type for model in _studio(answers))

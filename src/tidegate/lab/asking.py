@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import msgspec
@@ -114,9 +115,12 @@ class _Receiver:
 class Asker:
     """Connections to one engine. `async with Asker(...) as asker`; what is under way at the end is cancelled."""
 
-    def __init__(self, url: Url, kind: EngineKind, model: str, key: tuple[Header, ...], clock: Clock) -> None:
-        """`key` are the headers that a key is sent in; they are never shown."""
+    def __init__(
+        self, url: Url, kind: EngineKind, model: str, key: tuple[Header, ...], clock: Clock, until_s: float = inf
+    ) -> None:
+        """`key` are the headers that a key is sent in; they are never shown. No GET is waited for after `until_s`."""
         self.url, self.kind, self.model, self.clock = url, kind, model, clock
+        self._until_s = until_s
         self._dialect = dialect_of(kind.value, url.host, url.path, model)
         self._headers = self._dialect.headers(key)
         tls = ssl.create_default_context() if url.tls else None
@@ -227,8 +231,11 @@ class Asker:
         return answer
 
     async def _get(self, target: bytes) -> ProbeAnswer | None:
+        bound_s = min(PROBE_S_MAX, self._until_s - self.clock.now_s())
+        if bound_s <= 0.0:
+            return None
         try:
-            status, _, body = await fetch(self._pool, b"GET", target, self._headers, b"", PROBE_S_MAX, PROBE_BYTES_MAX)
+            status, _, body = await fetch(self._pool, b"GET", target, self._headers, b"", bound_s, PROBE_BYTES_MAX)
         except TransportError:
             return None
         return ProbeAnswer(status=status, body=body)

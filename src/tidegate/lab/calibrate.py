@@ -110,6 +110,7 @@ class Plan:
         self.seen = Seen()
         self._words: list[int] = []  # lengths that were found to fit
         self._per_word = TOKENS_PER_WORD_MAX
+        self._most: dict[int, int] = {}  # tokens that a prompt of so many words took
         self._took_s: dict[str, float] = {}
         self._failures = 0
         self._looked_s = 0.0
@@ -174,6 +175,8 @@ class Plan:
     async def _network(self) -> None:
         await self._asker.warm(1)
         for _ in range(RTTS):
+            if self._purse.seconds_left <= 0.0:
+                raise SpentError("seconds")
             if (rtt_s := await self._asker.rtt_s()) is not None:
                 self.seen.rtt_s.append(rtt_s)
 
@@ -293,7 +296,9 @@ class Plan:
         pad_bytes: int = 0,
     ) -> Answered:
         """Within the budget; what it takes at most is held until it is known what it took."""
-        held = (int(MARGIN * self._per_word * words) + TASK_TOKENS, output_tokens)
+        # Of a short prompt, a template may be the most.
+        estimated_tokens = int(MARGIN * self._per_word * words) + TASK_TOKENS
+        held = (max(estimated_tokens, int(MARGIN * self._most.get(words, 0))), output_tokens)
         self._purse.hold(*held)
         took = held  # of what fails, nobody knows better
         try:
@@ -301,6 +306,8 @@ class Plan:
                 prompt, output_tokens, self._purse.seconds_left, pad_bytes=pad_bytes, heard=heard
             )
             took = (answer.prompt_tokens, answer.output_tokens)
+            if not pad_bytes:  # an engine that counts bytes takes more of them
+                self._most[words] = max(self._most.get(words, 0), answer.prompt_tokens)
         finally:
             self._purse.settle(held, took)
         return answer

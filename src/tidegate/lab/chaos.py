@@ -8,7 +8,6 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Self, cast
 
@@ -23,6 +22,7 @@ from tidegate.lab.misdeeds import JSON, Asked, Pace, Step, Then, play, respond
 
 # A stall that nobody ends, and a trickle that nobody stops, end after as long as SDKs wait for an answer.
 ANSWER_S_MAX = 600.0
+LOOK_S = 0.1  # whether who is not read from is still there: a system call for each
 # The gateway's own bound on a request; a head is part of it.
 REQUEST_BYTES_MAX = 32 * 1024 * 1024
 # Beyond it the connection is dropped: a test aims with some hundred clients.
@@ -30,6 +30,8 @@ CONNECTIONS_MAX = 1024
 MODEL = "chaos"
 # Never registered, by RFC 6761.
 _NO_NAME = "http://nobody.invalid/v1"
+# The states of net/tcp_states.h in which the peer has left: CLOSE and CLOSE_WAIT.
+_GONE = frozenset({7, 8})
 
 
 class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -70,6 +72,7 @@ class Chaos:
         self._listeners: list[asyncio.Server] = []
         self._ports: dict[Fault, int] = {}
         self._deaf = socket.socket()
+        self._unread: _Unread | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -78,11 +81,11 @@ class Chaos:
             self._ports[Fault.REFUSED] = self._deaf.getsockname()[1]
             main = await loop.create_server(lambda: _Connection(self), self._host, self._port)
             self._listeners.append(main)
-            for place, fault in enumerate((Fault.TLS_STALL, Fault.UNREAD), start=2):
-                port = self._port and self._port + place
-                server = await loop.create_server(partial(_Mute, self, fault), self._host, port)
-                self._listeners.append(server)
-                self._ports[fault] = server.sockets[0].getsockname()[1]
+            server = await loop.create_server(lambda: _Mute(self), self._host, self._port and self._port + 2)
+            self._listeners.append(server)
+            self._ports[Fault.TLS_STALL] = server.sockets[0].getsockname()[1]
+            self._unread = _Unread(self.seen[Fault.UNREAD], self._host, self._port and self._port + 3)
+            self._ports[Fault.UNREAD] = self._unread.port
         except OSError:
             await self.__aexit__(None, None, None)
             raise
@@ -93,6 +96,8 @@ class Chaos:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deaf.close()
+        if self._unread is not None:
+            self._unread.close()
         for server in self._listeners:
             server.close()
         for playing in list(self.playing):
@@ -145,12 +150,60 @@ class Chaos:
         return msgspec.json.encode(met)
 
 
-class _Mute(asyncio.Protocol):
-    """Accepts, and never reads nor says anything."""
+class _Unread:
+    """Accepts, and never reads nor says anything.
 
-    def __init__(self, chaos: Chaos, fault: Fault) -> None:
+    It has plain sockets, as a transport of uvloop reads before it can be told not to. Who leaves is seen by the state
+    of the connection, unless more is under way than it takes: then nothing tells until `ANSWER_S_MAX` is over.
+    """
+
+    def __init__(self, tally: Tally, host: str, port: int) -> None:
+        """Raises `OSError` if the port cannot be had."""
+        self._tally = tally
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._listening = socket.create_server((host, port), backlog=CONNECTIONS_MAX)
+        self._listening.setblocking(False)
+        self.port: int = self._listening.getsockname()[1]
+        self._loop.add_reader(self._listening, self._accept)
+
+    def close(self) -> None:
+        """End all of it."""
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        for one in list(self._open):
+            self._end(one)
+
+    def _accept(self) -> None:
+        with suppress(BlockingIOError, ConnectionError):  # who came has left already
+            one, _ = self._listening.accept()
+            if len(self._open) == CONNECTIONS_MAX:
+                one.close()
+                return
+            self._tally.requests += 1
+            self._tally.in_flight += 1
+            self._look(one, self._loop.time() + ANSWER_S_MAX)
+
+    def _look(self, one: socket.socket, until_s: float) -> None:
+        left_s = until_s - self._loop.time()
+        self._open[one] = self._loop.call_later(min(LOOK_S, left_s), self._look, one, until_s)
+        state = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]  # the first byte of struct tcp_info
+        if left_s <= 0.0 or state in _GONE:
+            self._end(one)
+
+    def _end(self, one: socket.socket) -> None:
+        self._open.pop(one).cancel()
+        one.close()
+        self._tally.in_flight -= 1
+        self._tally.left += 1
+
+
+class _Mute(asyncio.Protocol):
+    """Accepts, and never says anything."""
+
+    def __init__(self, chaos: Chaos) -> None:
         self._chaos = chaos
-        self._tally = chaos.seen[fault]
+        self._tally = chaos.seen[Fault.TLS_STALL]
         self._transport: asyncio.Transport
         self._bound: asyncio.TimerHandle
 
@@ -159,7 +212,7 @@ class _Mute(asyncio.Protocol):
         self._chaos.admit(self._transport)
         self._tally.requests += 1
         self._tally.in_flight += 1
-        # What comes is read and dropped: a socket that is not read does not tell when its peer has left.
+        # What comes is read and dropped, so that a peer that leaves is noticed.
         self._bound = asyncio.get_running_loop().call_later(ANSWER_S_MAX, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature

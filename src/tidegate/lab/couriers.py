@@ -69,9 +69,16 @@ class Couriers:
         self.folder.mkdir(parents=True, exist_ok=True)
         _certify(self.folder, (GATEWAY, *self._names))
         _sweep()
-        self._memory = TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY)
-        for name in self._names:
-            self.saves(name).mkdir(mode=0o700)
+        try:
+            self._memory = TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY)
+            for name in self._names:
+                self.saves(name).mkdir(mode=0o700)
+        except OSError as error:
+            self.__exit__(None, None, None)
+            raise CouriersError(
+                f"no folder can be made in {MEMORY}, in which KV caches are passed on: {error.strerror}; "
+                "mount a tmpfs there that this user may write to"
+            ) from error
         return self
 
     def __exit__(
@@ -125,13 +132,18 @@ def _certify(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def _openssl(folder: Path, *words: str) -> None:
-    done = subprocess.run(  # noqa: S603 - fixed words
-        ["openssl", *words],  # noqa: S607 - the one of this machine
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=OPENSSL_S_MAX,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            ["openssl", *words],  # noqa: S607 - the one of this machine
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=OPENSSL_S_MAX,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CouriersError(
+            f"openssl {words[0]} has not ended after {OPENSSL_S_MAX:g} s; see why with `openssl rand -hex 8`"
+        ) from error
     if done.returncode != 0:
         raise CouriersError(f"openssl {words[0]} failed: {done.stderr.strip()[-300:]}; is it OpenSSL 1.1.1 or newer?")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -161,7 +162,10 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | No
 @contextmanager
 def _emptied(folder: Path) -> Iterator[None]:
     """Until this is left, the folder is this demo's alone; it begins empty. Raises `DemoError` if it is another's."""
-    with folder.with_suffix(".lock").open("w") as lock:
+    with weights.operating_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_suffix(".lock").open("w")
+    with lock:
         if not weights.locked(lock):
             raise DemoError(f"another `tidegate demo` has its files in {folder}; end that one first")
         shutil.rmtree(folder, ignore_errors=True)
@@ -169,15 +173,31 @@ def _emptied(folder: Path) -> Iterator[None]:
         yield
 
 
+def _look_for_ports() -> None:
+    """Raise `DemoError` where a port that the demo has to have is taken."""
+    for port, whose in (
+        (GATEWAY_PORT, "gateway"),
+        (ADMIN_PORT, "gateway's admin address"),
+        (LINK_PORT, "link's control"),
+    ):
+        try:
+            socket.create_server((HOST, port)).close()
+        except OSError as error:
+            raise DemoError(
+                f"port {port} of the {whose} is taken; end what listens there, which `ss -ltnp` names"
+            ) from error
+
+
 async def _parts(guide: Guide, stack: AsyncExitStack) -> tuple[Path, str]:
     """Start the engines, the link, the couriers and the gateway; the folder where their logs and the journal are, and
     why there are no couriers, empty where there are."""
     ended = threading.Event()
     stack.callback(ended.set)
-    with guide.doing("fetching the model") as tell:
-        model = await asyncio.to_thread(weights.fetch, tell, ended=ended)
     folder = weights.cache_dir() / "demo"
     stack.enter_context(_emptied(folder))
+    _look_for_ports()  # after the lock: they may be those of another demo
+    with guide.doing("fetching the model") as tell:
+        model = await asyncio.to_thread(weights.fetch, tell, ended=ended)
     couriers, without_couriers = Couriers(folder / "couriers", (HOME, CLOUD)), ""
     try:
         stack.enter_context(couriers)

@@ -44,6 +44,11 @@ class Purse:
         return self._clock.now_s() - self._began_s
 
     @property
+    def until_s(self) -> float:
+        """The time at which nothing may be under way any more."""
+        return self._began_s + self.budget.seconds
+
+    @property
     def seconds_left(self) -> float:
         """Until the end."""
         return self.budget.seconds - self.seconds

@@ -97,7 +97,7 @@ def fetch(progress: Progress = silent, weights: Weights = SMOLLM2, ended: thread
     folder = cache_dir()
     path = folder / weights.name
     ended = ended or threading.Event()
-    with _operating_errors(folder), _alone(folder, progress, ended):
+    with operating_errors(folder), _alone(folder, progress, ended):
         if path.exists():
             progress("verifying the cached model", None)
             if _is(path, weights):
@@ -138,7 +138,7 @@ def locked(file: IO[str]) -> bool:
 
 
 @contextmanager
-def _operating_errors(folder: Path) -> Iterator[None]:
+def operating_errors(folder: Path) -> Iterator[None]:
     """What the file system may refuse becomes an error with a remedy."""
     try:
         yield

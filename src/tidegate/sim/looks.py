@@ -8,6 +8,9 @@ from tidegate.sim.decider import Decider
 from tidegate.sim.loop import Loop
 from tidegate.sim.place import Place
 
+# What a look finds is told in another moment than what has called for it.
+MOMENT_S = 1e-6
+
 
 class Looks:
     """Probes `places` and tells the router what they saw."""
@@ -64,7 +67,8 @@ class Looks:
         if endpoint not in self._looking and self._loop.waiting > 1 + len(self._looking):
             self._looking.add(endpoint)
             after_s = self._away_look_s if endpoint in self._away else LOOK_S
-            self._loop.at(self._looked_s[endpoint] + after_s, self._settle, endpoint)
+            at_s = max(self._looked_s[endpoint] + after_s, self._loop.now_s + MOMENT_S)
+            self._loop.at(at_s, self._settle, endpoint)
 
     def _settle(self, endpoint: str) -> None:
         self._looking.discard(endpoint)
