@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make
-from tidegate.core.model import Ending, Endpoint, FirstToken, Policy, Prior, Probed, Warmed, Warming, replace
+from tidegate.core.model import Ending, Endpoint, FirstToken, Prior, Probed, Warmed, Warming, replace
 from tidegate.core.revive import reconfigured, revived
 from tidegate.core.router import Router
 
@@ -14,10 +14,11 @@ def swaps(name: str, **changes: object) -> Endpoint:
     return replace(make.endpoint(name, prior=SWAPS, warms_up=True, kept_usd_per_s=0.0), **changes)
 
 
-def moved(router: Router, *endpoints: Endpoint, settings: Policy | None = None) -> Router:
-    """The same engines with other sizes."""
-    names, policy = [one.name for one in endpoints], settings or make.policy()
-    return Router(endpoints, policy, reconfigured(router.state, endpoints, policy, policy, (), names))
+def moved(router: Router, *endpoints: Endpoint, same: tuple[Endpoint, ...] = ()) -> Router:
+    """The same engines with other sizes, and those that are the `same` in all."""
+    policy, names = make.policy(), [one.name for one in endpoints]
+    stay, after = [one.name for one in same], (*endpoints, *same)
+    return Router(after, policy, reconfigured(router.state, after, policy, policy, stay, names))
 
 
 def asked(router: Router, name: str, at_s: float, *, took_s: float = 0.5, ending: Ending = Ending.OK) -> None:
@@ -34,7 +35,7 @@ def test_a_load_that_is_under_way_lets_no_other_begin_in_its_engine() -> None:
         router.observe(Probed(endpoint=name, up=True, resident=False), 0.0)
     router.observe(Warming(endpoint="one"), 1.0)
     router.state.endpoints["other"].cold.warm_up.missed_usd = 1.0
-    after = moved(router, replace(one, concurrency=3), replace(other, concurrency=3))
+    after = moved(router, replace(one, concurrency=3), same=(other,))
     assert after.warm_ups(5.0) == []
     levels = after.state.endpoints["one"].cold.loads
     after.observe(Warmed(endpoint="one", took_s=30.0, served=True), 31.0)

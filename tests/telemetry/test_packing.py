@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import BinaryIO
 
 import pytest
@@ -244,12 +245,15 @@ def test_a_packed_segment_that_was_copied_in_part_is_told_to_be_damaged(tmp_path
 
 
 def test_all_lines_that_stand_before_the_damage_are_read(tmp_path: Path) -> None:
-    """Each is of another length, so that none of the sizes in which it is read ends with a line."""
-    whole = HEAD + b"".join(FACTS[n % len(FACTS)][:-1] + b" " * (n % 7) + b"\n" for n in range(2_000))
+    """There are many blocks of what is packed, and each line ends otherwise."""
+    draw = Random(1)
+    ends = ("".join(draw.choices(" \t", k=400)).encode() + b"\n" for _ in range(5_000))
+    whole = HEAD + b"".join(FACTS[n % len(FACTS)][:-1] + end for n, end in enumerate(ends))
     pack(left(tmp_path, whole))
     (packed,) = tmp_path.iterdir()
-    content = packed.read_bytes()
-    packed.write_bytes(content[:-9])
+    content = bytearray(packed.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    packed.write_bytes(content)
     good = up_to_damage(packed, 0, len(whole)).count(b"\n")
     assert good > 1_000
     for lines in (read(packed), followed(tmp_path)):

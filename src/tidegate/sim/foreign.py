@@ -150,7 +150,8 @@ def _raise(error: OSError) -> None:
 def _values(path: Path) -> Iterator[tuple[int, object]]:
     """What a file has, one after the other, each with its line or its place; None for a line that is no object."""
     # One line may have all of an array, and be longer than a line may.
-    if _begins_an_array(path) and (whole := _whole(path)) is not None:
+    array = _begins_an_array(path)
+    if array and (whole := _whole(path)) is not None:
         yield from enumerate(whole, 1)
         return
     lines = lines_of(path, "log", BadLog)
@@ -160,7 +161,7 @@ def _values(path: Path) -> Iterator[tuple[int, object]]:
     number, line = begins[0], begins[1].removeprefix(BOM_UTF8)
     first = _object(line)
     # What begins otherwise is the rest of a line that was cut.
-    whole = _whole(path) if first is None and line.startswith((b"[", b"{")) else None
+    whole = _whole(path) if first is None and not array and line.startswith((b"[", b"{")) else None
     if whole is not None:
         yield from enumerate(whole, 1)
         return

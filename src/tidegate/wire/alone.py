@@ -48,8 +48,8 @@ def kept(call: Call) -> Call:
 
 
 def fetching(call: Call, told: Raw | None) -> Call:
-    """The same of a vLLM that is `told` whence it gets the KV cache. Nobody else tells it: by these parameters a client
-    could have it fetch what is another's, from wherever it likes."""
+    """The same of a vLLM that is `told` whence it gets the KV cache, or of any engine. Nobody else tells one: by these
+    parameters a client could have it fetch what is another's, from wherever it likes."""
     fields = _own(call.fields)
     if told is not None:
         fields = fields | {_FETCHING: told}
