@@ -12,7 +12,7 @@ import pytest
 
 from tests.dashboard.harness import events
 from tests.gateway.harness import KEY, Answer, House, house, wire
-from tests.http.harness import SetClock, client, eventually
+from tests.http.harness import SetClock, client, eventually, read_request, upstream
 from tidegate.clock import Clock
 from tidegate.gateway import sessions
 from tidegate.gateway.board import Board
@@ -143,14 +143,20 @@ def is_there(pid: int) -> bool:
     return True
 
 
+def saying(folder: Path, *lines: Ready | Wish, stays: bool = True) -> Path:
+    """A program that says what a dashboard would, and stays until its gateway ends or leaves at once."""
+    said, program = folder / "said", folder / "saying"
+    said.write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    program.write_text(f"#!/bin/sh\ncat {said}\n" + ("exec cat >/dev/null\n" if stays else ""))
+    program.chmod(0o700)
+    return program
+
+
 async def test_a_dashboard_that_dies_while_its_wish_is_fulfilled_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tidegate.gateway.board.RETRY_S_MIN", 0.01)
-    said, wishing = tmp_path / "said", tmp_path / "wishing"
-    said.write_bytes(msgspec.json.Encoder().encode_lines([Ready(port=1), Wish(number=1, who="", what="")]))
-    wishing.write_text(f"#!/bin/sh\nexec cat {said}\n")
-    wishing.chmod(0o700)
+    wishing = saying(tmp_path, Ready(port=1), Wish(number=1, who="", what=""), stays=False)
     monkeypatch.setattr("sys.executable", str(wishing))
     pids = list[int]()
 
@@ -317,6 +323,31 @@ async def test_a_stream_ends_with_what_has_opened_it(tmp_path: Path, monkeypatch
                 (tmp_path / "admin.key").write_text(SECRET + " and more")
                 assert not (await home.gateway.reloader.reload("a test")).problems
             await asyncio.wait_for(reader.read(), 5.0)  # to its end
+
+
+async def test_a_stream_that_is_being_opened_when_its_session_ends_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for, goes_on, hung_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def opens(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked_for.set()
+        await goes_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        await reader.read()
+        hung_up.set()
+
+    async with upstream(opens) as dashboard, house(tmp_path, gateway=guarded(tmp_path)) as home:
+        monkeypatch.setattr("sys.executable", str(saying(tmp_path, Ready(port=dashboard.port))))
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        async with client(home.admin_port) as (reader, writer):
+            writer.write(wire("GET", "/api/dashboard/live", b"", (cookie,)))
+            await asked_for.wait()
+            assert (await asked(home, "POST", "/logout", None, cookie, OURS)).status == 204
+            goes_on.set()
+            await asyncio.wait_for(hung_up.wait(), 5.0)
+            assert await reader.read() == b""
 
 
 @pytest.mark.parametrize("asks", [True, False])

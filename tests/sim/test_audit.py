@@ -149,13 +149,16 @@ def test_whoever_waits_for_a_vendor_to_come_back_does_not_exceed_the_bound() -> 
 
 
 def test_whoever_asks_a_vendor_again_that_fails_does_not_exceed_the_bound() -> None:
-    made = msgspec.structs.replace(away_for_a_while(), faults=())
-    fleet = made.stands["api"]
-    assert fleet.api is not None
-    fails = msgspec.structs.replace(fleet, api=msgspec.structs.replace(fleet.api, errors=0.5))
+    # Nobody else may serve them.
+    made = msgspec.structs.replace(asked(away_for_a_while(), residency=("api",)), faults=())
+    stand = made.stands["api"]
+    assert stand.api is not None
+    fails = msgspec.structs.replace(stand, api=msgspec.structs.replace(stand.api, errors=0.5))
     found = audit(msgspec.structs.replace(made, stands={**made.stands, "api": fails}), core.policy())
-    assert found.reached.kept > 0.5
+    assert 0.3 < found.reached.kept < 0.9
     assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+    # As if none failed: what a later attempt draws is not known.
+    assert found.bound_per_1k == pytest.approx(audit(made, core.policy()).bound_per_1k)
 
 
 def test_while_a_vendor_is_away_until_a_promise_is_broken_nobody_is_served_there() -> None:

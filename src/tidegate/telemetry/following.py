@@ -9,10 +9,10 @@ from typing import BinaryIO
 import msgspec
 
 from tidegate.core.model import Line
-from tidegate.telemetry.packing import DAMAGED, lines_up_to_damage, open_segment
-from tidegate.telemetry.reading import NO_LINE, check_head, segments_of, unopened, unreadable
+from tidegate.telemetry.packing import open_segment
+from tidegate.telemetry.reading import NO_LINE, check_head, raw_lines, segments_of, unopened, unreadable
 from tidegate.telemetry.requests import run_of
-from tidegate.telemetry.segments import LINE_BYTES_MAX, PACKED, is_written
+from tidegate.telemetry.segments import PACKED, is_written
 
 # So many of the last segments are read before what is appended, of the newest run and of each that goes on: in these
 # its requests under way began.
@@ -117,7 +117,7 @@ class Following:
         self._open.clear()
 
     def _new(self, path: Path, opened: _Opened) -> Iterator[Line]:
-        for raw in _raw(path, opened):
+        for raw in raw_lines(path, opened.file, opened.lines, opened.bytes):
             if not raw.endswith(b"\n"):
                 if path.suffix != PACKED:
                     opened.file.seek(-len(raw), os.SEEK_CUR)
@@ -132,19 +132,6 @@ class Following:
             except NO_LINE as error:
                 raise unreadable(path, opened.lines, error) from None
             yield line
-
-
-def _raw(path: Path, opened: _Opened) -> Iterator[bytes]:
-    """The lines that were not read yet; where the segment is damaged, all that stand before that, and the error."""
-    try:
-        while raw := opened.file.readline(LINE_BYTES_MAX):
-            yield raw
-    except DAMAGED as error:
-        damage = f"the segment is damaged: {error}"
-    else:
-        return
-    yield from lines_up_to_damage(path, opened.bytes)
-    raise unreadable(path, opened.lines + 1, damage)
 
 
 def _is_over(path: Path) -> bool:

@@ -127,7 +127,7 @@ def read(source: Path) -> Iterator[Line]:
 def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
     """The lines of one segment that somebody has opened; `path` is its name in errors."""
     decoder = msgspec.json.Decoder(Line)
-    for number, raw in enumerate(_lines(path, file), 1):
+    for number, raw in enumerate(raw_lines(path, file), 1):
         if not raw.endswith(b"\n"):
             if len(raw) == LINE_BYTES_MAX:
                 raise unreadable(path, number, f"the line is longer than {LINE_BYTES_MAX} bytes")
@@ -139,6 +139,27 @@ def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
         except NO_LINE as error:
             raise unreadable(path, number, error) from None
         yield line
+
+
+def raw_lines(path: Path | str, file: BinaryIO, number: int = 0, offset: int = 0) -> Iterator[bytes]:
+    """The lines from where `file` stands, after so many and so many bytes, as they are; the last may be without its
+    end. Where the segment is damaged, all that stand before that. Raises `JournalError`."""
+    try:
+        while raw := file.readline(LINE_BYTES_MAX):
+            number, offset = number + 1, offset + len(raw)
+            yield raw
+    except DAMAGED as error:
+        # What is packed is whole when it gets its name: whoever copied it has lost a part.
+        damage = f"the segment is damaged: {error}"
+    except OSError as error:
+        raise unreadable(path, number + 1, f"it cannot be read: {error.strerror}") from None
+    else:
+        return
+    # The read that met the place has lost all that it was to bring.
+    for raw in lines_up_to_damage(Path(path), offset):
+        number += 1
+        yield raw
+    raise unreadable(path, number + 1, damage)
 
 
 def unreadable(path: Path | str, number: int, reason: object) -> JournalError:
@@ -159,24 +180,3 @@ def check_head(path: Path | str, raw: bytes) -> None:
             f"{path}:1: journal format {head.version}, this is {JOURNAL_VERSION}: "
             f"read it with the software that wrote it ({head.software})"
         )
-
-
-def _lines(path: Path | str, file: BinaryIO) -> Iterator[bytes]:
-    """As they are; the last may be without its end."""
-    number = offset = 0
-    try:
-        while raw := file.readline(LINE_BYTES_MAX):
-            number, offset = number + 1, offset + len(raw)
-            yield raw
-    except DAMAGED as error:
-        # What is packed is whole when it gets its name: whoever copied it has lost a part.
-        damage = f"the segment is damaged: {error}"
-    except OSError as error:
-        raise unreadable(path, number + 1, f"it cannot be read: {error.strerror}") from None
-    else:
-        return
-    # The read that met the place has lost all that it was to bring.
-    for raw in lines_up_to_damage(Path(path), offset):
-        number += 1
-        yield raw
-    raise unreadable(path, number + 1, damage)
