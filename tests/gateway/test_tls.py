@@ -13,10 +13,11 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from tests.gateway.harness import CHAT, Answer, chat, house, local, whole, wire
+from tests.gateway.harness import CHAT, Answer, chat, house, local, remote, whole, wire
 from tests.gateway.test_auth import create
-from tests.http.harness import HOST, eventually, read_response
-from tidegate.engines.fake import Fault, Script
+from tests.gateway.test_reload import paths, reload
+from tests.http.harness import HOST, eventually, read_response, upstream
+from tidegate.engines.fake import FakeEngine, Fault, Script
 
 AUTHORITY = trustme.CA()
 LOCKED = (
@@ -140,3 +141,33 @@ async def test_a_certificate_without_its_key_takes_nothing_down_and_the_prices_o
             assert (await ask(home.port, wire("GET", "/livez"))).status == 200
         told = [line for line in home.log("event") if line["event"].startswith("certificate not renewed")]
         assert len(told) == 2
+
+
+async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    while piece := await source.read(65536):
+        target.write(piece)
+    target.close()
+
+
+async def test_certificates_under_the_same_name_are_read_by_a_reload(tmp_path: Path) -> None:
+    """Those of an engine's authority, which was renewed."""
+    renewed, file = trustme.CA(), tmp_path / "ca.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    renewed.issue_cert(HOST).configure_cert(context)
+    AUTHORITY.cert_pem.write_to_path(str(file))
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to = await asyncio.open_connection(HOST, engine.port)
+        await asyncio.gather(copy(reader, to), copy(there, writer))
+
+    async with FakeEngine(Script()) as engine, upstream(pass_on, context) as up:
+        behind = remote(url=f"https://{HOST}:{up.port}/v1", tls_ca_file="ca.pem")
+        async with house(tmp_path, cloud=behind) as home:
+            assert (await home.ask()).status == 503
+            renewed.cert_pem.write_to_path(str(file))
+            assert paths(await reload(home)) == ["endpoint.cloud.tls_ca_file"]
+            assert (await home.ask()).endpoint == "cloud"
+            connections = up.connections
+            assert paths(await reload(home)) == []
+            assert (await home.ask()).status == 200
+            assert up.connections == connections

@@ -77,7 +77,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     client's. `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
     `asks_media`: so is which kinds of media its model takes. `canary_s` is 0 where there are no canaries.
     `probes_wake`: it scales to zero, and knows no request that does not start it. `courier` carries KV caches from and
-    to its slots.
+    to its slots. `authorities` tells one content of `tls_ca_file` from another.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     key: Secret | None
     tls_ca_file: Path | None
+    authorities: str = ""
     probe_s: float
     canary_s: float
     connect_timeout_s: float
@@ -296,6 +297,7 @@ def _upstream(known: Endpoint, table: EndpointTable, config: Config) -> Upstream
         model=table.model,
         key=config.secrets.get(name),
         tls_ca_file=config.file.parent / table.tls_ca_file if table.tls_ca_file else None,
+        authorities=config.authorities.get(name, ""),
         probe_s=table.probe_s,
         canary_s=_canary_s(known) if table.canary_s is None else table.canary_s,
         connect_timeout_s=table.connect_timeout_s,

@@ -1,5 +1,6 @@
 """What has to be true between the settings: references, promises that can be kept, money, secrets and the network."""
 
+import hashlib
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,11 @@ from tidegate.core.model import ANYWHERE, LOCAL
 CANARY_S_MIN = 60.0
 
 
-def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None) -> dict[str, Secret]:
-    """Note everything that contradicts something else; the secrets that were found, by endpoint.
+def check(
+    draft: Draft, problems: Problems, variables: Mapping[str, str] | None
+) -> tuple[dict[str, Secret], dict[str, str]]:
+    """Note everything that contradicts something else; by endpoint, the secrets that were found, and a digest of the
+    certificates that it trusts besides the usual.
 
     Without `variables` nobody is going to be reached, and what is needed for that may be missing. What is there is
     what it has to be all the same.
@@ -35,6 +39,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         _switchback(draft.switchback, problems)
     files.check(draft, problems)
     secrets: dict[str, Secret] = {}
+    authorities: dict[str, str] = {}
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)
         _site(path, endpoint, draft, problems)
@@ -47,7 +52,9 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
             key = secret.api_key(path, *named, draft.folder, problems, variables)
             if key is not None:
                 secrets[name] = key
-            _network(path, endpoint, url, draft.folder, problems)
+            _network(path, endpoint, url, problems)
+            if (trusted := _trusted(path, endpoint, url, draft.folder, problems)) is not None:
+                authorities[name] = trusted
         _canary(path, endpoint, problems)
         _warm_up(path, endpoint, draft.sites.get(endpoint.site), problems)
         hardware.check(path, endpoint.hardware, endpoint.model_facts, problems)
@@ -58,7 +65,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
     _rules(draft, problems)
     if not draft.written["endpoint"]:
         problems.add("endpoint", "there is none", "write [endpoint.NAME] with its site, engine and url")
-    return secrets
+    return secrets, authorities
 
 
 def check_candidate(draft: Draft, candidate: Config, problems: Problems) -> None:
@@ -247,7 +254,7 @@ def _courier_place(path: str, endpoint: EndpointTable, problems: Problems) -> No
         problems.add(f"{path}.courier.address", str(error), "write host:port, as in 192.0.2.7:8490")
 
 
-def _network(path: str, endpoint: EndpointTable, url: Url | None, folder: Path, problems: Problems) -> None:
+def _network(path: str, endpoint: EndpointTable, url: Url | None, problems: Problems) -> None:
     keyed = bool(endpoint.api_key_env or endpoint.api_key_file)
     if url is not None and keyed and not url.tls and not is_private(url.host):
         problems.add(
@@ -255,18 +262,25 @@ def _network(path: str, endpoint: EndpointTable, url: Url | None, folder: Path, 
             "the API key would travel through the internet in the clear",
             "write https://, or reach it through a private network or tunnel",
         )
+
+
+def _trusted(path: str, endpoint: EndpointTable, url: Url | None, folder: Path, problems: Problems) -> str | None:
+    """A digest of the file of certificates, which tells whether it is another; None where there is none."""
     if not endpoint.tls_ca_file:
-        return
+        return None
     if url is not None and not url.tls:
         problems.add(
             f"{path}.tls_ca_file", "the URL is http://, so it would not be used", "write https:// or remove it"
         )
-        return
+        return None
+    file = folder / endpoint.tls_ca_file
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / endpoint.tls_ca_file)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         reason = "there are no certificates in it" if isinstance(error, ssl.SSLError) else "it cannot be read"
         problems.add(f"{path}.tls_ca_file", reason, "name a file of certificates in PEM, readable by this user")
+        return None
 
 
 def _canary(path: str, endpoint: EndpointTable, problems: Problems) -> None:

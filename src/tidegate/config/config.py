@@ -14,7 +14,7 @@ from tidegate.config.trace import TraceTable
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The file's tables, and the secrets: by endpoint, the admin's, that of tickets, and that of traces. Relative paths
-    start at the file's folder.
+    start at the file's folder. `authorities` are digests of what stands in `tls_ca_file`, by endpoint.
 
     `revision` is that of the text that was read: of the file, or what was generated where there is none.
     `candidate` is the same with the policy that is tried by turns with this one; None where none is.
@@ -33,6 +33,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelTable]
     endpoints: dict[str, EndpointTable]
     secrets: dict[str, Secret]
+    authorities: dict[str, str]
     admin_key: Secret | None
     ticket_secret: Secret | None = None
     trace_secret: Secret | None = None

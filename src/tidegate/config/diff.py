@@ -110,6 +110,10 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
         for path in secrets[0].keys() & secrets[1].keys()
         if secrets[0][path] != secrets[1][path]
     ]
+    found += [
+        Change(path=join("endpoint", name, "tls_ca_file"), before=f"sha256 {old}", after=f"sha256 {new}")
+        for name, old, new in _renewed(before, after)
+    ]
     return tuple(sorted(found, key=lambda change: change.path))
 
 
@@ -126,6 +130,14 @@ def _secrets(config: Config) -> dict[str, Secret]:
         "trace.authorization": config.trace_secret,
     } | {join("endpoint", name, "api_key"): secret for name, secret in config.secrets.items()}
     return {path: secret for path, secret in found.items() if secret is not None}
+
+
+def _renewed(before: Config, after: Config) -> Iterator[tuple[str, str, str]]:
+    """The endpoints whose file of certificates has the same name and something else in it, with both digests."""
+    for name, new in after.authorities.items():
+        old = before.authorities.get(name, new)
+        if old != new and before.endpoints[name].tls_ca_file == after.endpoints[name].tls_ca_file:
+            yield name, old, new
 
 
 def _is_within(path: str, kept: Collection[str]) -> bool:

@@ -93,7 +93,7 @@ def checked(
     trace_secret = None
     if draft.trace is not None and variables is not None:
         trace_secret = trace.check(draft.trace, draft.folder, problems, variables)
-    secrets = check(draft, problems, variables)
+    secrets, authorities = check(draft, problems, variables)
     candidate = None
     if draft.switchback is not None and draft.switchback.policy and not problems.found:
         candidate = _candidate(tables, file, draft, problems, variables)
@@ -117,6 +117,7 @@ def checked(
         models=draft.models,
         endpoints=draft.endpoints,
         secrets=secrets,
+        authorities=authorities,
         admin_key=admin_key,
         ticket_secret=ticket_secret,
         trace_secret=trace_secret,

@@ -208,11 +208,15 @@ def _same_model(before: Member, after: Member) -> bool:
 
 def _alike(before: build.Upstream, after: build.Upstream) -> bool:
     """Whether what was up under one is up under the other."""
-    return before.reaches(after) and (before.key, before.tls_ca_file) == (after.key, after.tls_ca_file)
+    return before.reaches(after) and before.key == after.key and _trusted(before) == _trusted(after)
 
 
 def _reached(settings: build.Upstream, endpoint: Endpoint) -> tuple[object, ...]:
-    return settings.url, settings.tls_ca_file, settings.connect_timeout_s, endpoint.concurrency
+    return settings.url, *_trusted(settings), settings.connect_timeout_s, endpoint.concurrency
+
+
+def _trusted(settings: build.Upstream) -> tuple[object, ...]:
+    return settings.tls_ca_file, settings.authorities
 
 
 def _key(secret: Secret | None) -> tuple[tuple[bytes, bytes], ...]:
