@@ -23,7 +23,7 @@ import msgspec
 from bench.cpu import family_cpu_ns, spent_us
 from bench.loads import LOADS, Load
 from bench.peers import PEERS
-from bench.record import RESULTS, record
+from bench.record import RESULTS, chosen, record
 from bench.relay import named, present, raise_file_limit
 from bench.relay_figures import Figures, Summary, summed
 from bench.relay_sitting import pinned
@@ -32,11 +32,12 @@ from bench.rig import Ask, Rig
 
 ENDPOINTS = 4
 WARM_REQUESTS = 1_000
+REQUESTS_MAX = 10_000_000
 
 
 def main() -> None:
     """Run them, print each round, and write down what came of it."""
-    options = _options()
+    options, choice = _options()
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     raise_file_limit()
@@ -46,23 +47,25 @@ def main() -> None:
     rows = {name: _rows(LOADS[name], relays, options.rounds) for name in named(options.loads, list(LOADS), "load")}
     about = {name: f"{LOADS[name].about}; CPU per {LOADS[name].unit}" for name in rows}
     told = {"rounds": options.rounds, "loads": about, "versions": versions, "rows": msgspec.to_builtins(rows)}
-    record("beside", told, options.out or RESULTS)
+    record("beside", told, options.out or RESULTS, choice)
 
 
-def _options() -> argparse.Namespace:
+def _options() -> tuple[argparse.Namespace, str]:
+    """Those, and what was chosen for the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--relays", default="tidegate vllm-router nginx", help="those of bench.relay, or NAME=FOLDER")
     parser.add_argument("--loads", default="W1 W4", help=f"of {' '.join(LOADS)}")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="folder of the result, in place of where it belongs")
-    return parser.parse_args()
+    options = parser.parse_args()
+    return options, chosen(parser, options)
 
 
 def relay_of(name: str) -> Relay:
     """One of `bench.relay`, or with NAME=FOLDER a build of the gateway."""
     if "=" in name:
         name, folder = name.split("=", 1)
-        return gateway_of(name, {"PYTHONPATH": folder})
+        return gateway_of(name, {"PYTHONPATH": folder}, Path(folder) / "tidegate")
     known = {relay.name: relay for relay in (*ours(), *PEERS)}
     if name not in known:
         raise SystemExit(f"no relay {name}; there are {', '.join(known)}")
@@ -71,7 +74,9 @@ def relay_of(name: str) -> Relay:
 
 def _rows(load: Load, relays: Sequence[Relay], rounds: int) -> dict[str, dict[str, Summary]]:
     """By relay, CPU of a request or chunk, and how much that is of what the first relay takes."""
-    ask = msgspec.structs.replace(load.ask, connections=load.ask.connections // len(relays))
+    # All go on until the time is up, since who is done before leaves the core to the others.
+    each = load.ask.connections // len(relays)
+    ask = msgspec.structs.replace(load.ask, connections=each, requests=REQUESTS_MAX)
     found: dict[str, list[Figures]] = {relay.name: [] for relay in relays}
     with tempfile.TemporaryDirectory() as folder:
         rig, body = Rig(Path(folder), pinned(-1)), Path(folder) / "body"

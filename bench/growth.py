@@ -3,7 +3,8 @@
     PYTHONPATH=build/compiled python -m bench.growth [--rounds 3] [--quick]
 
 Rig, cores and figures are those of `bench.relay`. Along each axis all else stays as it is: as many requests begin each
-second and as many chunks come, whatever the number of streams that they are spread over.
+second and as many chunks come, whatever the number of streams that they are spread over, but for the time in which the
+first begin and the last end. Of the largest numbers that leaves three quarters of the chunks a second.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.loads import LOADS, Load, small
-from bench.record import record
+from bench.record import chosen, record
 from bench.relay import raise_file_limit
 from bench.relay_figures import DIRECT, IDLE, Figures, Summary, summed
 from bench.relay_sitting import Sitting, pinned
@@ -27,6 +28,7 @@ STREAMS = (10, 100, 1000, 5000)
 BEGIN_PER_S = 100  # of streams, which have so many chunks each
 CHUNKS = 50
 REQUESTS_LEAST = 1000
+REQUESTS_EACH = 3  # of a connection, at least
 BODIES_KB = (1, 16, 256, 1024, 2048)
 ENDPOINTS = (2, 4, 16, 64)
 FIGURES = (
@@ -58,14 +60,16 @@ def main() -> None:
                 print(f"round {number + 1} {place}: {said}", flush=True)
     rows = {place: summed(rounds) for place, rounds in found.items()}
     if not options.quick:
-        record("growth", {"rounds": options.rounds, "rows": msgspec.to_builtins(rows)})
+        told = {"rounds": options.rounds, "rows": msgspec.to_builtins(rows)}
+        record("growth", told, choice=chosen(parser, options))
     Console(width=140).print(_table(rows))
 
 
 def streams(count: int) -> Load:
     """So many at a time. Each lasts the longer, the more they are, so that as many begin each second."""
     lasts_s = count / BEGIN_PER_S
-    ask = Ask(connections=count, requests=max(REQUESTS_LEAST, count), chunks=CHUNKS, ramp_s=lasts_s, timeout_s=300.0)
+    requests = max(REQUESTS_LEAST, REQUESTS_EACH * count)
+    ask = Ask(connections=count, requests=requests, chunks=CHUNKS, ramp_s=lasts_s, timeout_s=300.0)
     gap_ms = round(lasts_s * 1e3 / CHUNKS)
     return Load(name=f"{count} streams", about=f"{count} streams, a chunk each {gap_ms} ms", ask=ask, gap_ms=gap_ms)
 

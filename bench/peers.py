@@ -10,7 +10,7 @@ from secrets import token_urlsafe
 from bench.gateway import HOST
 from bench.installs import Npm, OnPath, Wheel
 from bench.loads import LOADS, MODEL
-from bench.relays import Place, Relay, Start
+from bench.relays import CONCURRENCY, Place, Relay, Start
 from bench.terminator import SETTINGS
 
 NGINX = OnPath("nginx")
@@ -164,7 +164,9 @@ def _sglang_router(place: Place) -> Start:
 
 
 def _smg(place: Place) -> Start:
-    return Start([SMG.program("smg"), "launch", *_router_flags(place)])
+    # By itself it takes a thousand a core, and 4,096 at least: fewer than W5 has.
+    limit = ["--max-concurrent-requests", str(CONCURRENCY)]
+    return Start([SMG.program("smg"), "launch", *limit, *_router_flags(place)])
 
 
 def _router_flags(place: Place) -> list[str]:

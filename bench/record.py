@@ -1,8 +1,10 @@
 """Where the results of benchmarks go: with the commit, the command and the machine that they are from."""
 
+import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,15 +18,16 @@ MEASURED = ("src", "bench", ":(exclude)bench/results", "build_hooks", "pyproject
 NO_COMMIT = "unknown+"
 
 
-def record(name: str, found: dict[str, object], folder: Path = RESULTS) -> None:
-    """Write NAME.json into the folder, and print it. The command is the one of the Makefile: no path of this machine.
+def record(name: str, found: dict[str, object], folder: Path = RESULTS, choice: str = "") -> None:
+    """Write NAME.json into the folder, and print it. The command is the one of the Makefile, with the `choice` that was
+    made of what it has (`ROUNDS=2`): no path of this machine.
 
     `compiled`: the path of a request was, as where wheels are built.
     """
     result = {
         "commit": commit(),
-        "command": f"make bench-{name}",
-        "machine": machine(),
+        "command": f"make bench-{name} {choice}".rstrip(),
+        "machine": _MACHINE,
         "compiled": router.__file__.endswith(".so"),
         "at": iso(Clock().now_s()),
         **found,
@@ -42,6 +45,16 @@ def _text(result: dict[str, object]) -> str:
         lines = ",\n".join("    " + json.dumps(row) for row in value)
         text = text.replace(f'"{key}": null', f'"{key}": [\n{lines}\n  ]', 1)
     return text
+
+
+def chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """What was asked for that is not usual, as the Makefile takes it: `LOADS="W1 W4" TLS=1`. Folders are not told."""
+    usual, found = vars(parser.parse_args([])), list[str]()
+    for name, value in vars(options).items():
+        if value != usual[name] and not isinstance(value, Path):
+            text = re.sub(r"=\S+", "=FOLDER", value) if isinstance(value, str) else str(int(value))
+            found.append(f'{name.upper()}="{text}"' if " " in text else f"{name.upper()}={text}")
+    return " ".join(found)
 
 
 class Checkout:
@@ -89,3 +102,6 @@ def machine() -> str:
         platform.machine(),
     )
     return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {platform.system()}"
+
+
+_MACHINE = machine()  # before a run pins itself to one of its cores

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bench.loads import LOADS, Load, behind_tls, small
 from bench.peers import PEERS
-from bench.record import RESULTS, record
+from bench.record import RESULTS, chosen, record
 from bench.relay_figures import IDLE, Figures, Rows, summed, table
 from bench.relay_plot import plot
 from bench.relay_sitting import Sitting, pinned
@@ -35,7 +35,7 @@ TABLE_COLUMNS = 160
 
 def main() -> None:
     """Run every load against all, in turn; write down what came of it, and print it."""
-    options = _options()
+    options, choice = _options()
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)  # what was measured for an hour is not to be lost for that
     raise_file_limit()
@@ -50,7 +50,7 @@ def main() -> None:
                 said = ", ".join(f"{figure} {value:.1f}" for figure, value in one.items())
                 print(f"round {number + 1} {name:7} {relay}: {said}", flush=True)
     rows = {name: {relay: summed(rounds) for relay, rounds in by.items()} for name, by in found.items()}
-    _write(rows, loads, options, {"versions": versions, "absent": absent})
+    _write(rows, loads, options, choice, {"versions": versions, "absent": absent})
     units = {name: load.unit for name, load in loads.items()}
     Console(width=TABLE_COLUMNS).print(table(rows, units))
     for relay, reason in absent.items():
@@ -63,7 +63,8 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _options() -> argparse.Namespace:
+def _options() -> tuple[argparse.Namespace, str]:
+    """Those, and what was chosen for the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = " ".join(relay.name for relay in PEERS)
     parser.add_argument("--peers", default="", help=f"other relays, of {names}, or `none`; left out, all of them")
@@ -73,7 +74,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tls", action="store_true", help=f"{' and '.join(TLS)} with TLS to the engines, too")
     parser.add_argument("--quick", action="store_true", help="whether all works: the figures mean nothing")
     parser.add_argument("--out", type=Path, help="folder of the result and its plot, in place of where they belong")
-    return parser.parse_args()
+    options = parser.parse_args()
+    return options, chosen(parser, options)
 
 
 def _loads(options: argparse.Namespace) -> dict[str, Load]:
@@ -120,7 +122,9 @@ def _sitting(options: argparse.Namespace, loads: Mapping[str, Load], stack: Exit
     return sitting
 
 
-def _write(rows: Rows, loads: Mapping[str, Load], options: argparse.Namespace, more: dict[str, object]) -> None:
+def _write(
+    rows: Rows, loads: Mapping[str, Load], options: argparse.Namespace, choice: str, more: dict[str, object]
+) -> None:
     """The result and its plot: where they belong, unless somewhere else is named; what was quick belongs nowhere."""
     if options.quick and options.out is None:
         return
@@ -132,7 +136,7 @@ def _write(rows: Rows, loads: Mapping[str, Load], options: argparse.Namespace, m
         **more,
         "rows": msgspec.to_builtins(rows),
     }
-    record("relay", found, options.out or RESULTS)
+    record("relay", found, options.out or RESULTS, choice)
     (options.out / PLOT.name if options.out else PLOT).write_text(plot(rows, PLOTTED))
 
 

@@ -54,13 +54,15 @@ def figures(load: Load, said: Said, direct: Said, used: Used) -> Figures:
     found: Figures = {"errors": said.failed, "rss_mb": used.rss_most_mb}
     if done:
         found["cpu_us"] = used.cpu_us / done
-    if said.ok and direct.ok:
+    if said.ok and direct.ok and not load.tls:  # nobody asks over TLS directly: what that adds would count as theirs
         without = _times(load, direct)
         found |= {f"added_{name}": us - without[name] for name, us in _times(load, said).items()}
     if not load.ask.rate_per_s and not load.gap_ms:
         found["per_s"] = done / said.seconds
-    if load.mostly_idle:
-        found["stream_kb"] = (used.rss_most_mb - used.rss_before_mb) * 1e3 / load.ask.connections
+    if load.mostly_idle and said.ok:
+        # Who was refused had no stream.
+        streams = min(said.ok, load.ask.connections)
+        found["stream_kb"] = (used.rss_most_mb - used.rss_before_mb) * 1e3 / streams
     if used.lag_s_p99 is not None:
         found["lag_ms_p99"] = used.lag_s_p99 * 1e3
     return found

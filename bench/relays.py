@@ -7,11 +7,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
+from hashlib import sha256
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import msgspec
 
+import tidegate
 from bench.gateway import HOST, free_ports
 from bench.loads import LOADS, MODEL
 from tidegate.clock import Clock, sleep_s, tick_s
@@ -22,7 +25,9 @@ START_S = 90.0  # LiteLLM takes twenty where nothing else runs
 RETRY_S = 0.2
 ASK = b'{"model":"bench-model","messages":[{"role":"user","content":"ready?"}],"max_tokens":1}'
 TIDEGATE = "tidegate"
-INTERPRETED = {"PYTHONPATH": str(Path("src").resolve())}
+PACKAGE = Path(tidegate.__file__).parent
+SOURCES = Path("src").resolve() / "tidegate"
+INTERPRETED = {"PYTHONPATH": str(SOURCES.parent)}
 CONCURRENCY = 6000  # of an endpoint: every stream of every load at once, so that nothing waits
 
 _GATEWAY = """\
@@ -136,18 +141,28 @@ def ours() -> list[Relay]:
     """The gateway as this process has it, which is to be compiled; the same interpreted; and the bare relay."""
     return [
         msgspec.structs.replace(gateway_of(TIDEGATE, {}), tls=True),
-        gateway_of("tidegate interpreted", INTERPRETED),
-        Relay("passthrough", _version, _passthrough),
+        gateway_of("tidegate interpreted", INTERPRETED, SOURCES),
+        Relay("passthrough", partial(_version, PACKAGE), _passthrough),
     ]
 
 
-def gateway_of(name: str, environment: Mapping[str, str]) -> Relay:
-    """The gateway, in a process with this environment as well, which may say where the package is."""
-    return Relay(name, _version, lambda place: _gateway(place, environment), has_metrics=True)
+def gateway_of(name: str, environment: Mapping[str, str], package: Path = PACKAGE) -> Relay:
+    """The gateway, in a process with this environment as well, which says where the package is if that is another."""
+    return Relay(name, partial(_version, package), lambda place: _gateway(place, environment), has_metrics=True)
 
 
-def _version() -> str:
-    return "this commit"
+def _version(package: Path) -> str:
+    """Whether it has been made of the sources that are here; or what tells these from others."""
+    sources = _digest(package)
+    return "this commit" if sources == _digest(SOURCES) else f"sources {sources[:12]}"
+
+
+def _digest(package: Path) -> str:
+    """Of its modules by name."""
+    found = sha256()
+    for file in sorted(package.rglob("*.py")):
+        found.update(b"%b %b" % (str(file.relative_to(package)).encode(), file.read_bytes()))
+    return found.hexdigest()
 
 
 def _gateway(place: Place, environment: Mapping[str, str]) -> Start:

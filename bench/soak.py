@@ -315,7 +315,8 @@ def _slope(looks: list[tuple[float, float]]) -> dict[str, float]:
     blocks: dict[int, list[float]] = {}
     for at_s, mb in looks:
         if at_s >= since_s:
-            blocks.setdefault(int(at_s / block_s), []).append(mb)
+            # The last look is of the last minute, and none of its own.
+            blocks.setdefault(min(int(at_s / block_s), BLOCKS - 1), []).append(mb)
     hours = [block * block_s / 3600.0 for block in blocks]
     slope, _, low, high = theilslopes([sum(mbs) / len(mbs) for mbs in blocks.values()], hours, 0.95)
     return {"slope": round(float(slope), 2), "low": round(float(low), 2), "high": round(float(high), 2)}

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from bench.loads import LOADS, Load
-from bench.record import record
+from bench.record import chosen, record
 from bench.relay import named, raise_file_limit
 from bench.relay_figures import Figures, Rows, summed
 from bench.relay_sitting import pinned
@@ -90,7 +90,8 @@ def main() -> None:
                 print(f"round {number + 1}, {name}, {how}: {told}", flush=True)
     rows: Rows = {name: {how: summed(ones) for how, ones in by_how.items()} for name, by_how in found.items()}
     about = {load.name: load.about for load in loads}
-    record("turns", {"rounds": options.rounds, "loads": about, "rows": msgspec.to_builtins(rows)})
+    result = {"rounds": options.rounds, "loads": about, "rows": msgspec.to_builtins(rows)}
+    record("turns", result, choice=chosen(parser, options))
 
 
 def _round(folder: Path, loads: Sequence[Load]) -> list[tuple[str, str, Figures]]:

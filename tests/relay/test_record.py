@@ -1,12 +1,13 @@
 """A result bears the commit of the code that was measured, and says where that is not all there was."""
 
+import argparse
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench.record import NO_COMMIT, Checkout
+from bench.record import NO_COMMIT, Checkout, chosen
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 FILES = ("src/a.py", "bench/a.py", "bench/rig/a.c", "bench/results/a.json", "build_hooks/a.py", "scenarios/a.toml")
@@ -79,3 +80,14 @@ def test_where_there_is_no_repository_no_commit_is_told(
 ) -> None:
     missing(tmp_path, monkeypatch)
     assert Checkout(tmp_path).commit() == NO_COMMIT
+
+
+def test_what_was_chosen_is_told_as_the_makefile_takes_it_and_no_folder_of_a_machine() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--relays", default="tidegate")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--out", type=Path)
+    assert chosen(parser, parser.parse_args(["--rounds", "3", "--out", "a"])) == ""
+    asked = ["--relays", "before=/a/folder tidegate", "--rounds", "2", "--tls"]
+    assert chosen(parser, parser.parse_args(asked)) == 'RELAYS="before=FOLDER tidegate" ROUNDS=2 TLS=1'

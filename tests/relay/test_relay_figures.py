@@ -53,7 +53,16 @@ def test_a_relay_that_answers_nothing_has_errors_and_no_times() -> None:
 
 def test_streams_that_mostly_idle_tell_what_each_takes_of_memory() -> None:
     load = Load(name="W5", about="", ask=Ask(connections=100, requests=100, chunks=4), gap_ms=2500, mostly_idle=True)
-    assert figures(load, said(chunks=4), said(chunks=4), Used(1.0, 50.0, 60.0))["stream_kb"] == 100.0
+    used = Used(1.0, 50.0, 60.0)
+    assert figures(load, said(ok=100, chunks=4), said(chunks=4), used)["stream_kb"] == 100.0
+    # Of those that are refused there is no stream.
+    assert figures(load, said(ok=80, errors=20, chunks=4), said(chunks=4), used)["stream_kb"] == 125.0
+
+
+def test_what_is_added_over_tls_is_not_told_since_nobody_asks_without_a_relay() -> None:
+    found = figures(behind_tls(WHOLE), said(us=150.0), said(us=100.0), Used(1000.0, 50.0, 60.0))
+    assert "cpu_us" in found
+    assert not any(name.startswith("added_") for name in found)
 
 
 def test_rounds_are_summed_up_as_medians_with_their_ranges() -> None:
