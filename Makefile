@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := build/compiled
-SOURCES := $(shell find src -name '*.py' -o -name '*.c')
+SOURCES := $(shell find src -type f ! -name '*.pyc')
 # A file's tests share what it sets up, so they stay in one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -17,7 +17,7 @@ help: ## print this list
 $(VENV)/.run: requirements.lock pyproject.toml
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidegate needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -36,7 +36,8 @@ test: lint types imports ## lint, types, import contract and the tests: five min
 
 test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once more on the compiled package
 	$(PYTEST) -m "slow or lengthy"
-	PYTHONPATH=$(COMPILED) $(PYTEST) -m "not slow and not engine" --ignore=tests/docs --ignore=tests/live
+	PYTHONPATH="$(CURDIR)/$(COMPILED)" $(BIN)/python -c "from tidegate.core import router; from tidegate.http import lanes; assert router.__file__.endswith('.so') and lanes.COMPILED"
+	PYTHONPATH="$(CURDIR)/$(COMPILED)" $(PYTEST) -m "not slow and not engine" --ignore=tests/docs --ignore=tests/live
 
 test-vllm: $(VENV)/.dev ## a handover between two real vLLM; TIDEGATE_VLLM names a Python that has it (tests/lab/vllm.py)
 	$(PYTEST) tests/live/test_fetching.py
@@ -52,8 +53,8 @@ compiled: $(COMPILED)/.built ## the package with the path of a request compiled,
 define compile
 @rm -rf build/source build/wheel build/objects $(1) && mkdir -p build/source build/objects $(1)
 @cp -r src build_hooks pyproject.toml README.md LICENSE build/source/
-@cd build/source && HATCH_BUILD_HOOKS_ENABLE=1 HATCH_MYPYC_BUILD_DIR=$(CURDIR)/build/objects TIDEGATE_CFLAGS="$(2)" \
-	$(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d ../wheel >/dev/null
+@cd build/source && HATCH_BUILD_HOOKS_ENABLE=1 HATCH_MYPYC_BUILD_DIR="$(CURDIR)/build/objects" TIDEGATE_CFLAGS="$(2)" \
+	"$(CURDIR)/$(BIN)/python" -m hatchling build -t wheel -d ../wheel >/dev/null
 @$(BIN)/python -m zipfile -e build/wheel/*.whl $(1)
 endef
 
@@ -65,9 +66,10 @@ SHORT := -fno-tracer -fno-inline-functions -fno-ipa-cp-clone -fno-unroll-loops -
 $(COMPILED)/.built: pyproject.toml $(SOURCES) $(wildcard build_hooks/*) bench/training.py $(VENV)/.dev
 	@echo "compiling the path of a request, and once more by what it does most: eight minutes, or twice as many ..."
 	@rm -rf build/profile
-	$(call compile,build/traced,-fprofile-generate=$(CURDIR)/build/profile)
-	@PYTHONPATH=build/traced $(BIN)/python -m bench.training
-	$(call compile,$(COMPILED),-fprofile-use=$(CURDIR)/build/profile -fprofile-correction -w $(SHORT))
+	$(call compile,build/traced,-fprofile-generate='$(CURDIR)/build/profile')
+	@PYTHONPATH="$(CURDIR)/build/traced" $(BIN)/python -m bench.training
+	@test -n "$$(find build/profile -name '*.gcda' -print -quit)" || { echo "nothing was counted"; exit 1; }
+	$(call compile,$(COMPILED),-fprofile-use='$(CURDIR)/build/profile' -fprofile-correction -w $(SHORT))
 	@touch $@
 
 lint: $(VENV)/.dev ## style

@@ -36,6 +36,7 @@ def lanes(root: Path, into: Path) -> Path:
     extension = Extension(LANES, [str(source)])
     command = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
     command.build_lib = command.build_temp = str(into)
+    command.force = True  # flags may be others, which no file's time tells
     command.ensure_finalized()
     command.run()
     return Path(command.get_ext_fullpath(LANES))

@@ -340,6 +340,25 @@ def test_a_certificate_of_ones_own_is_trusted_beside_the_usual(tmp_path: Path) -
     assert built(tmp_path, SITES + MINE).upstreams["mine"].tls() is None
 
 
+def test_a_certificate_of_ones_own_needs_no_fields_that_python_asks_for_since_3_13(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = ssl.create_default_context
+
+    def strict() -> ssl.SSLContext:
+        context = usual()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    https = SITES + MINE.replace("http://", "https://")
+    for text, is_strict in ((https + "tls_ca_file = 'ca.pem'\n", False), (https, True)):
+        context = built(tmp_path, text).upstreams["mine"].tls()
+        assert context is not None
+        assert bool(context.verify_flags & ssl.VERIFY_X509_STRICT) is is_strict
+
+
 def test_every_engine_that_can_be_written_has_a_dialect_and_defaults() -> None:
     assert {kind.value for kind in EngineKind} == set(KINDS)
     for kind in EngineKind:

@@ -83,5 +83,5 @@ def test_without_the_extra_the_file_is_refused_with_what_to_install(monkeypatch:
     without_the_sdk(monkeypatch)
     (problem,) = problems(GOOD)
     assert problem.path == "trace.endpoint"
-    assert "pip install 'tidegate[otel]'" in problem.remedy
+    assert f"{sys.executable} -m pip install 'tidegate[otel]'" in problem.remedy
     parse(f"{TEXT}[trace]\nratio = 1.0\n", "tidegate.toml", {})

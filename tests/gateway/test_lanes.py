@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from tests.docs.test_lookups import ROOT, loaded
 from tests.gateway.test_flow import ENDPOINT, HEAD, OTHERS, TEXTS, framed
-from tests.http.harness import GET, HOST, client, descriptors_used_up, error_body, eventually, read_request, upstream
+from tests.http.harness import (
+    GET,
+    HOST,
+    SetClock,
+    client,
+    descriptors_used_up,
+    error_body,
+    eventually,
+    read_request,
+    upstream,
+)
 from tests.http.test_client_faults import client_tls, server_tls
 from tests.wire.streams import DONE, ROLE, STOP, chunk, facts, flowing
 from tidegate.clock import Clock
@@ -33,7 +43,7 @@ from tidegate.http.server import Server
 from tidegate.wire.repeat import Repeat, Tally
 from tidegate.wire.stream import StreamReader
 
-IDLE_TIMEOUT_S = 0.2
+IDLE_TIMEOUT_S = 5.0
 SPOKEN = {"tls": False}
 
 pytestmark = pytest.mark.skipif(
@@ -147,11 +157,11 @@ class Engine:
 
 
 @asynccontextmanager
-async def stage(*, laned: bool = True) -> AsyncIterator[tuple[Way, Engine, Server]]:
+async def stage(*, laned: bool = True, clock: Clock | None = None) -> AsyncIterator[tuple[Way, Engine, Server]]:
     engine, joined, tls = Engine(), Lanes() if laned else None, SPOKEN["tls"]
     async with upstream(engine.script, server_tls("engine.test") if tls else None) as up:
         origin = Origin(HOST, up.port, client_tls(), "engine.test") if tls else Origin(HOST, up.port)
-        pool = Pool(origin, clock=Clock(), sweep_s=0.01, lanes=joined)
+        pool = Pool(origin, clock=clock or Clock(), sweep_s=0.01, lanes=joined)
         way = Way(pool)
         server = Server(way.asked, limits=Limits(write_high_water=4096), clock=Clock(), error_body=error_body)
         await server.start(HOST, 0)
@@ -305,31 +315,46 @@ async def test_an_engine_that_breaks_off_is_noticed(cut: bytes) -> None:
         assert (await reader.readuntil(b"0\r\n\r\n")).count(framed(TEXTS[1])) == 2
 
 
+async def passes(clock: SetClock, seconds: float, way: Way) -> None:
+    """So much time, of which the pool has taken notice, unless it has nothing open any more."""
+    clock.at_s += seconds
+    await eventually(lambda: way.pool._now_s >= clock.at_s or bool(way.said))
+
+
+async def flows(way: Way, engine: Engine, count: int) -> None:
+    """One more chunk, by which there were so many."""
+    await engine.say(framed(TEXTS[0]))
+    await eventually(lambda: way.readers[0].output_chunks == count)
+
+
 async def test_what_flows_in_a_lane_is_not_silent_and_silence_is_told() -> None:
-    async with stage() as (way, engine, server), client(server.port) as (_, writer):
+    clock = SetClock()
+    async with stage(clock=clock) as (way, engine, server), client(server.port) as (_, writer):
         await asked(writer, engine)
         await engine.say(*BEGUN)
         await eventually(lambda: way.lane is not None)
-        lane, loop = way.lane, asyncio.get_running_loop()
-        ends_s = loop.time() + 3.0 * IDLE_TIMEOUT_S
-        while loop.time() < ends_s:
-            await engine.say(framed(TEXTS[0]))
-            await asyncio.sleep(IDLE_TIMEOUT_S / 20.0)
+        lane = way.lane
+        for count in range(1, 6):
+            await flows(way, engine, len(TEXTS) + count)
+            await passes(clock, 0.6 * IDLE_TIMEOUT_S, way)
         assert way.lane is lane
+        assert way.said == []
+        await passes(clock, IDLE_TIMEOUT_S, way)
         await eventually(lambda: bool(way.said))
         assert way.said == ["idle_timeout"]
 
 
 @pytest.mark.parametrize("drip", [b"0\r\nt: ", b"5;e="])
 async def test_what_drips_without_end_is_silence_in_a_lane_too(drip: bytes) -> None:
-    async with stage() as (way, engine, server), client(server.port) as (_, writer):
+    clock = SetClock()
+    async with stage(clock=clock) as (way, engine, server), client(server.port) as (_, writer):
         await asked(writer, engine)
         await engine.say(*BEGUN)
         await eventually(lambda: way.lane is not None)
         await engine.say(drip)
         while not way.said:
             await engine.say(b"x")
-            await asyncio.sleep(IDLE_TIMEOUT_S / 20.0)
+            await passes(clock, 0.2 * IDLE_TIMEOUT_S, way)
         assert way.said == ["idle_timeout"]
 
 
@@ -563,6 +588,32 @@ def test_a_lane_sends_nothing_before_what_its_transport_holds_back_nor_to_one_th
         engine.sendall(framed(FRAME))
         assert poll.run() == [(owner, framed(FRAME), 0)]
         lane.leave()
+    poll.close()
+
+
+def test_a_lane_that_is_left_while_it_looks_passes_nothing_and_hands_nothing_over(polls: Any) -> None:
+    """As whatever runs where memory is asked for may do."""
+    poll, transport = polls(), Sink()
+    source, engine = socket.socketpair()
+    sink, reader = socket.socketpair()
+    with source, engine, sink, reader:
+        lanes_there = list[Any]()
+
+        def leaves() -> bool:
+            lanes_there.pop().leave()
+            return False
+
+        vars(transport)["is_closing"] = leaves
+        owner: Any = object()
+        given_transport: Any = transport
+        lanes_there.append(poll.join(owner, source.fileno(), given_transport, sink.fileno()))
+        lanes_there[0].arm(BEFORE, BEHIND)
+        engine.sendall(framed(FRAME))
+        assert poll.run() == []
+        reader.setblocking(False)
+        assert _read(reader) == b""
+    with pytest.raises(TypeError):
+        polls(streams=1)
     poll.close()
 
 

@@ -14,6 +14,7 @@ from tidegate.cli import calibrate, discover, doctor, journal, keys, records, se
 from tidegate.cli.live import CONFIG, KEY_ENV
 from tidegate.cli.output import print_json, print_problems, status_of, while_read
 from tidegate.config.document import json_schema
+from tidegate.config.extra import installs
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.core.baseline import BASELINES
@@ -282,7 +283,7 @@ def _top(options: argparse.Namespace) -> int:
     try:
         from tidegate.cli.top import run
     except ModuleNotFoundError as error:
-        print(f"tidegate top needs {error.name}: pip install 'tidegate[terminal]'", file=sys.stderr)
+        print(f"tidegate top needs {error.name}: {installs('terminal')}", file=sys.stderr)
         return 1
     return run(options)
 
@@ -340,7 +341,7 @@ def _audit(options: argparse.Namespace) -> int:
     try:
         from tidegate.cli.audit import run
     except ModuleNotFoundError as error:
-        print(f"tidegate audit needs {error.name}: pip install 'tidegate[oracle]'", file=sys.stderr)
+        print(f"tidegate audit needs {error.name}: {installs('oracle')}", file=sys.stderr)
         return 1
     return run(options)
 

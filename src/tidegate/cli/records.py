@@ -11,6 +11,7 @@ from typing import get_args
 from tidegate import clock
 from tidegate.cli.export import write_csv, write_parquet
 from tidegate.cli.output import print_json, printable, refuse, replacing, while_read
+from tidegate.config.extra import installs
 from tidegate.core.classify import base_of
 from tidegate.core.model import Fact, Line, Record, Segment
 from tidegate.core.rows import Came, Row, Rows
@@ -254,7 +255,7 @@ def _export(options: argparse.Namespace) -> int:
     except JournalError as error:
         return _refused(error)
     except ModuleNotFoundError as error:
-        print(f"tidegate journal export needs {error.name}: pip install 'tidegate[parquet]'", file=sys.stderr)
+        print(f"tidegate journal export needs {error.name}: {installs('parquet')}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"tidegate journal export: {file}: {error.strerror}; name a file that can be written", file=sys.stderr)

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from tidegate.config import secret
 from tidegate.config.address import is_private, parse_url
+from tidegate.config.extra import installs
 from tidegate.config.problem import Problems
 from tidegate.config.schema import SecretTable, Table, Text
 from tidegate.config.secret import Secret, SecretError
@@ -133,7 +134,7 @@ def check(table: TraceTable, folder: Path, problems: Problems, variables: Mappin
             problems.add(
                 "trace.endpoint",
                 "OpenTelemetry's SDK is not installed, without which nothing is traced",
-                "pip install 'tidegate[otel]', or leave `endpoint` out",
+                f"{installs('otel')}, or leave `endpoint` out",
             )
     if table.authorization is None:
         return None

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tidegate.config.extra import installs
 from tidegate.config.trace import Traces
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.trace import Tracer
@@ -15,7 +16,7 @@ class Tracing:
             from tidegate.telemetry.otlp import Sender
         except ImportError as error:
             # The configuration is refused for this; here, somebody has made one otherwise.
-            raise OSError(f"nothing can be traced ({error}): pip install 'tidegate[otel]'") from None
+            raise OSError(f"nothing can be traced ({error}): {installs('otel')}") from None
         self._log = log
         self._loop = asyncio.get_running_loop()
         secret = settings.authorization

@@ -44,6 +44,7 @@ typedef struct {
     bool unsure;                 /* whether the transport may still hold back something that was written to it */
     bool heard;                  /* whether anything has passed since somebody asked */
     bool broken;                 /* something of it was lost: there was no memory to hand it over */
+    bool running;                /* what it refers to is in use, also if it is taken out meanwhile */
     unsigned long long chunks, letters;
 } Lane;
 
@@ -59,6 +60,17 @@ static void disarm(Lane *lane)
     Py_CLEAR(lane->behind);
 }
 
+static void let_go(Lane *lane)
+{
+    disarm(lane);
+    Py_CLEAR(lane->owner);
+    Py_CLEAR(lane->transport);
+    Py_CLEAR(lane->is_closing);
+    Py_CLEAR(lane->tls);
+    Py_CLEAR(lane->incoming);
+    Py_CLEAR(lane->outgoing);
+}
+
 /* Has nothing read for it any more; the reference that the poll has goes. */
 static void take_out(Lane *lane)
 {
@@ -68,13 +80,8 @@ static void take_out(Lane *lane)
     lane->poll = NULL;
     if (poll->epoll >= 0)
         epoll_ctl(poll->epoll, EPOLL_CTL_DEL, lane->source, NULL);
-    disarm(lane);
-    Py_CLEAR(lane->owner);
-    Py_CLEAR(lane->transport);
-    Py_CLEAR(lane->is_closing);
-    Py_CLEAR(lane->tls);
-    Py_CLEAR(lane->incoming);
-    Py_CLEAR(lane->outgoing);
+    if (!lane->running)
+        let_go(lane);
     Py_DECREF(poll);
     Py_DECREF(lane);
 }
@@ -123,13 +130,7 @@ static PyObject *lane_letters(Lane *lane, void *unused)
 
 static void lane_dealloc(Lane *lane)
 {
-    disarm(lane);
-    Py_XDECREF(lane->owner);
-    Py_XDECREF(lane->transport);
-    Py_XDECREF(lane->is_closing);
-    Py_XDECREF(lane->tls);
-    Py_XDECREF(lane->incoming);
-    Py_XDECREF(lane->outgoing);
+    let_go(lane);
     Py_TYPE(lane)->tp_free((PyObject *)lane);
 }
 
@@ -278,9 +279,14 @@ static int forward(Poll *poll, Lane *lane, PyObject *found)
         if (got < 0)
             return -1;
         buffer = poll->text;
+        if (lane->poll == NULL)
+            return 0; /* nobody wants it any more */
     }
     size_t size = got, passed = 0, step;
-    if (lane->before != NULL && is_clear(lane)) {
+    bool clear = lane->before != NULL && is_clear(lane);
+    if (lane->poll == NULL)
+        return 0;
+    if (clear) {
         size_t letters = 0;
         while (passed < size && (step = passes(lane, buffer + passed, size - passed, &letters)) > 0) {
             passed += step;
@@ -304,7 +310,11 @@ static int forward(Poll *poll, Lane *lane, PyObject *found)
 
 static PyObject *poll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    if (!PyArg_ParseTuple(args, "") || (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0))
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) {
+        PyErr_SetString(PyExc_TypeError, "it takes no arguments");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, ""))
         return NULL;
     Poll *poll = (Poll *)type->tp_alloc(type, 0);
     if (poll == NULL)
@@ -355,7 +365,7 @@ static PyObject *poll_join(Poll *poll, PyObject *args)
     lane->outgoing = outgoing == Py_None ? NULL : Py_NewRef(outgoing);
     lane->before = lane->behind = NULL;
     lane->unsure = true;
-    lane->heard = lane->broken = false;
+    lane->heard = lane->broken = lane->running = false;
     lane->chunks = lane->letters = 0;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = lane};
     if (epoll_ctl(poll->epoll, EPOLL_CTL_ADD, source, &event) < 0) {
@@ -373,20 +383,27 @@ static PyObject *poll_run(Poll *poll, PyObject *unused)
 {
     (void)unused;
     struct epoll_event events[EVENTS_MAX];
-    int count = epoll_wait(poll->epoll, events, EVENTS_MAX, 0);
     PyObject *found = PyList_New(0);
     if (found == NULL)
         return NULL;
-    /* One that is called meanwhile may take others out. */
+    /* One that is called meanwhile may take others out, and so may whatever runs where memory is asked for. */
+    int count = epoll_wait(poll->epoll, events, EVENTS_MAX, 0);
     for (int at = 0; at < count; at++)
         Py_INCREF((PyObject *)events[at].data.ptr);
     for (int at = 0; at < count; at++) {
         Lane *lane = events[at].data.ptr;
-        if (lane->poll != NULL && forward(poll, lane, found) < 0) {
-            /* Others are not to lose what was read of theirs; this stream breaks off here, with what is behind it. */
-            PyErr_WriteUnraisable(lane->owner);
-            lane->broken = true;
-            shutdown(lane->source, SHUT_RDWR);
+        if (lane->poll != NULL) {
+            lane->running = true;
+            if (forward(poll, lane, found) < 0) {
+                /* Others are not to lose what was read of theirs; this stream breaks off here, with what is behind it. */
+                PyErr_WriteUnraisable(lane->owner);
+                lane->broken = true;
+                if (lane->poll != NULL) /* or its socket may be another's by now */
+                    shutdown(lane->source, SHUT_RDWR);
+            }
+            lane->running = false;
+            if (lane->poll == NULL)
+                let_go(lane);
         }
         Py_DECREF(lane);
     }

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import msgspec
 
+from tidegate.config.extra import installs
 from tidegate.lab.command import end_with
 
 HOST = "127.0.0.1"
@@ -229,7 +230,7 @@ def serve(spec: Spec) -> Any:
     try:
         import xllamacpp
     except ImportError:
-        sys.exit("the engine is not installed; run `pip install 'tidegate[demo]'`")
+        sys.exit(f"the engine is not installed; run `{installs('demo')}`")
     params = xllamacpp.CommonParams()
     params.model.path = str(spec.model)
     params.model_alias = {spec.alias}
