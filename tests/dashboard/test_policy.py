@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 import tomllib
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,7 @@ from tests.gateway.harness import KEY, Answer, House, house, wire
 from tests.sim.week import Week
 from tests.telemetry.test_journal import files_end_at
 from tidegate.config.load import revision
+from tidegate.dashboard.follow import Known
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.parent import Parent
 from tidegate.dashboard.policy import POLICY, Applied, Policies, policy_of
@@ -132,6 +134,24 @@ async def test_a_file_is_taken_back_with_its_own_line_ends(tmp_path: Path) -> No
     assert good.revision == revision(before)
     assert (await rolled_back(policies, file)).applied
     assert file.read_bytes() == before.encode()
+
+
+async def test_a_rollback_goes_to_the_revision_that_was_agreed_to_or_nowhere(tmp_path: Path) -> None:
+    file, policies = tmp_path / "tidegate.toml", Policies(tmp_path / "tidegate.toml", Gateway())
+    file.write_text(ALONE)
+    assert (await applied(policies, file, CHANGED)).applied
+    agreed = policies.told().last_good
+    assert agreed is not None
+    # Another operator tries something, finds it bad, and takes it back: the file is what it was, and the way back not.
+    assert (await applied(policies, file, CHANGED + "attempts_max = 2\n")).applied
+    assert (await rolled_back(policies, file)).applied
+    assert file.read_text() == CHANGED
+    with pytest.raises(BadRequest, match="goes to another configuration by now") as refused:
+        await rolled_back(policies, file, to=agreed.revision)
+    assert (refused.value.status, file.read_text()) == (409, CHANGED)
+    now = policies.told().last_good
+    assert now is not None
+    assert (await rolled_back(policies, file, to=now.revision)).applied
 
 
 async def test_a_way_back_that_is_no_text_is_none_and_is_named(tmp_path: Path) -> None:
@@ -244,9 +264,9 @@ def applied(policies: Policies, file: Path, text: str, *, loaded: str | None = N
     return policies.apply(text, revision(seen), in_force, "me", shown=True)
 
 
-def rolled_back(policies: Policies, file: Path, *, loaded: str | None = None) -> Applying:
+def rolled_back(policies: Policies, file: Path, *, to: str = "", loaded: str | None = None) -> Applying:
     seen = file.read_bytes().decode()
-    return policies.roll_back(revision(seen), revision(seen if loaded is None else loaded), "me", shown=True)
+    return policies.roll_back(revision(seen), to, revision(seen if loaded is None else loaded), "me", shown=True)
 
 
 def names(folder: Path) -> list[str]:
@@ -506,12 +526,14 @@ async def test_a_preview_plays_the_policy_of_the_text_on_the_journal(week: Path)
         text = "[gateway]\nlisten = '127.0.0.1:1'\n[policy]\nattempts_max = 1\n"
         begun = await told(page, "policy/preview", {"text": text})
         assert (begun.status, begun.json["state"]) == (202, "running")
+        assert begun.json["revision"] == revision(text)
         assert (await told(page, "policy/preview", {"text": text})).status == 409
         await done(page.dashboard._previewer)
         job = await page.ask("policy/preview")
         assert job["state"] == "done", job["problem"]
         assert job["result"]["preview"]["after"]["requests"] == 12
-        assert job["ended_s"] >= job["began_s"]
+        assert job["at_s"] >= job["ended_s"] >= job["began_s"]
+        assert job["revision"] == revision(text)
 
 
 async def test_a_preview_of_a_policy_that_is_wrong_has_failed_and_says_where_and_what_to_do(week: Path) -> None:
@@ -570,6 +592,32 @@ async def test_an_audit_is_run_on_demand(week: Path) -> None:
         job = await page.ask("audit")
         assert job["state"] == "done", job["problem"]
         assert job["result"]["requests"] == 12
+
+
+async def test_who_waits_for_what_the_router_has_learned_keeps_nobody_else_waiting(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, goes_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    async with shown(journal) as page:
+        follower = page.dashboard._store.follower
+        known = follower.known
+
+        def late() -> Known | None:
+            loop.call_soon_threadsafe(waits.set)
+            goes_on.wait()
+            return known()
+
+        monkeypatch.setattr(follower, "known", late)
+        asking = loop.create_task(page.ask("endpoints"))
+        try:
+            await waits.wait()
+            async with asyncio.timeout(5.0):
+                assert (await page.ask("summary"))["rows"]
+            assert not asking.done()
+        finally:
+            goes_on.set()
+        assert {one["name"] for one in (await asking)["endpoints"]} == {"laptop", "cloud"}
 
 
 async def test_nothing_is_changed_by_what_a_page_of_others_can_send(journal: Path) -> None:

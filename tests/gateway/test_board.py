@@ -270,6 +270,40 @@ async def test_who_guesses_is_slowed_down_and_the_secret_still_opens(tmp_path: P
         assert (await asked(home, "POST", "/login", {"no": 1}, OURS)).status == 429
 
 
+async def test_who_guesses_keeps_out_nobody_at_another_address_until_many_do() -> None:
+    clock = SetClock()
+    known = Sessions(clock, list[str]().append)
+    for _ in range(sessions.FAILURES_PER_MINUTE):
+        assert known.wait_s("192.0.2.1") == 0.0
+        known.fail("192.0.2.1")
+    assert known.wait_s("192.0.2.1") > 0.0
+    assert known.wait_s("192.0.2.2") == 0.0
+    clock.at_s += 60.0
+    assert known.wait_s("192.0.2.1") == 0.0
+    for number in range(sessions.FAILURES_OF_ALL_PER_MINUTE):
+        assert known.wait_s("192.0.2.1") == 0.0
+        known.fail(f"2001:db8::{number:x}")
+    assert known.wait_s("192.0.2.1") > 0.0
+
+
+async def test_of_all_who_have_failed_to_log_in_no_more_are_remembered_than_have_to_wait() -> None:
+    clock = SetClock()
+    known = Sessions(clock, list[str]().append)
+    for number in range(1000):
+        clock.at_s += (wait_s := known.wait_s(f"one {number}"))
+        known.fail(f"one {number}")
+    assert wait_s > 0.0
+    assert len(known._failures_of) == (most := 2 * sessions.FAILURES_OF_ALL_PER_MINUTE)
+    # Whoever failed last has to wait, however early he was the first to fail.
+    clock.at_s += 60.0
+    early = next(iter(known._failures_of))
+    for _ in range(sessions.FAILURES_PER_MINUTE):
+        known.fail(early)
+    known.fail("one more")
+    assert known.wait_s(early) > 0.0
+    assert len(known._failures_of) == most
+
+
 async def test_a_page_of_others_changes_nothing_with_a_cookie_of_ours(tmp_path: Path) -> None:
     async with house(tmp_path, gateway=guarded(tmp_path)) as home:
         cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))

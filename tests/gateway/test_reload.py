@@ -433,7 +433,7 @@ async def test_two_reloads_at_once_are_one_and_a_refusal(tmp_path: Path) -> None
         first = asyncio.create_task(home.change("POST", "/api/config"))
         await eventually(lambda: home.gateway.reloader.busy)
         second = await home.change("POST", "/api/config")
-        assert second.status == 409
+        assert (second.status, second.error["code"]) == (409, "reload_under_way")
         assert (await home.ask()).status == 200
         first.cancel()
 
@@ -543,37 +543,59 @@ def _facts(lines: list[Line]) -> list[Any]:
     return [line.fact for line in lines]
 
 
+class Calendar:
+    """A clock that can be put forward by days: it is the day before the prices change."""
+
+    forward_s = 0.0  # nothing is under way meanwhile
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def now_s(self) -> float:
+        return self.steady_s() + self.ahead_s
+
+    def steady_s(self) -> float:
+        return 1_700_000_000.0 + asyncio.get_running_loop().time() % 1000.0
+
+
+DATED = [
+    {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 1},
+    {"from": date(2023, 11, 15), "usd_per_1m_input_tokens": 3, "usd_per_1m_output_tokens": 3},
+]
+
+
+def price(home: House) -> float:
+    return home.gateway.router.endpoint("cloud").endpoint.price.usd_per_input_token
+
+
 async def test_the_prices_of_a_new_day_hold_from_midnight_without_a_reload(tmp_path: Path) -> None:
-    class Calendar:
-        """A clock that can be put forward by days."""
-
-        forward_s = 0.0  # nothing is under way meanwhile
-
-        def __init__(self) -> None:
-            self.ahead_s = 0.0
-
-        def now_s(self) -> float:
-            return self.steady_s() + self.ahead_s
-
-        def steady_s(self) -> float:
-            return 1_700_000_000.0 + asyncio.get_running_loop().time() % 1000.0
-
     clock = Calendar()
-    dated = [
-        {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 1},
-        {"from": date(2023, 11, 15), "usd_per_1m_input_tokens": 3, "usd_per_1m_output_tokens": 3},
-    ]
-    async with house(tmp_path, clock=clock, cloud=remote(price=dated)) as home:  # type: ignore[arg-type]
-
-        def price() -> float:
-            return home.gateway.router.endpoint("cloud").endpoint.price.usd_per_input_token
-
-        assert price() == pytest.approx(1e-6)
+    async with house(tmp_path, clock=clock, cloud=remote(price=DATED)) as home:  # type: ignore[arg-type]
+        assert price(home) == pytest.approx(1e-6)
         await home.gateway.reloader.look_at_the_day()
-        assert price() == pytest.approx(1e-6)
+        assert price(home) == pytest.approx(1e-6)
         clock.ahead_s = 86_400.0
         await home.gateway.reloader.look_at_the_day()
-        assert price() == pytest.approx(3e-6)
+        assert price(home) == pytest.approx(3e-6)
+
+
+async def test_prices_that_cannot_be_put_in_force_are_told_and_tried_again(tmp_path: Path) -> None:
+    """What was free costs money from midnight on, and where that is to be written down there is no database."""
+    clock, ledger = Calendar(), tmp_path / "ledger.db"
+    free = {"usd_per_1m_input_tokens": 0, "usd_per_1m_output_tokens": 0}
+    ledger.write_text("this is no database, and has not been one for 16 bytes and more")
+    cloud = remote(price=[free, DATED[1]])
+    async with house(tmp_path, clock=clock, laptop=local(), cloud=cloud) as home:  # type: ignore[arg-type]
+        clock.ahead_s = 86_400.0
+        for times in (1, 2):
+            await home.gateway.reloader.look_at_the_day()
+            told = [e for e in home.log("event") if e["event"] == "the prices of the day are not in force"]
+            assert [one["level"] for one in told] == ["error"] * times
+            assert price(home) == 0.0
+        assert "ledger.db" in told[0]["reason"]
+        ledger.unlink()
+        await home.gateway.reloader.look_at_the_day()
+        assert price(home) == pytest.approx(3e-6)
 
 
 def led_elsewhere(home: House, name: str, url: str) -> None:

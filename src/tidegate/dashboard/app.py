@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from tidegate.clock import Clock
+from tidegate.config.load import revision
 from tidegate.dashboard.changed import Limit, changes
 from tidegate.dashboard.explained import Explainer
 from tidegate.dashboard.figures import Figures
@@ -80,8 +81,8 @@ class Dashboard:
         self._queries = Queries(figures, self._requests, follower, self._seen_s, mode, journal=journal is not None)
         self._pages = Pages(pages)
         self._surfaces = Surfaces(follower, clock.now_s)
-        # Of its own: what takes a second keeps nothing waiting that takes none.
-        self._surveyor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-surface")
+        # Of its own: what takes a second, or a segment's replay, keeps nothing waiting that takes none.
+        self._surveyor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-survey")
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-query")
         self._waiting = 0
         self.damaged = False
@@ -178,6 +179,8 @@ class Dashboard:
         elif path == API + "surface":
             wanted = asked(exchange.query, Asked)
             self._answer(exchange, lambda: self._surfaces.answer(wanted), self._surveyor)
+        elif path == API + "endpoints":
+            self._run(exchange, self._endpoints(self._queries.minutes(exchange.query)))
         elif path.startswith(API) and self._queries.answers(name):
             self._answer(exchange, lambda: self._queries.answer(name, exchange.query))
         else:
@@ -197,18 +200,20 @@ class Dashboard:
                     exchange, lambda: msgspec.json.encode(self._policies.check(text, shown=shown)), self._surveyor
                 )
             case "policy/preview":
-                text = policy_of(_read(exchange.body, Edited).text)
-                self._begin(exchange, self._previewer, ("preview", "--json", "--journal", self._played), text)
+                whole = _read(exchange.body, Edited).text
+                verb = "preview", "--json", "--journal", self._played
+                self._begin(exchange, self._previewer, verb, policy_of(whole), revision(whole))
             case "policy/apply":
                 edited = _read(exchange.body, Edited)
                 change = self._policies.apply(edited.text, edited.revision, loaded, who, shown=shown)
                 self._run(exchange, self._applied(change))
             case "policy/rollback":
-                seen = _read(exchange.body, Seen).revision
-                self._run(exchange, self._applied(self._policies.roll_back(seen, loaded, who, shown=shown)))
+                seen = _read(exchange.body, Seen)
+                change = self._policies.roll_back(seen.revision, seen.to, loaded, who, shown=shown)
+                self._run(exchange, self._applied(change))
             case "audit":
                 _read(exchange.body, Nothing)
-                self._begin(exchange, self._auditor, ("audit", "--json", "--journal", self._played), None)
+                self._begin(exchange, self._auditor, ("audit", "--json", "--journal", self._played))
             case _:
                 raise BadRequest(f"There is nothing to be sent to {exchange.path[:200]}.", status=405)
 
@@ -218,8 +223,14 @@ class Dashboard:
             raise BadRequest("There is no journal to play; gateway.journal names a folder for one.", status=409)
         return self._journal
 
-    def _begin(self, exchange: Exchange, worker: Worker, verb: tuple[str, ...], text: str | None) -> None:
-        exchange.respond(202, _JSON, msgspec.json.encode(worker.begin(verb, text)))
+    def _begin(
+        self, exchange: Exchange, worker: Worker, verb: tuple[str, ...], text: str | None = None, revision: str = ""
+    ) -> None:
+        exchange.respond(202, _JSON, msgspec.json.encode(worker.begin(verb, text, revision)))
+
+    async def _endpoints(self, minutes: int) -> bytes:
+        known = await self._ask_or_refuse(self._store.follower.known, self._surveyor)
+        return await self._ask_or_refuse(lambda: self._queries.endpoints(minutes, known))
 
     async def _applied(self, change: Coroutine[None, None, Applied]) -> bytes:
         """It is seen through, whoever leaves meanwhile."""
@@ -231,10 +242,7 @@ class Dashboard:
 
     def _answer(self, exchange: Exchange, ask: Callable[[], bytes], asker: ThreadPoolExecutor | None = None) -> None:
         """With what a question comes to, asked in the thread that may take a while."""
-        future = self._ask(ask, asker)
-        if future is None:
-            raise BadRequest("Too many questions wait; ask again in a second.", status=503, headers=(_RETRY,))
-        future.add_done_callback(lambda done: self._tell(exchange, done))
+        self._ask_or_refuse(ask, asker).add_done_callback(lambda done: self._tell(exchange, done))
 
     def _run(self, exchange: Exchange, answer: Coroutine[None, None, bytes]) -> None:
         """With what comes of it, in a task that ends when whoever asks has left."""
@@ -280,6 +288,13 @@ class Dashboard:
         future.add_done_callback(self._asked)
         return future
 
+    def _ask_or_refuse(self, ask: Callable[[], _T], asker: ThreadPoolExecutor | None = None) -> "asyncio.Future[_T]":
+        """The same. Raises BadRequest where too much waits."""
+        future = self._ask(ask, asker)
+        if future is None:
+            raise BadRequest("Too many questions wait; ask again in a second.", status=503, headers=(_RETRY,))
+        return future
+
     def _asked(self, done: "asyncio.Future[_T]") -> None:
         self._waiting -= 1
         if not done.cancelled() and is_damage(done.exception()):
@@ -306,9 +321,10 @@ class Edited(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which revision somebody has before him."""
+    """Which revision somebody has before him, and to which he wants to go back; empty where that does not matter."""
 
     revision: str
+    to: str = ""
 
 
 class _Refused(Exception):

@@ -8,6 +8,7 @@ from subprocess import SubprocessError
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from tidegate.core.model import Record
 from tidegate.dashboard.verb import Said, asked
@@ -19,9 +20,12 @@ NONE, RUNNING, DONE, FAILED = "none", "running", "done", "failed"
 
 
 class Job(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """How far it has come; `result` is what the verb prints, `problem` why it printed nothing."""
+    """How far it has come at `at_s`; `result` is what the verb prints, `problem` why it printed nothing. `revision`
+    is that of the text that it is of, empty where there is none."""
 
     state: str = NONE
+    at_s: float = 0.0
+    revision: str = ""
     began_s: float | None = None
     ended_s: float | None = None
     problem: str = ""
@@ -29,18 +33,24 @@ class Job(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Worker:
-    """Runs one verb, again and again. `last` is the run that was begun last."""
+    """Runs one verb, again and again."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
-        self.last = Job()
+        self._last = Job()
         self._now_s = now_s
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, verb: Sequence[str], text: str | None = None) -> Job:
-        """Run it, with the name of a file that has this `text` as its last argument, if any. Raises BadRequest."""
+    @property
+    def last(self) -> Job:
+        """The run that was begun last."""
+        return replace(self._last, at_s=self._now_s())
+
+    def begin(self, verb: Sequence[str], text: str | None = None, revision: str = "") -> Job:
+        """Run it, with the name of a file that has this `text` as its last argument, if any, which is of that
+        `revision`. Raises BadRequest."""
         if self._task is not None:
             raise BadRequest("One is under way; its result is told when it is done.", status=409)
-        self.last = Job(state=RUNNING, began_s=self._now_s())
+        self._last = Job(state=RUNNING, revision=revision, began_s=self._now_s())
         self._task = asyncio.get_running_loop().create_task(self._run(verb, text))
         self._task.add_done_callback(self._over)
         return self.last
@@ -58,9 +68,9 @@ class Worker:
             said = Said(None, f"it could not be run: {error}")
         except Exception as error:  # a run that never ends would keep all others from beginning
             said = Said(None, f"it met a bug of ours ({type(error).__name__})")
-        self.last = Job(
+        self._last = replace(
+            self._last,
             state=FAILED if said.result is None else DONE,
-            began_s=self.last.began_s,
             ended_s=self._now_s(),
             problem=said.problem,
             result=said.result,

@@ -129,8 +129,9 @@ class Policies:
         """
         return await self._change(text, seen, loaded, who, "policy applied", shown=shown)
 
-    async def roll_back(self, seen: str, loaded: str, who: str, *, shown: bool) -> Applied:
-        """Put in force again what was before the last change, as `apply` does. Raises BadRequest."""
+    async def roll_back(self, seen: str, to: str, loaded: str, who: str, *, shown: bool) -> Applied:
+        """Put in force again what was before the last change, as `apply` does. Raises BadRequest, also where that is
+        not the revision `to`, empty where it does not matter: others change it while the file comes to be the same."""
         kept = _beside(self._known, _BEFORE)
         try:
             # As it is, with its own line ends.
@@ -139,6 +140,8 @@ class Policies:
             raise BadRequest("There is nothing to roll back to: nothing was changed from here.", status=409) from None
         except UnicodeDecodeError:
             raise BadRequest(f"{kept} is not UTF-8: somebody else has changed it; move it away.", status=409) from None
+        if to not in ("", revision(text)):
+            raise BadRequest("A rollback goes to another configuration by now; look at it again.", status=409)
         return await self._change(text, seen, loaded, who, "policy rolled back", shown=shown)
 
     async def _change(self, text: str, seen: str, loaded: str, who: str, what: str, *, shown: bool) -> Applied:

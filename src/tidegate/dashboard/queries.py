@@ -8,9 +8,9 @@ import msgspec
 
 from tidegate.core.model import Record
 from tidegate.core.why import WHY_TEXT
-from tidegate.dashboard.endpoints import Endpoints, endpoints
+from tidegate.dashboard.endpoints import endpoints
 from tidegate.dashboard.figures import MINUTES_MAX, ClassTotals, Figures, Flows, Series, Totals, Window
-from tidegate.dashboard.follow import Follower
+from tidegate.dashboard.follow import Follower, Known
 from tidegate.dashboard.index import MINUTE_S
 from tidegate.dashboard.prices import Budget
 from tidegate.dashboard.requests import Requests, Row, Values, Wanted
@@ -87,7 +87,6 @@ class Queries:
             "summary": (Span, self.summary),
             "flow": (Span, self._flow),
             "series": (Steps, self._series),
-            "endpoints": (Span, self._endpoints),
             "requests": (Wanted, requests.search),
             "values": (Nothing, self._values),
             "reasons": (Nothing, lambda _: WHY_TEXT),
@@ -131,6 +130,10 @@ class Queries:
         span = Span(minutes)
         return msgspec.json.encode(Tick(summary=self.summary(span), flow=self._flow(span), newest=newest)), last
 
+    def endpoints(self, minutes: int, known: Known | None) -> bytes:
+        """Each endpoint, as JSON, with what is `known` of it, which nobody in this thread waits for."""
+        return msgspec.json.encode(endpoints(self._figures, Window.back(self._now_s(), minutes), known))
+
     def minutes(self, query: str) -> int:
         """How far back a page looks. Raises BadRequest."""
         return _minutes(asked(query, Span).minutes)
@@ -141,10 +144,6 @@ class Queries:
     def _series(self, steps: Steps) -> Series:
         window = Window.back(self._now_s(), _minutes(steps.minutes))
         return self._figures.series(window, _minutes(steps.step) * MINUTE_S)
-
-    def _endpoints(self, span: Span) -> Endpoints:
-        window = Window.back(self._now_s(), _minutes(span.minutes))
-        return endpoints(self._figures, window, self._follower.known())
 
     def _values(self, _: Nothing) -> Values:
         return self._requests.values()

@@ -114,7 +114,7 @@ class Admin:
             elif not self._control.answers(exchange, who):
                 self._answer(exchange, path)
         except BadRequest as error:
-            _error(exchange, error.status, error.message, error.headers)
+            _error(exchange, error.status, error.message, error.headers, error.code)
 
     def _who(self, exchange: Exchange, path: str) -> str | None:
         """Who asks, in words for people; None who has shown nothing. Raises BadRequest for pages of others."""
@@ -147,7 +147,7 @@ class Admin:
             return
         if self._digest is None or self._board is None:
             raise BadRequest("Nobody has to log in here: there is no gateway.admin_key, or no dashboard.", status=404)
-        if (wait_s := self._sessions.wait_s) > 0.0:
+        if (wait_s := self._sessions.wait_s(exchange.peer)) > 0.0:
             retry = (b"retry-after", b"%d" % ceil(wait_s))
             raise BadRequest("Too many have failed to log in; wait a little.", status=429, headers=(retry,))
         try:
@@ -155,7 +155,7 @@ class Admin:
         except UNREADABLE:
             raise BadRequest('POST /login takes {"key": "..."}.') from None
         if not self._opens(shown.key.encode()):
-            self._sessions.fail()
+            self._sessions.fail(exchange.peer)
             self._dispatch.log.event("warning", "somebody failed to log in", peer=exchange.peer)
             raise BadRequest("This is not the secret of gateway.admin_key.", status=401)
         self._dispatch.log.event("info", "logged in", peer=exchange.peer)
@@ -404,5 +404,6 @@ def _counts(status: Status, prices: Mapping[Cap, float]) -> MoneyCounts:
     return MoneyCounts(left_usd=left_usd, prices=by_labels, overruns=status.overruns)
 
 
-def _error(exchange: Exchange, status: int, message: str, headers: Headers = ()) -> None:
-    exchange.respond(status, (JSON, *headers), error_body(message, "invalid_request_error", None, f"http_{status}"))
+def _error(exchange: Exchange, status: int, message: str, headers: Headers = (), code: str | None = None) -> None:
+    body = error_body(message, "invalid_request_error", None, code or f"http_{status}")
+    exchange.respond(status, (JSON, *headers), body)

@@ -15,8 +15,12 @@ AGE_S: Final = 12 * 3600.0
 LOOK_S: Final = 10.0
 # Operators are few, with several browsers each. Beyond it, who logged in first is out.
 SESSIONS_MAX: Final = 64
-# A secret of 20 characters is not guessed at this rate, and a person who mistypes does not notice it.
+# Of one address: a person who mistypes does not notice it, and who guesses keeps nobody out but himself.
 FAILURES_PER_MINUTE: Final = 10
+# Of all: a secret of 20 characters is not guessed at this rate.
+FAILURES_OF_ALL_PER_MINUTE: Final = 100
+# As many as can fail in a minute, at once and then as it fills: who failed before them has a full bucket again.
+_FAILED_MAX: Final = 2 * FAILURES_OF_ALL_PER_MINUTE
 _COOKIE = b"tidegate"
 _SECRET_CHARS = 43  # of 32 bytes in base 64
 
@@ -31,16 +35,25 @@ class Sessions:
         # By digest of the secret: what it is called, and until when. The first one is the oldest.
         self._open: dict[bytes, tuple[str, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._failures = Bucket(FAILURES_PER_MINUTE, clock.now_s())
+        self._failures = Bucket(FAILURES_OF_ALL_PER_MINUTE, clock.now_s())
+        # By address: the last one failed last.
+        self._failures_of: dict[str, Bucket] = {}
 
-    @property
-    def wait_s(self) -> float:
-        """How long nobody may log in, after too many that could not."""
-        return self._failures.wait_s(1.0, self._clock.now_s())
+    def wait_s(self, peer: str) -> float:
+        """How long nobody at this address may log in, after too many that could not."""
+        now_s = self._clock.now_s()
+        own = self._failures_of.get(peer)
+        return max(self._failures.wait_s(1.0, now_s), 0.0 if own is None else own.wait_s(1.0, now_s))
 
-    def fail(self) -> None:
-        """Somebody could not."""
-        self._failures.take(1.0, self._clock.now_s())
+    def fail(self, peer: str) -> None:
+        """Somebody there could not."""
+        now_s = self._clock.now_s()
+        own = self._failures_of.pop(peer, None) or Bucket(FAILURES_PER_MINUTE, now_s)
+        self._failures_of[peer] = own
+        if len(self._failures_of) > _FAILED_MAX:
+            del self._failures_of[next(iter(self._failures_of))]
+        for bucket in (own, self._failures):
+            bucket.take(1.0, now_s)
 
     def begin(self) -> str:
         """A new one's secret."""

@@ -45,7 +45,7 @@ class Database:
             with self.explained():
                 if not path.exists():
                     _create(_target(path), kind)
-                connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
+                connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
                 self.connection = opened.enter_context(closing(connection))
                 self._check()
                 self._pragma("journal_mode = WAL")  # of a copy that was made without

@@ -3,6 +3,9 @@
 const BASE = "/api/dashboard/";
 const MARK = { "x-tidegate-dashboard": "1" };
 
+/** Whether a session is over, so that this page is on its way to the door. */
+export let atDoor = false;
+
 /** What was asked for is not to be had: `message` is for people, `again` whether it may be there after `afterS`. */
 export class Failed extends Error {
   constructor(message, { status = 0, again = false, afterS = 3 } = {}) {
@@ -39,6 +42,7 @@ async function ask(path, options) {
   }
   if (answer.ok) return answer.status === 204 ? null : said(answer);
   if (answer.status === 401 && location.pathname !== "/login") {
+    atDoor = true;
     location.assign(`/login?to=${encodeURIComponent(location.hash)}`);
   }
   const body = await answer.json().catch(() => null);

@@ -3,6 +3,7 @@
 import { fill, h } from "./dom.js";
 import { onState } from "./live.js";
 import { post } from "./api.js";
+import { wrong } from "./panel.js";
 import { switches } from "./theme.js";
 import * as audit from "./pages/audit.js";
 import * as decision from "./pages/decision.js";
@@ -53,9 +54,23 @@ document.getElementById("skip").addEventListener("click", (event) => {
 });
 const logout = document.getElementById("logout");
 logout.hidden = localStorage.getItem("tidegate-in") === null;
+let refused = null;
 logout.addEventListener("click", async () => {
-  await post("/logout").catch(() => null);
+  refused?.remove();
+  try {
+    await post("/logout");
+  } catch (error) {
+    // A session that is over needs no end.
+    if (error.status !== 401) {
+      refused = h("div", { class: "top" }, wrong(`You may still be logged in. ${error.message}`));
+      main.prepend(refused);
+      refused.scrollIntoView({ block: "nearest" });
+      return;
+    }
+  }
   localStorage.removeItem("tidegate-in");
+  // Who comes next to this window is not shown what was edited.
+  sessionStorage.clear();
   location.assign("/login");
 });
 addEventListener("hashchange", go);

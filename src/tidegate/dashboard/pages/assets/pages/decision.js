@@ -25,17 +25,19 @@ export function show(main, id, signal) {
     h("div", { class: "top" }, h("div", {}, h("p", { class: "soft small" }, h("a", { href: "#/requests" }, "Requests")), h("h1", {}, id))),
     h("div", { class: "stack" }, first, body),
   );
-  // What its row tells is there at once.
+  // What its row tells is there at once, unless all of it is.
+  let isWhole = false;
   const short = (ended) => get("requests", { q: id, limit: NAMESAKES_MAX }, ended);
   load(first, short, (page) => {
     const row = page.rows.find((one) => one.id === id);
-    if (row && body.hasAttribute("aria-busy")) fill(first, verdict(row, [], { [row.why]: row.why_text }, (endpoint) => (endpoint === row.endpoint ? row.tier : null)));
+    if (row && !isWhole) fill(first, verdict(row, [], { [row.why]: row.why_text }, (endpoint) => (endpoint === row.endpoint ? row.tier : null)));
   }, signal);
   const ask = async (ended) => {
     const [told, known] = await Promise.all([get(`decisions/${encodeURIComponent(id)}`, {}, ended), get("endpoints", { minutes: 1 }, ended)]);
     return { told, known };
   };
   load(body, ask, ({ told, known }) => {
+    isWhole = true;
     fill(first);
     draw(body, told, tiers(known, told.row));
   }, signal);

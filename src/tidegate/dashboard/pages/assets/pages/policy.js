@@ -1,6 +1,6 @@
 // The policy: edited, checked, tried on the past, put in force, and taken back.
 
-import { get, post } from "../api.js";
+import { atDoor, get, post } from "../api.js";
 import { fill, h } from "../dom.js";
 import { moment } from "../format.js";
 import { follow } from "../job.js";
@@ -8,10 +8,22 @@ import { empty, load, waiting, wrong } from "../panel.js";
 import { previewed } from "../previewed.js";
 import { table } from "../table.js";
 
-// What was edited, of which revision, so that coming back to the page shows it; null without edits.
-let draft = null;
-// Whoever leaves the dashboard with edits would lose them unasked.
-addEventListener("beforeunload", (event) => draft && event.preventDefault());
+const KEPT = "tidegate-policy-";
+// What was edited, of which revision, and what was previewed, as which: so that coming back to the page, also by way of the door, shows it; null without.
+let draft = recalled("draft");
+let tried = recalled("tried");
+// Whoever leaves the dashboard with edits would lose them unasked, unless he comes back after having logged in.
+addEventListener("beforeunload", (event) => draft && !atDoor && event.preventDefault());
+
+function recalled(name) {
+  return JSON.parse(sessionStorage.getItem(KEPT + name));
+}
+
+/** For this window alone, until it is closed. */
+function keep(name, value) {
+  if (value === null) sessionStorage.removeItem(KEPT + name);
+  else sessionStorage.setItem(KEPT + name, JSON.stringify(value));
+}
 
 /** Show it. */
 export function show(main, parameters, signal) {
@@ -34,9 +46,10 @@ function draw(body, policy, signal) {
   const said = h("div", { role: "status", class: "said" });
   const button = (text, then, kind = null) => h("button", { type: "button", class: kind, on: { click: then } }, text);
   const previewPlace = h("div", {});
+  const ofAnother = h("p", { class: "bad", hidden: true }, "It is of another text than what stands in the editor.");
   const buttons = {
     check: button("Check", () => checked(written())),
-    preview: button("Preview", () => begin({ text: written() })),
+    preview: button("Preview", () => preview()),
     apply: button("Put in force…", () => apply(), "main"),
     rollback: button("Roll back…", () => rollback()),
     undo: button("Undo edits", () => {
@@ -47,10 +60,13 @@ function draw(body, policy, signal) {
   };
   const dialog = h("dialog", { class: "card", "aria-labelledby": "asked" });
   let busy = false;
+  let job = null;
 
   const isEdited = () => editor.value !== state.text;
   /** An editor has line ends of its own: what is sent has those of the file. */
   const written = () => (isEdited() ? editor.value.replaceAll("\n", state.ends) : state.sent);
+  /** The revision of what stands in the editor, null where nobody has told it. */
+  const revision = () => (!isEdited() ? state.revision : tried?.text === written() ? tried.revision : null);
   /** Go on with the file as it is now; edits stay where `kept` has them. */
   const take = (now, kept = null) => {
     editor.value = now.text;
@@ -63,11 +79,13 @@ function draw(body, policy, signal) {
     if (signal.aborted) return;
     const edited = isEdited();
     draft = edited ? { revision: state.revision, text: editor.value } : null;
+    keep("draft", draft);
+    ofAnother.hidden = !job?.revision || job.revision === revision();
     buttons.undo.disabled = !edited;
     buttons.apply.disabled = busy || !state.applies || (!edited && state.in_force);
     buttons.rollback.disabled = busy || !state.last_good || !state.applies;
     buttons.check.disabled = busy;
-    fill(about, h("span", { class: "id" }, state.file), edited ? ", edited here" : !state.applies ? ", as it stands" : state.in_force ? ", as it is in force" : ", as it stands; the gateway has not loaded it", state.applies ? "." : ". No gateway runs beside this, so that nothing can be put in force.", state.last_good ? ` Before it: that of ${moment(state.last_good.at_s)}.` : "");
+    fill(about, h("span", { class: "id" }, state.file), edited ? ", edited here" : !state.applies ? ", as it stands" : state.in_force ? ", as it is in force" : ", as it stands; the gateway has not loaded it", state.applies ? "." : ". No gateway runs beside this, so that nothing can be put in force.", state.last_good ? ` Before it: what was in force until ${moment(state.last_good.at_s)}.` : "");
   };
   const during = async (work) => {
     busy = true;
@@ -107,9 +125,11 @@ function draw(body, policy, signal) {
     await change("policy/apply", { text }, value, "It is in force.");
   };
   const rollback = async () => {
+    // What is agreed to is what is gone back to: others may have put something else in its place.
+    const good = state.last_good;
     const lost = isEdited() ? h("p", { class: "bad" }, "What you have edited here is in no file, and is lost by that.") : null;
-    if (!(await confirmed(dialog, "Take back the last change?", [h("p", {}, `The configuration of ${moment(state.last_good.at_s)} is put in force again.`), lost], "Roll back"))) return;
-    await change("policy/rollback", {}, editor.value, "It was taken back.");
+    if (!(await confirmed(dialog, "Take back the last change?", [h("p", {}, `What was in force until ${moment(good.at_s)} is put in force again.`), lost], "Roll back"))) return;
+    await change("policy/rollback", { to: good.revision }, editor.value, "It was taken back.");
   };
   /** Have the file changed, and go on with what it is then; the editor with what was typed since it had this `value`. */
   const change = async (path, body, value, text) => {
@@ -134,8 +154,20 @@ function draw(body, policy, signal) {
     });
     if (!done && state.revision !== seen && isEdited()) await moved();
   };
+  const preview = async () => {
+    const text = written();
+    const begun = await begin({ text });
+    if (begun === null) return;
+    tried = { revision: begun.revision, text };
+    keep("tried", tried);
+    settle();
+  };
   const begin = follow("policy/preview", previewPlace, {
     signal,
+    seen: (now) => {
+      job = now;
+      settle();
+    },
     busy: (is) => (buttons.preview.disabled = is),
     nothing: () => empty("Nothing was previewed yet", "Preview plays the recorded requests with the edited policy, and with the one that was in force."),
     result: (result) => (result ? previewed(result) : wrong("It came to no result.")),
@@ -144,7 +176,7 @@ function draw(body, policy, signal) {
   fill(
     body,
     h("section", { class: "card" }, h("header", {}, h("h2", {}, h("label", { for: "policy" }, "Configuration")), about), editor, h("div", { class: "row foot" }, buttons.apply, buttons.check, buttons.preview, buttons.undo, h("span", { class: "push" }), buttons.rollback), said),
-    h("section", { class: "card" }, h("header", {}, h("h2", {}, "Preview on recorded traffic")), previewPlace),
+    h("section", { class: "card" }, h("header", {}, h("h2", {}, "Preview on recorded traffic")), ofAnother, previewPlace),
     dialog,
   );
   const kept = draft;
