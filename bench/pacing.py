@@ -10,7 +10,7 @@ more and one that spends less.
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from math import exp, log
@@ -149,12 +149,14 @@ def play(
     days: list[list[Outcome]] = [[] for _ in range(settings.DAYS)]
     for one in world.outcomes:
         days[int((one.request.arrived_s - start_s) // DAY_S)].append(one)
-    return [_spent(day) for day in days]
+    asked_tokens = {job.request.id: job.prompt_tokens + job.target for job in came}
+    return [_spent(day, asked_tokens) for day in days]
 
 
-def _spent(day: Sequence[Outcome]) -> Spent:
+def _spent(day: Sequence[Outcome], asked_tokens: Mapping[str, int]) -> Spent:
+    """`asked_tokens` are those of each request if it is served: what is refused was worth as much."""
     worths = [
-        one.request.worth_usd + one.request.worth_usd_per_1k_tokens * (one.prompt_tokens + one.output_tokens) / 1000.0
+        one.request.worth_usd + one.request.worth_usd_per_1k_tokens * asked_tokens[one.request.id] / 1000.0
         for one in day
     ]
     kept = [worth for worth, one in zip(worths, day, strict=True) if one.kept]

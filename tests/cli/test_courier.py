@@ -1,6 +1,5 @@
 """The verb, set up as its page says."""
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.lab.processes import running
 from tidegate.cli.main import main
 from tidegate.clock import Clock
 from tidegate.config.mutual import MutualTls
@@ -21,6 +21,7 @@ from tidegate.wire.courier import Restore
 PAGE = (Path(__file__).parents[2] / "docs/explanation/handover.md").read_text()
 CERTIFICATES = PAGE.split("```sh\n")[1].split("```")[0]
 CONFIG = PAGE.split("```toml\n")[1].split("```")[0]
+MEANT_FOR_THE_GATEWAY = {"cert": "gateway.pem", "key": "gateway.key", "ca": "ca.pem"}
 
 
 def set_up(folder: Path, saves: str) -> Path:
@@ -34,19 +35,19 @@ async def test_a_courier_that_is_set_up_as_described_answers_the_gateway_and_end
     with TemporaryDirectory(dir="/dev/shm") as saves:
         file = set_up(tmp_path, saves)
         verb = [sys.executable, "-m", "tidegate.cli.main", "courier", "--json", "--config", str(file)]
-        child = await asyncio.create_subprocess_exec(*verb, stdin=DEVNULL, stdout=PIPE)
-        assert child.stdout is not None
-        told = json.loads(await child.stdout.readline())
-        assert told["name"] == "laptop"
-        tls = MutualTls(cert=tmp_path / "gateway.pem", key=tmp_path / "gateway.key", ca=tmp_path / "ca.pem").client()
-        pool = Pool(Origin("127.0.0.1", told["port"], tls, "laptop"), clock=Clock())
-        health = await CourierClient(pool).health(10.0)
-        assert (health.name, health.fingerprint) == ("laptop", None)  # no engine is there
-        with pytest.raises(CourierError, match="gone"):
-            await CourierClient(pool).restore(Restore(name="0" * 32, slot=0), 10.0)
-        await pool.close()
-        child.send_signal(signal.SIGTERM)
-        assert await child.wait() == 0
+        async with running(*verb, stdin=DEVNULL, stdout=PIPE) as child:
+            assert child.stdout is not None
+            told = json.loads(await child.stdout.readline())
+            assert told["name"] == "laptop"
+            paths = {name: tmp_path / file for name, file in MEANT_FOR_THE_GATEWAY.items()}
+            pool = Pool(Origin("127.0.0.1", told["port"], MutualTls(**paths).client(), "laptop"), clock=Clock())
+            health = await CourierClient(pool).health(10.0)
+            assert (health.name, health.fingerprint) == ("laptop", None)  # no engine is there
+            with pytest.raises(CourierError, match="gone"):
+                await CourierClient(pool).restore(Restore(name="0" * 32, slot=0), 10.0)
+            await pool.close()
+            child.send_signal(signal.SIGTERM)
+            assert await child.wait() == 0
 
 
 def test_a_folder_on_a_disk_is_refused_in_so_many_words(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import load, parse
 from tidegate.config.vendors import VENDORS, remotes
 from tidegate.engines.fake import FakeEngine
-from tidegate.gateway.discover import PORTS, Found, discover
+from tidegate.gateway.discover import ENGINES_MAX, PORTS, Found, discover
 
 SECRET = "sk-very-secret-0123"
 
@@ -224,6 +224,15 @@ def test_an_engine_named_by_hand_that_is_not_there_gets_a_line(capsys: pytest.Ca
     assert f"{url}/v1: nobody listens there" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", ["discover", "serve"])
+def test_more_engines_by_hand_than_are_looked_at_are_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    many = [word for port in range(1, ENGINES_MAX + 2) for word in ("--engine", f"http://127.0.0.1:{port}")]
+    assert main([verb, *many]) == 2
+    told = capsys.readouterr().err
+    assert f"--engine: there are more than {ENGINES_MAX}" in told
+    assert "remedy: write them into a file" in told
+
+
 async def test_without_a_file_what_is_found_is_served() -> None:
     async with FakeEngine(model="00-the-first") as engine:
         command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--engine", engine.url]
@@ -275,6 +284,8 @@ def test_what_engines_call_their_models_is_no_markup_and_no_control(capsys: pyte
 async def test_an_engine_that_is_known_is_not_suspected_of_passing_requests_on() -> None:
     async with neighbours.neighbour(neighbours.LM_STUDIO) as there:
         found = await discover([there.url], Clock())
+    (one,) = found.engines
+    assert one.served
     assert not any("passes requests on" in sentence for sentence in report(found, (), None).decides)
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.gateway.harness import chat, wire
 from tests.http.harness import client, eventually, read_response
+from tests.lab.processes import running
 from tidegate.cli.chaos import show
 from tidegate.cli.main import main
 from tidegate.cli.output import Console
@@ -216,15 +217,16 @@ def test_who_has_read_enough_of_the_list_is_not_told_of_a_port() -> None:
 @pytest.mark.parametrize("as_json", [True, False])
 async def test_the_command_prints_what_to_aim_at_and_ends_when_it_is_told_to(as_json: bool, tmp_path: Path) -> None:
     command = ["tidegate.cli.main", "chaos", "--port", "0", "--only", "cut", "stall", *(["--json"] if as_json else [])]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
-    assert process.stdout is not None
-    said = b""
-    while b"/seen" not in said and b"]\n" not in said:
-        said += await process.stdout.readline()
-    process.terminate()
-    assert await process.wait() == 0
+    here = Path(__file__).parents[2]
+    async with running(sys.executable, "-m", *command, stdout=asyncio.subprocess.PIPE, cwd=here) as process:
+        assert process.stdout is not None
+        said = b""
+        while b"/seen" not in said and b"]\n" not in said:
+            line = await process.stdout.readline()
+            assert line, said
+            said += line
+        process.terminate()
+        assert await process.wait() == 0
     if as_json:
         rows = {row["fault"]: row for row in json.loads(said)}
         assert rows.keys() == {"cut", "stall"}

@@ -239,12 +239,12 @@ async def test_an_unreadable_file_changes_nothing_and_is_told_once(tmp_path: Pat
 async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_end_and_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.gateway.auth.READ_S", 0.05)
     path = tmp_path / "keys.db"
     async with one_key(tmp_path) as (home, key):
         await eventually(lambda: not readers())
         path.unlink()
         os.mkfifo(path)  # who opens it waits for a writer
+        monkeypatch.setattr("tidegate.gateway.auth.READ_S", 0.05)
         await eventually(lambda: bool(readers()))
         assert (await home.ask(**key)).status == 200
         for _ in range(3):
@@ -262,13 +262,14 @@ async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_en
 async def test_a_disk_that_has_hung_is_read_again_once_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.gateway.auth.READ_S", 0.05)
     path, aside = tmp_path / "keys.db", tmp_path / "aside"
     async with one_key(tmp_path) as (home, key):
         await eventually(lambda: not readers())
         path.rename(aside)
         os.mkfifo(path)
-        await home.gateway.auth.refresh()
+        with monkeypatch.context() as patch:
+            patch.setattr("tidegate.gateway.auth.READ_S", 0.05)
+            await home.gateway.auth.refresh()
         writer = os.open(path, os.O_WRONLY)
         aside.replace(path)
         os.close(writer)
@@ -321,7 +322,17 @@ async def test_a_model_that_is_not_for_this_key_does_not_exist_for_it(tmp_path: 
         assert (one.body, one.headers.keys()) == (other.body, other.headers.keys())
 
 
-@pytest.mark.parametrize("extra", [{"models": ["m", "other"]}, {"preset": "large"}, {"fallbacks": ["other"]}])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"models": ["m", "other"]},
+        {"preset": "large"},
+        {"fallbacks": ["other"]},
+        {"context_window_fallbacks": [{"m": ["other"]}]},
+        {"content_policy_fallbacks": [{"m": ["other"]}]},
+    ],
+    ids=lambda extra: next(iter(extra)),
+)
 async def test_a_key_for_some_models_has_no_vendor_answer_with_others(tmp_path: Path, extra: dict[str, Any]) -> None:
     limited, free = create(tmp_path, models=("m",)), create(tmp_path, "bob")
     async with guarded(tmp_path, cloud=remote()) as home:
@@ -338,8 +349,10 @@ async def test_a_request_cannot_widen_where_its_keys_data_may_go(tmp_path: Path,
     secret = create(tmp_path, residency=("local",))
     async with guarded(tmp_path, laptop=local(Script(status=500)), cloud=remote()) as home:
         headers = {} if asked is None else {"x_tidegate_residency": asked}
-        await home.ask(authorization=f"Bearer {secret}", **headers)
+        answer = await home.ask(authorization=f"Bearer {secret}", **headers)
+        assert bool(home.engines["laptop"].seen) == (asked != "away")
         assert home.engines["cloud"].seen == []
+    assert answer.status >= 400
 
 
 async def test_a_request_may_narrow_where_its_keys_data_may_go(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ async def test_a_burst_that_may_go_anywhere_is_shared_with_those_who_are_in_time
     assert min(own, away) > 0
 
 
+@pytest.mark.virtual
 async def test_a_held_request_starts_when_the_slot_is_free_and_says_that_the_wait_was_not_ours(tmp_path: Path) -> None:
     place = local(Script(first_s=0.2), concurrency=1)
     async with house(tmp_path, laptop=place, policy={"recheck_ms": 10_000}) as home:

@@ -27,6 +27,7 @@ async def test_no_trouble_sends_away_what_must_stay(tmp_path: Path, trouble: str
     async with house(tmp_path, laptop=local(TROUBLES[trouble]), cloud=remote()) as home:
         for _ in range(4):  # beyond three, a breaker is open
             await stays(home, stream=stream)
+        assert home.engines["laptop"].seen
 
 
 async def test_no_silence_sends_away_what_must_stay(tmp_path: Path) -> None:
@@ -39,6 +40,7 @@ async def test_a_broken_answer_sends_nothing_away(tmp_path: Path, stream: bool) 
     script = Script(fault=Fault.CUT, fault_after=2)
     async with house(tmp_path, laptop=local(script, engine="llamacpp"), cloud=remote()) as home:
         await stays(home, stream=stream)
+        assert home.engines["laptop"].seen
 
 
 async def test_an_engine_that_is_gone_sends_nothing_away(tmp_path: Path) -> None:
@@ -80,7 +82,9 @@ async def test_a_request_cannot_widen_what_its_class_allows(tmp_path: Path) -> N
     classes = {"medical": {"residency": ["local"]}}
     async with house(tmp_path, laptop=local(Script(status=500)), cloud=remote(), classes=classes) as home:
         for residency in ("anywhere", "away", "away,local"):
-            await home.ask(x_tidegate_class="medical", x_tidegate_residency=residency)
+            answer = await home.ask(x_tidegate_class="medical", x_tidegate_residency=residency)
+            assert answer.status >= 400
+        assert home.engines["laptop"].seen
         assert home.engines["cloud"].seen == []
 
 

@@ -1,5 +1,6 @@
 """Operators' rules before real engines: where requests go by them, and that everybody is told."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,16 @@ async def test_what_waits_for_its_rule_goes_there_when_it_can(tmp_path: Path) ->
     stays = {"name": "stays", "when": "completions == 1", "to": ["laptop"]}
     slow = local(Script(fault=Fault.SILENT), concurrency=1)
     async with house(tmp_path, laptop=slow, cloud=remote(), rules=[stays]) as home:
-        async with home.asking(), home.asking():
+        laptop = home.engines["laptop"]
+        async with home.asking():
+            await eventually(lambda: laptop.in_flight == 1)
+            laptop.script = Script()
+            waits = asyncio.create_task(home.ask())
             await eventually(lambda: home.gateway.router.held == 1)
+        # The first has left.
+        answer = await waits
         assert home.engines["cloud"].seen == []
+    assert (answer.status, answer.endpoint) == (200, "laptop")
 
 
 async def test_two_rules_that_leave_nothing_say_both_names(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """An answer that has begun goes on, or ends in so many words: silence and a trickle are no answer."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ import pytest
 
 from tests.gateway.harness import chat, house, local, remote
 from tests.gateway.test_budget import beginning
-from tests.gateway.test_canary import Later
 from tests.http.harness import HOST, eventually, serving, upstream
 from tidegate.core.plan import TIMEOUT_S_MIN
 from tidegate.engines.fake import Script
@@ -24,6 +22,7 @@ TRICKLE = Script(tokens=100, token_s=0.9)
 IMPATIENT: dict[str, Any] = {"policy": {"stall_s": 1}}
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize(("script", "cause"), [(SILENT, "stalled"), (TRICKLE, "too_slow")], ids=["silent", "trickle"])
 @pytest.mark.parametrize("engine", ["fake", "llamacpp"])
 async def test_a_stream_that_stops_ends_with_an_error_and_its_engine_is_let_go(
@@ -39,7 +38,7 @@ async def test_a_stream_that_stops_ends_with_an_error_and_its_engine_is_let_go(
     assert (line["outcome"], line["cause"]) == ("failed_mid_stream", cause)
 
 
-@pytest.mark.lengthy
+@pytest.mark.virtual
 @pytest.mark.parametrize("script", [SILENT, TRICKLE], ids=["silent", "trickle"])
 async def test_an_answer_that_is_given_whole_is_given_by_another_when_it_stops(tmp_path: Path, script: Script) -> None:
     async with house(tmp_path, laptop=local(script, engine="llamacpp"), cloud=remote(), **IMPATIENT) as home:
@@ -48,7 +47,7 @@ async def test_an_answer_that_is_given_whole_is_given_by_another_when_it_stops(t
     assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
 
 
-@pytest.mark.lengthy
+@pytest.mark.virtual
 async def test_an_engine_that_is_slow_by_itself_is_waited_for(tmp_path: Path) -> None:
     """A token takes it as long as it was believed to."""
     slow = local(Script(tokens=4, token_s=0.6), prior={"decode_tokens_per_s": 1.7})
@@ -58,7 +57,7 @@ async def test_an_engine_that_is_slow_by_itself_is_waited_for(tmp_path: Path) ->
     assert answer.events[-1] == "[DONE]"
 
 
-@pytest.mark.lengthy
+@pytest.mark.virtual
 async def test_many_tokens_in_a_chunk_are_no_trickle(tmp_path: Path) -> None:
     """Vendors send several tokens at once; the shortest chunk tells what of each is text."""
     bulky = Script(tokens=4, token_s=0.8, pad="x" * 40)
@@ -90,6 +89,7 @@ def words(text: str) -> dict[str, Any]:
 ENDED = {"index": 0, "delta": {}, "finish_reason": "stop"}
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize("pieces", [["w1 w2"], ["w1 ", "w2"]], ids=["one", "two"])
 @pytest.mark.parametrize(("engine", "stream"), [("openai", True), ("llamacpp", False)])
 async def test_who_falls_silent_after_the_end_of_an_answer_has_given_it(
@@ -134,17 +134,14 @@ async def test_what_is_cut_off_at_its_end_and_cannot_be_told_in_a_dialect_is_a_f
     assert json.loads(answer.body)["type"] == "error"
 
 
+@pytest.mark.virtual
 async def test_a_refusal_that_stalls_is_told_as_one(tmp_path: Path) -> None:
-    clock = Later()
     async with upstream(beginning(b"429 Too Many Requests", hangs_up=False)) as there:
         cloud = remote(url=f"http://{HOST}:{there.port}", engine="openai")
-        async with house(tmp_path, clock=clock, cloud=cloud) as home:
-            asked = asyncio.create_task(home.ask(chat(stream=True)))
-            allowances = home.gateway.router.endpoint("cloud").state.allowances
-            await eventually(lambda: allowances.requests is not None)
-            clock.ahead_s += TIMEOUT_S_MIN + 0.5
-            answer = await asked
+        async with house(tmp_path, cloud=cloud) as home:
+            answer = await home.ask(chat(stream=True))
             (line,) = home.log()
     assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
     assert answer.header("retry-after") == "77"
     assert line["cause"] == "status_429"
+    assert line["e2e_s"] >= TIMEOUT_S_MIN

@@ -107,6 +107,12 @@ async def eventually(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+async def swept(to: Pool, clock: SetClock, seconds: float) -> None:
+    """So much time passes, and the pool looks at all that it has open."""
+    clock.at_s += seconds
+    await eventually(lambda: to._now_s >= clock.at_s)
+
+
 async def talk(port: int, raw: bytes) -> bytes:
     """Everything that the server says to these bytes until it closes."""
     async with client(port) as (reader, writer):

@@ -6,6 +6,7 @@ import pytest
 from tests.http.conftest import Run
 from tests.http.harness import (
     Recorder,
+    SetClock,
     Upstream,
     always,
     answering,
@@ -16,6 +17,7 @@ from tests.http.harness import (
     post,
     read_request,
     serving,
+    swept,
     upstream,
 )
 from tidegate.clock import Clock
@@ -76,17 +78,22 @@ def test_a_request_made_when_another_ends_reuses_its_connection(run: Run) -> Non
 
 def test_the_connection_used_last_is_used_first_and_the_others_age_out(run: Run) -> None:
     async def main() -> None:
-        async with upstream(always(OK)) as up, pool(up.port, idle_timeout_s=0.05) as to:
+        clock = SetClock()
+        async with upstream(always(OK)) as up, pool(up.port, clock=clock, idle_timeout_s=4.0) as to:
             both = [Recorder(), Recorder()]
             for receiver in both:
                 post(to, receiver)
             for receiver in both:
                 await receiver.ended
             assert to.statistics().idle == 2
-            while to.statistics().idle == 2:
+            clock.at_s += 3.0
+            for _ in both:
                 await ask(to)
-            assert up.connections == 2
-            await eventually(lambda: to.statistics().open == 0)
+            assert to.statistics().idle == 2
+            await swept(to, clock, 3.0)
+            assert (to.statistics().idle, up.connections) == (1, 2)
+            await swept(to, clock, 3.0)
+            assert to.statistics().open == 0
 
     run(main())
 
@@ -421,12 +428,15 @@ def test_pausing_a_call_stops_the_upstream(run: Run) -> None:
                     stopped.set()
                     await writer.drain()
 
-        async with upstream(script) as up, pool(up.port, idle_timeout_s=0.05) as to:
+        clock = SetClock()
+        async with upstream(script) as up, pool(up.port, clock=clock, idle_timeout_s=5.0) as to:
             receiver = Recorder()
-            call = post(to, receiver, idle_timeout_s=0.05)
+            call = post(to, receiver, idle_timeout_s=5.0)
             await receiver.headed
             call.pause()
             await stopped.wait()
+            for _ in range(3):
+                await swept(to, clock, 10.0)
             assert len(receiver.body) < 8_000_000
             call.resume()
             await receiver.ended

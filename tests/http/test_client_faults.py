@@ -17,6 +17,7 @@ from tests.http.harness import (
     TEXT,
     Recorder,
     Script,
+    SetClock,
     always,
     answering,
     ask,
@@ -26,6 +27,7 @@ from tests.http.harness import (
     post,
     read_request,
     serving,
+    swept,
     uncollected,
     upstream,
 )
@@ -369,21 +371,25 @@ def test_a_request_that_waits_too_long_for_a_connection_fails(run: Run) -> None:
 
 
 def test_a_stream_that_keeps_coming_is_never_idle(run: Run) -> None:
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(CHUNKED)
-        for _ in range(80):
-            writer.write(b"1\r\na\r\n")
-            await asyncio.sleep(0.01)  # the pace of the stream is what is tested
-        writer.write(b"0\r\n\r\n")
-        await reader.read()
-
     async def main() -> None:
-        async with upstream(script) as up, pool(up.port) as to:
-            receiver = Recorder()
-            post(to, receiver, first_byte_timeout_s=0.5, idle_timeout_s=0.5)
+        clock, receiver = SetClock(), Recorder()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(CHUNKED)
+            for _ in range(8):
+                receiver.got_data.clear()
+                writer.write(b"1\r\na\r\n")
+                await receiver.got_data.wait()
+                await swept(to, clock, 3.0)
+            writer.write(b"0\r\n\r\n")
+            await reader.read()
+
+        async with upstream(script) as up, pool(up.port, clock=clock) as to:
+            post(to, receiver, first_byte_timeout_s=5.0, idle_timeout_s=5.0)
             await receiver.ended
             assert receiver.error is None
+            assert receiver.body == b"a" * 8
 
     run(main())
 

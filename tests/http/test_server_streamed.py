@@ -159,7 +159,7 @@ def test_a_body_that_falls_silent_or_is_none_counts_as_a_client_that_left(run: R
                 writer.write(HEAD % 100 + b"some")
                 await eventually(lambda: taker.taken == b"some")
                 clock.at_s += 29.0
-                await asyncio.sleep(0.05)
+                await eventually(lambda: server.coarse_s >= clock.at_s)
                 assert not taker.left
                 clock.at_s += 2.0
                 await eventually(lambda: taker.left == 1)

@@ -58,11 +58,17 @@ def test_a_head_that_trickles_is_not_given_more_time_by_each_byte(run: Run) -> N
 
 def test_a_body_of_somebody_known_that_keeps_coming_is_given_time(run: Run) -> None:
     async def main() -> None:
-        async with serving(body_timeout_s=0.2) as server, client(server.port) as (reader, writer):
+        clock = SetClock()
+        async with serving(clock=clock, body_timeout_s=10.0) as server, client(server.port) as (reader, writer):
             writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\n\r\n")
             for _ in range(20):
-                await asyncio.sleep(0.02)  # the pace of the client is what is tested
                 writer.write(b"a")
+                async with client(server.port) as (other, asking):
+                    # By then the byte before has been read.
+                    asking.write(GET)
+                    await read_response(other)
+                clock.at_s += 6.0
+                await eventually(lambda: server.coarse_s >= clock.at_s)
             assert (await read_response(reader)).body == b"a" * 20
 
     run(main())

@@ -100,7 +100,7 @@ class Storm:
     `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
     other tell of their load now and then, and some of their memory, true or not. `ruled`: operators' rules hold of
     some; `tenants`: some clients have keys. The class of some has a target for its attainment. `paced`: some draw on
-    budgets that are to last.
+    budgets that are to last. `slack`: promises are long and worth something, so that some may explore.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Storm:
         ruled: bool = True,
         tenants: bool = True,
         paced: bool = True,
+        slack: bool = False,
     ) -> None:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
@@ -132,6 +133,7 @@ class Storm:
         self.ruled = ruled
         self.tenants = tenants
         self.paced = paced
+        self.slack = slack
         self.spent_usd: dict[tuple[str, float], float] = {}
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
@@ -203,6 +205,8 @@ class Storm:
             weight=weight,
             budgets=self.draw_budget.choice(BUDGETS) if self.paced else (),
         )
+        if self.slack:
+            request = replace(request, slo=Slo(ttft_s=60.0), worth_usd=0.02)
         self.requests[request.id] = request
         self.lines.append(Line(at_s=self.now_s, fact=request))
         for budget in request.budgets:

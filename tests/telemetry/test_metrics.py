@@ -247,6 +247,13 @@ def test_what_was_counted_is_exposed() -> None:
         ("kv_ship_seconds_sum", {"endpoint": "laptop"}, 0.5),
         ("canary_distance_nats", {"endpoint": "laptop"}, 0.01),
         ("cost_usd_total", {"endpoint": "cloud", "tier": "remote"}, 0.001),
+        ("ledger_overruns_total", {}, 1),
+        ("held_seconds_sum", {}, 0.5),
+        ("decision_seconds_sum", {}, 6e-5),
+        ("decision_seconds_count", {}, 2),
+        ("rtt_seconds", {"endpoint": "laptop"}, 0.01),
+        ("others_running", {"endpoint": "laptop"}, 3),
+        ("others_queued", {"endpoint": "laptop"}, 2),
         ("journal_lines_total", {}, 10),
         ("journal_lost_total", {}, 1),
     ]:
