@@ -18,7 +18,7 @@ from tidegate.cli.main import main
 from tidegate.clock import DAY_S
 from tidegate.core.model import Drawn, Line
 from tidegate.core.why import WHY_TEXT
-from tidegate.dashboard import follow
+from tidegate.dashboard import follow, live
 from tidegate.dashboard.app import WAITING_MAX
 from tidegate.dashboard.live import STREAMS_MAX
 from tidegate.dashboard.parent import Parent
@@ -259,6 +259,19 @@ async def test_an_open_page_is_told_what_comes(journal: Path, monkeypatch: pytes
         rows = [one["summary"]["rows"] for one in events(seen)]
         assert rows == sorted(rows)
         assert events(seen)[-1]["newest"]
+
+
+async def test_a_page_hears_that_somebody_is_there_also_where_nothing_changes(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "EVERY_S", 0.01)
+    monkeypatch.setattr(live, "QUIET_S", 0.02)
+    async with shown(journal) as page, client(page.port) as (reader, writer):
+        writer.write(wire("GET", "/api/dashboard/live"))
+        seen = b""
+        while seen.count(b"event: still\ndata: {}\n\n") < 3:
+            seen += await reader.read(1 << 20)
+        assert len(events(seen)) <= 2
 
 
 async def test_there_are_so_many_streams_and_no_more(journal: Path) -> None:

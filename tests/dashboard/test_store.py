@@ -2,19 +2,20 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
-from tests.dashboard.harness import ALL_MINUTES, damage, folded, indexed
+from tests.dashboard.harness import ALL_MINUTES, Indexed, damage, folded, indexed
 from tests.dashboard.test_index import by_time, cut, ids
 from tests.http.harness import eventually
-from tidegate.dashboard import follow, store
+from tidegate.dashboard import follow, replayed, store
 from tidegate.dashboard.figures import Figures, Window
 from tidegate.dashboard.requests import Requests, Wanted
 from tidegate.dashboard.store import Store
@@ -105,6 +106,41 @@ async def test_what_is_in_the_way_of_opening_a_segment_for_a_moment_leaves_nothi
     (problem,) = said
     assert "the journal is not read on until this is over" in problem
     assert "Too many open files" in problem
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_read_once_more_by_a_dashboard_that_comes_back_is_not_there_before_it_is(
+    journal: Path, tmp_path: Path
+) -> None:
+    (first,), file = segments(journal), tmp_path / "index.sqlite"
+    shutil.copy(first, journal / first.name.replace("-000000.", "-000001."))
+    with indexed(journal, file):
+        pass
+    back = Indexed(journal, file)
+    try:
+        shares = list[float]()
+        while back.follower.step():
+            shares.append(back.follower.share)
+        # The last of them has read all there is, and only the next one finds that out.
+        assert len(shares) > 2
+        assert max(shares[:-1]) < 1.0
+        assert (back.follower.share, back.follower.known() is None) == (1.0, False)
+    finally:
+        back.follower.close()
+        back.db.close()
+
+
+def test_how_endpoints_are_is_told_again_once_what_was_in_the_way_of_asking_is_over(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crowded(path: Path) -> BinaryIO:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    with indexed(journal) as seen:
+        with monkeypatch.context() as patch:
+            patch.setattr(replayed, "open_segment", crowded)
+            assert seen.follower.known() is None
+        assert seen.follower.known() is not None
 
 
 @pytest.mark.usefixtures("quick")

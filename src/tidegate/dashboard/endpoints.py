@@ -23,7 +23,7 @@ class Standing(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """One endpoint; its settings and standing are None where it is no longer configured."""
+    """One endpoint; its settings and standing are None where it is no longer configured, or where nobody can tell."""
 
     name: str
     site: str
@@ -44,7 +44,7 @@ class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Endpoints(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """All of them, those that are configured first."""
+    """All of them, those that are configured first; `quantile` is None where nobody can tell which are."""
 
     begins_s: float
     ends_s: float

@@ -202,7 +202,10 @@ class Follower:
             if read_bytes >= size and file is not newest and file.run not in self._tails and not left:
                 continue
             more = self._go_on(file, last=last, left=left, over=over)
-            if not more:
+            if more:
+                # What is read once more is not there before that is done: until then the router cannot be asked.
+                read -= max(0, min(size, read_bytes) - self._reached(file))
+            else:
                 self._told[name] = size
                 read += max(0, size - read_bytes)
         self.share = read / total if total else 1.0
@@ -294,6 +297,11 @@ class Follower:
                 self.last_s, self.under_way = self._newest.at_s, self._newest.rows.open
             self.changes += tail.offset > before or bool(rows)
             return tail.offset > before
+
+    def _reached(self, segment: _File) -> int:
+        """How far a segment that was gone on in has been read; not at all while what stands before it is."""
+        tail = self._tails[segment.run]
+        return tail.offset if tail.name == segment.name else 0
 
     def _tail(self, segment: _File) -> _Tail:
         run = segment.run

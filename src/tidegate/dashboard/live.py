@@ -14,6 +14,8 @@ QUIET_S: Final = 15.0  # proxies take silence of half a minute for an end
 STREAMS_MAX: Final = 8
 _HEADERS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), *SAFE)
 _RETRY: Final = (b"retry-after", b"5")
+# A comment would do for proxies; pages see events alone, and have to know that somebody is still there.
+_STILL: Final = b"event: still\ndata: {}\n\n"
 
 
 class Ask(Protocol):
@@ -101,7 +103,7 @@ class Live:
         for exchange, stream in self._streams.items():
             if now_s - stream.told_s >= QUIET_S and not stream.paused:
                 stream.told_s = now_s
-                exchange.write(b":\n\n")
+                exchange.write(_STILL)
 
     def _tell(self, exchanges: list[Exchange], minutes: int, after: int) -> None:
         future = self._ask(lambda: self._tick(minutes, after))

@@ -31,7 +31,8 @@ class Replayed:
     def state(self, path: Path, name: str, end: int) -> msgspec.Raw | None:
         """The router's snapshot after so many bytes of the segment `name`, packed or not, or after more of them.
 
-        None where it is gone, was cut off, or cannot be replayed, as one of another version may not be.
+        None where it is gone, cannot be opened now, was cut off, or cannot be replayed, as one of another version may
+        not be.
         """
         with self._lock:
             if name != self._name:
@@ -40,7 +41,9 @@ class Replayed:
                 return None
             try:
                 self._go_on(self._replay, path, end)
-            except (OSError, ReplayError, *DAMAGED, *NO_LINE):
+            except OSError:  # as too many open files: it may be over in a moment
+                return None
+            except (ReplayError, *DAMAGED, *NO_LINE):
                 self._replay = None
                 return None
             router = self._replay.router

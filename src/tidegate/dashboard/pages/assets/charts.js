@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { colour, onChange } from "./theme.js";
-import { table } from "./table.js";
+import { renew, table } from "./table.js";
 
 const MOTION = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 const FONT = '"Inter", system-ui, sans-serif';
@@ -48,7 +48,7 @@ export function chart({ label, option, signal, key = null, tall = false }) {
     element,
     canvas,
     draw,
-    tell: (columns, rows, caption) => told.replaceChildren(table(columns, rows, caption)),
+    tell: (columns, rows, caption) => renew(told, table(columns, rows, caption)),
   };
 }
 

@@ -18,6 +18,14 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** Make these its children. Those that are there stay where they are, and keep focus, and what is scrolled or pressed in them: to be moved is to be taken away. */
+export function arrange(element, children) {
+  [...element.childNodes].filter((one) => !children.includes(one)).forEach((one) => one.remove());
+  children.forEach((one, index) => {
+    if (element.childNodes[index] !== one) element.insertBefore(one, element.childNodes[index] ?? null);
+  });
+}
+
 function filled(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;

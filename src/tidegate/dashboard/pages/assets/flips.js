@@ -4,6 +4,7 @@ import { bytes, count, plain, seconds, usd } from "./format.js";
 import { ends } from "./sides.js";
 
 const SMALL = 1e-6;
+const DIGITS = 3;
 
 // By axis: what would have had to be otherwise (`said` of a rounded number, and whether that is more), and what it was.
 const AXES = {
@@ -29,8 +30,8 @@ const AXES = {
     now: () => "",
   },
   usd_per_s: {
-    said: (at, more, endpoint) => [`running ${endpoint} had cost `, `${usd(at)} an hour or ${more ? "more" : "less"}`],
-    now: (now) => (now ? `it costs ${usd(now * 3600)}` : "it costs nothing"),
+    said: (at, more, endpoint) => [`running ${endpoint} had cost `, `${usd(at, DIGITS)} an hour or ${more ? "more" : "less"}`],
+    now: (now) => (now ? `it costs ${usd(now * 3600, DIGITS)}` : "it costs nothing"),
     factor: 3600,
   },
   rtt_s: {
@@ -81,14 +82,14 @@ function sentence(flip) {
 
 const distance = (flip) => Math.abs(Math.log((flip.at + SMALL) / (flip.now + SMALL)));
 
-/** Three digits, rounded away from where it stands: what is shown flips, too. */
+/** So many digits, rounded away from where it stands: what is shown flips, too. */
 function away(value, more) {
   if (value === 0) return 0;
-  const size = 10 ** (Math.floor(Math.log10(Math.abs(value))) - 2);
+  const size = 10 ** (Math.floor(Math.log10(Math.abs(value))) + 1 - DIGITS);
   const digits = value / size;
   const near = Math.abs(digits - Math.round(digits)) < 1e-9 ? Math.round(digits) : more ? Math.ceil(digits) : Math.floor(digits);
   return near * size;
 }
 
-const exact = (value) => (value < 0.1 ? `${plain(value * 1000, 3)} ms` : `${plain(value, 3)} s`);
-const times = (factor) => `${plain(factor, 3)} times`;
+const exact = (value) => (value < 0.1 ? `${plain(value * 1000, DIGITS)} ms` : `${plain(value, DIGITS)} s`);
+const times = (factor) => `${plain(factor, DIGITS)} times`;

@@ -8,9 +8,13 @@ const NB = "\u00a0";
 const LEAST_USD = 0.00001;
 const DAY_S = 86_400;
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const set = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 6 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const hours = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+// What is more than so much is, below nothing, less than that.
+const MIRRORED = { "< ": "> ", "> ": "< ", "": "" };
 
 const unknown = (value) => value === null || value === undefined || Number.isNaN(value);
 const signed = (value, said) => (value < 0 ? MINUS + said : said);
@@ -24,6 +28,11 @@ export function usd(value, digits = 2) {
   if (size >= 1000) return signed(value, `$${whole.format(size)}`);
   if (size >= 0.1 && digits <= 2) return signed(value, `$${size.toFixed(2)}`);
   return signed(value, `$${size >= 10 ? size.toFixed(2) : plain(size, digits)}`);
+}
+
+/** Dollars as somebody has set them: $0.375, $3.00, $0; with all digits, and cents at least. */
+export function usdSet(value) {
+  return unknown(value) || value === 0 ? usd(value) : `$${set.format(value)}`;
 }
 
 /** Dollars at an axis: $4, $0.5. */
@@ -62,9 +71,10 @@ export function short(value) {
   return value >= 1e3 ? `${plain(value / 1e3, value >= 1e4 ? 3 : 2)}k` : `${Math.round(value)}`;
 }
 
-/** A share: 97%, 99.2%, of what may be more than all 250%; all and nothing only where it is all or nothing. */
+/** A share: 97%, 99.2%, of what may be more than all 250%, or less than nothing −3%; all and nothing only where it is all or nothing. */
 export function share(value) {
   if (unknown(value)) return NONE;
+  if (value < 0) return share(-value).replace(/^(?:[<>] )?/, (bound) => MIRRORED[bound] + MINUS);
   if (value === 1 || value === 0) return `${value * 100}%`;
   const percent = value * 100;
   if (percent > 100) return percent < 101 ? "> 100%" : `${whole.format(percent)}%`;

@@ -3,12 +3,15 @@
 import { get } from "./api.js";
 
 const AGAIN_MS = 3000;
+// Something is told every 15 s. A connection that is dead may be silent for ever, and a browser does not notice.
+const SILENT_MS = 40_000;
 const NEWEST = 20;
 const listeners = new Set();
 const states = new Set();
 const HIDDEN = () => document.visibilityState === "hidden";
 let source = null;
 let again = 0;
+let silence = 0;
 let asking = false;
 let state = "off";
 let minutes = 60;
@@ -48,6 +51,7 @@ function settle() {
 }
 
 function close() {
+  clearTimeout(silence);
   source?.close();
   source = null;
   become("off");
@@ -57,9 +61,11 @@ function open() {
   clearTimeout(again);
   source = new EventSource(`/api/dashboard/live?minutes=${minutes}`);
   const mine = source;
-  mine.addEventListener("open", () => become("live"));
+  listen();
+  mine.addEventListener("open", heard);
+  mine.addEventListener("still", heard);
   mine.addEventListener("tick", (event) => {
-    become("live");
+    heard();
     const told = JSON.parse(event.data);
     listeners.forEach((listener) => listener(told));
   });
@@ -67,10 +73,26 @@ function open() {
     if (mine !== source) return;
     // A browser gives up where it was answered, and with an error: too many streams, or none yet.
     if (mine.readyState === EventSource.CLOSED) {
+      clearTimeout(silence);
       source = null;
       ask();
     } else become("gone");
   });
+}
+
+function heard() {
+  listen();
+  become("live");
+}
+
+/** Wait for a word; where none comes, the stream is gone, and another one is opened. */
+function listen() {
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    source.close();
+    become("gone");
+    open();
+  }, SILENT_MS);
 }
 
 /** Ask for what a stream would have told, and then for a stream again; once at a time, however often streams are refused. A session that is over leads to the door by that. */

@@ -24,6 +24,22 @@ export async function load(place, ask, draw, signal) {
   }
 }
 
+/** Load it now, and every so many milliseconds while the page is looked at. Returns what loads it at once. */
+export function keepLoading(everyMs, place, ask, draw, signal) {
+  let latest = null;
+  const look = () => {
+    // What has failed and asks again by itself ends here; what is only slow is waited for.
+    if (place.hasAttribute("aria-busy")) return;
+    latest?.abort();
+    latest = new AbortController();
+    load(place, ask, draw, AbortSignal.any([signal, latest.signal]));
+  };
+  look();
+  const timer = setInterval(() => document.visibilityState === "visible" && look(), everyMs);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  return look;
+}
+
 /** Say that it is being made. */
 export function waiting(text) {
   return h("p", { class: "empty" }, text);

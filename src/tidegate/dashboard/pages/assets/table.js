@@ -1,6 +1,6 @@
 // Tables: scrolled by themselves where they are wide, so that a page never is.
 
-import { h } from "./dom.js";
+import { arrange, fill, h } from "./dom.js";
 
 /** A table. Columns are `[name, "num"]` or names; the first cell of a row names it. */
 export function table(columns, rows, caption = "") {
@@ -21,6 +21,23 @@ export function table(columns, rows, caption = "") {
       ),
     ),
   );
+}
+
+/** Show in `place` what `made` has, a table in its box. One that is there already stays, with its rows that say the same. */
+export function renew(place, made) {
+  const old = place.querySelector("table");
+  if (old === null) {
+    fill(place, made);
+    return;
+  }
+  const next = made.querySelector("table");
+  if (!old.tHead.isEqualNode(next.tHead)) old.tHead.replaceWith(next.tHead);
+  const known = [...old.tBodies[0].rows];
+  const rows = [...next.tBodies[0].rows].map((row) => {
+    const at = known.findIndex((one) => one.isEqualNode(row));
+    return at < 0 ? row : known.splice(at, 1)[0];
+  });
+  arrange(old.tBodies[0], rows);
 }
 
 /** What may be wider than the page. */

@@ -17,6 +17,9 @@ const GAPS = {
   slack: "what nobody was seen to reach",
 };
 
+// As `tidegate audit` says it.
+const HANDED = "Prompts may be computed elsewhere here and handed over. Neither the bound nor the schedule knows of that: whoever does it may exceed the bound.";
+
 /** Show both. */
 export function show(main, parameters, signal) {
   const place = h("div", {});
@@ -52,7 +55,9 @@ function changeItem(one) {
 
 function audited(found, signal) {
   const value = (one) => usd(one.value_per_1k);
-  const lost = found.bound_per_1k - found.policy.value_per_1k;
+  const bound = found.bound_per_1k;
+  const lost = bound - found.policy.value_per_1k;
+  const change = found.changes.find((one) => one.name === found.recommended);
   const row = (name, one) => [name, value(one), share(one.kept), usd(one.usd_per_1k), usd(one.better.figure), usd(one.better.low), usd(one.better.high)];
   const drawing = chart({ label: "Worth of a thousand requests, by policy; the table below says the same.", option: (colour) => bars(found, colour, drawing.canvas.clientWidth < NARROW_PX), signal, key: h("ul", { class: "key" }, h("li", {}, h("i", { class: "line local" }), "what nobody exceeds")), tall: true });
   const rows = [row("As it was", found.policy), ...found.rules.map((one) => row(one.name, one)), row(`Best that was reached: ${found.reached.name}`, found.reached), ...found.changes.map((one) => row(one.name, one))];
@@ -65,11 +70,12 @@ function audited(found, signal) {
     h(
       "dl",
       { class: "tiles inner" },
-      tile("Value of a thousand requests", usd(found.policy.value_per_1k), `of at most ${usd(found.bound_per_1k)}`),
-      tile("Missing to the bound", share(lost / found.bound_per_1k), usd(lost)),
-      tile("To change", found.recommended ? found.recommended.name : "nothing", found.recommended ? `${usd(found.recommended.better.figure)} better` : "No other setting is better beyond chance."),
+      tile("Value of a thousand requests", usd(found.policy.value_per_1k), `of at most ${usd(bound)}`),
+      tile("Missing to the bound", share(bound ? lost / Math.abs(bound) : null), usd(lost)),
+      tile("To change", change ? change.name : "nothing", change ? `${usd(change.better.figure)} better` : "No other setting is better beyond chance."),
     ),
     h("p", { class: "soft small" }, `The busiest ${count(found.requests)} requests, ${moment(found.start_s)} to ${moment(found.end_s)}.`),
+    found.handed ? h("p", { class: "soft small" }, HANDED) : null,
     h("div", {}, h("h3", {}, "Why that is missing"), table(["Because of", ["Of a thousand requests", "num"]], Object.entries(found.gap).map(([name, gap]) => [GAPS[name] ?? name, usd(gap)]), "Why that is missing")),
     h("div", {}, h("h3", {}, "Other rules, on the same requests"), drawing.element),
   );
@@ -79,9 +85,11 @@ const tile = (name, big, note) => h("div", { class: "tile" }, h("dt", {}, name),
 
 function bars(found, colour, narrow) {
   const all = [{ ...found.policy, name: "as it was" }, ...found.rules].sort((one, other) => one.value_per_1k - other.value_per_1k);
+  // Values may be below nothing, as of whoever pays for promises that it does not keep, and above the bound where prompts are handed over.
+  const ends = [0, found.bound_per_1k, ...all.map((one) => one.value_per_1k)];
   return {
     grid: { left: narrow ? 122 : 206, right: 52, top: 8, bottom: 4 },
-    xAxis: axis({ type: "value", min: 0, max: Math.max(found.bound_per_1k, 0) * 1.02 || null, axisLabel: { show: false }, splitLine: { show: false } }),
+    xAxis: axis({ type: "value", min: Math.min(...ends) * 1.02, max: Math.max(...ends) * 1.02 || null, axisLabel: { show: false }, splitLine: { show: false } }),
     yAxis: [
       axis({ type: "category", data: all.map((one) => one.name), axisLabel: { width: narrow ? 114 : 196, overflow: "truncate", color: colour("ink") } }),
       axis({ type: "category", position: "right", data: all.map((one) => usd(one.value_per_1k)), axisLabel: { color: colour("ink") } }),

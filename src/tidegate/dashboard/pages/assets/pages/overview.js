@@ -6,11 +6,11 @@ import { fill, h } from "../dom.js";
 import { between, count, many, moment, plain, share, short, tick, usd, usdRound } from "../format.js";
 import { keptKey, keptToken } from "../kept.js";
 import { follows, onTick } from "../live.js";
-import { empty, load } from "../panel.js";
+import { empty, keepLoading, load } from "../panel.js";
 import { readSoFar } from "../reading.js";
 import { klass, outcome, requestsTable } from "../rows.js";
 import { side } from "../sides.js";
-import { table } from "../table.js";
+import { renew, table } from "../table.js";
 import { windowPick } from "../windows.js";
 
 const NEWEST = 8;
@@ -57,7 +57,7 @@ export function show(main, parameters, signal) {
     const all = [...found, ...rows.filter((row) => !known.has(row.id))].sort((one, other) => other.at_s - one.at_s);
     rows.splice(0, rows.length, ...all.slice(0, NEWEST));
     if (!rows.length) fill(newest, empty("No requests yet", "They stand here as soon as the first one comes."));
-    else fill(newest, requestsTable(rows, nowS, "Newest requests").element);
+    else renew(newest, requestsTable(rows, nowS, "Newest requests").element);
   };
 
   load(tiles.place, (ended) => get("summary", { minutes }, ended), (summary) => {
@@ -70,20 +70,10 @@ export function show(main, parameters, signal) {
     }, signal);
   }, signal);
   load(flow.place, (ended) => get("flow", { minutes }, ended), flow.draw, signal);
-  let latest = null;
-  const series = () => {
-    // What has failed and asks again by itself ends here; what is only slow is waited for.
-    if (money.place.hasAttribute("aria-busy")) return;
-    latest?.abort();
-    latest = new AbortController();
-    load(money.place, (ended) => get("series", { minutes, step: Math.max(1, Math.ceil(minutes / STEPS)) }, ended), (found) => {
-      money.draw(found);
-      prices.draw(found);
-    }, AbortSignal.any([signal, latest.signal]));
-  };
-  series();
-  const timer = setInterval(() => document.visibilityState === "visible" && series(), SERIES_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
+  keepLoading(SERIES_MS, money.place, (ended) => get("series", { minutes, step: Math.max(1, Math.ceil(minutes / STEPS)) }, ended), (found) => {
+    money.draw(found);
+    prices.draw(found);
+  }, signal);
 }
 
 function told(summary) {
@@ -101,9 +91,9 @@ function tilesOf() {
     const note = h("dd", { class: "note" }, "\u00a0");
     return { element: h("div", { class: "card tile" }, h("dt", {}, name), big, note), big, note };
   };
-  const local = tile("Kept local today");
-  const spent = tile("Spent today");
-  const saved = tile("Saved today");
+  const local = tile("Kept local today (UTC)");
+  const spent = tile("Spent today (UTC)");
+  const saved = tile("Saved today (UTC)");
   const kept = tile("Promises kept");
   const place = h("div", {});
   const element = h("div", { class: "stack" }, place, h("dl", { class: "tiles" }, [local, spent, saved, kept].map((one) => one.element)));
@@ -111,11 +101,17 @@ function tilesOf() {
   spent.big.classList.add("remote-ink");
   const draw = (summary) => {
     fill(place);
+    if (!summary.journal) {
+      for (const one of [local, spent, saved, kept]) set(one, "–", "\u00a0");
+      return;
+    }
     const { today, window } = summary;
     const served = today.local_requests + today.remote_requests;
     set(local, today.offload === null ? "–" : share(1 - today.offload), `${count(today.local_requests)} of ${many(served, "request")}`);
-    const budget = summary.budgets.find((one) => one.name === "day");
-    set(spent, usd(today.spent_usd), budget ? `of ${usd(budget.usd)} for the day` : `for ${many(today.remote_requests, "request")}`);
+    // What counts against it is its own sum: the index has only what is over. The day that was told last may be over, too.
+    const budget = summary.budgets.find((one) => one.name === "day" && summary.now_s < one.ends_s);
+    if (budget) set(spent, usd(budget.spent_usd), `of ${usd(budget.usd)} for the day`);
+    else set(spent, usd(today.spent_usd), `for ${many(today.remote_requests, "request")}`);
     set(saved, usd(today.saved_usd), `all remote: ${usd(today.remote_usd)}`);
     set(kept, share(window.attainment), window.judged ? `${count(window.kept)} of ${count(window.judged)} in this window` : window.requests ? "of none in this window is it known" : "none was made in this window");
     kept.big.classList.toggle("bad", window.attainment !== null && window.attainment < 0.9);
@@ -142,7 +138,7 @@ function drawClasses(place, summary) {
     usd(one.saved_usd),
     share(one.coverage),
   ]);
-  fill(place, table(["Class", ["Requests", "num"], ["Promises kept", "num"], ["Kept local", "num"], ["Spent", "num"], ["Saved", "num"], [summary.quantile === null ? "Within bound" : `Within ${share(summary.quantile)} bound`, "num"]], rows, "Promises, by class"));
+  renew(place, table(["Class", ["Requests", "num"], ["Promises kept", "num"], ["Kept local", "num"], ["Spent", "num"], ["Saved", "num"], [summary.quantile === null ? "Within bound" : `Within ${share(summary.quantile)} bound`, "num"]], rows, "Promises, by class"));
 }
 
 // --- where it goes ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ const KEPT = { true: "kept", false: "missed" };
 /** Show it, narrowed by these parameters. */
 export function show(main, parameters, signal) {
   const form = h("form", { class: "filters", role: "search", "aria-label": "Requests" });
-  const list = h("div", { "aria-live": "off" }, waiting("Looking…"));
+  const list = h("div", { class: "results", "aria-live": "off" }, waiting("Looking…"));
   const found = h("p", { class: "soft small", role: "status" });
   const read = h("p", { class: "soft small", role: "status" });
   const unfiltered = h("div", {});
@@ -26,10 +26,11 @@ export function show(main, parameters, signal) {
     latest?.abort();
     latest = new AbortController();
     const one = AbortSignal.any([signal, latest.signal]);
-    list.classList.add("pending");
     return load(list, (ended) => get("requests", { ...asked, limit: PAGE }, ended), (page) => draw(page, one), one);
   };
   const narrow = (name, value) => {
+    // What was typed last may come when the page has been left, whose address is another one's by now.
+    if (signal.aborted) return;
     if (value) asked[name] = value;
     else delete asked[name];
     const query = new URLSearchParams(asked);
@@ -38,7 +39,6 @@ export function show(main, parameters, signal) {
     find();
   };
   const draw = (page, one) => {
-    list.classList.remove("pending");
     if (!page.rows.length) {
       found.textContent = "No request found";
       const narrowed = Object.keys(asked).length > 0;
@@ -46,7 +46,7 @@ export function show(main, parameters, signal) {
       return;
     }
     let shown = page.rows.length;
-    const nowS = page.rows[0].at_s;
+    const nowS = Date.now() / 1000;
     const { element, body } = requestsTable(page.rows, nowS, "Requests, newest first");
     const more = h("button", { type: "button" }, "Show older");
     const tell = (next) => {

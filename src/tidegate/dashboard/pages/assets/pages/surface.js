@@ -8,6 +8,8 @@ import { empty, load } from "../panel.js";
 import { table } from "../table.js";
 
 const CHOICES = ["class", "model", "endpoint"];
+// Which choice has just made the page another one.
+let chosen = null;
 const KEY = () =>
   h(
     "ul",
@@ -27,7 +29,13 @@ export function show(main, parameters, signal) {
     h("div", { class: "top" }, h("div", {}, h("h1", {}, "Break-even"), h("p", { class: "soft" }, "Which side the real router would choose now, for requests like those of a class: each field is a decision of its own, with all that has been learned."))),
     body,
   );
-  load(body, (ended) => closest(asked, ended), ({ found, missed }) => draw(body, found, missed, signal), signal);
+  const last = chosen;
+  chosen = null;
+  load(body, (ended) => closest(asked, ended), ({ found, missed }) => {
+    draw(body, found, missed, signal);
+    // The page's title has the focus meanwhile; who has chosen here may choose again, unless they went on.
+    if (last !== null && document.activeElement.matches("h1, body")) body.querySelector(`select[name=${last}]`)?.focus({ preventScroll: true });
+  }, signal);
 }
 
 /** What was asked for; where there is none, what has the last choice alone, or else what is most common, and what was `missed`. */
@@ -72,10 +80,11 @@ function draw(body, found, missed, signal) {
 /** A choice of one, which is made with what stays of the others. */
 function pick(label, name, values, value, others) {
   const change = (event) => {
+    chosen = name;
     const query = new URLSearchParams({ [name]: event.target.value, ...others });
     location.assign(`#/surface?${query}`);
   };
-  return h("label", {}, label, h("select", { on: { change } }, values.map((one) => h("option", { value: one, selected: one === value }, one))));
+  return h("label", {}, label, h("select", { name, on: { change } }, values.map((one) => h("option", { value: one, selected: one === value }, one))));
 }
 
 const goes = (cell) => (cell.tier === null || cell.goes_to === "" ? "refused" : cell.waits ? `${cell.tier}, waits` : cell.tier);
