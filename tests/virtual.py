@@ -67,9 +67,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._came_back)
         return future
 
-    async def shutdown_default_executor(self) -> None:
+    async def shutdown_default_executor(self, *timeout_s: float | None) -> None:
+        """With one, as Python 3.12 asks for it."""
         self._virtual.threads += 1
-        await super().shutdown_default_executor()
+        await super().shutdown_default_executor(*timeout_s)
 
     def _came_back(self, _: object) -> None:
         self._virtual.threads -= 1

@@ -103,6 +103,7 @@ class KeyFile:
         self.path = path
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] | None = None
+        self._closed = False
         self._mode = "rw" if write else "ro"
         with _explained(path):
             # A file without a byte in it is what is left where making it was cut short.
@@ -152,7 +153,9 @@ class KeyFile:
         return db
 
     def close(self) -> None:
-        """Let go of the file. Where a thread is reading it, or hangs at its disk, that is left to the process's end."""
+        """Let go of the file. Where a thread is reading it, that one does, once it has; where it hangs at its disk, the
+        process's end."""
+        self._closed = True
         if self._lock.acquire(blocking=False):
             self._db.close()
             self._lock.release()
@@ -161,14 +164,18 @@ class KeyFile:
 
     def changed(self) -> list[Known] | None:
         """Every secret that opens something, if the file has changed since the last call, else None."""
-        with self._lock, _explained(self.path):
-            try:
+        try:
+            with self._lock, _explained(self.path):
+                try:
+                    return self._changed()
+                except sqlite3.OperationalError as error:
+                    if not _cut_short(error):
+                        raise
+                self._reconnect()
                 return self._changed()
-            except sqlite3.OperationalError as error:
-                if not _cut_short(error):
-                    raise
-            self._reconnect()
-            return self._changed()
+        finally:
+            if self._closed:
+                self.close()
 
     def _changed(self) -> list[Known] | None:
         state = self.path.stat()
