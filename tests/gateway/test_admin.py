@@ -8,8 +8,11 @@ from subprocess import run
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.harness import House, chat, house, local, remote
+from tests import make
+from tests.gateway.harness import MODEL, House, chat, house, local, remote
+from tests.gateway.test_budget import fill_up
 from tests.http.harness import eventually
+from tidegate.core.model import replace
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.explainer import Explainer
 from tidegate.gateway.probe import Prober
@@ -31,6 +34,15 @@ async def test_the_gateway_is_alive_but_not_ready_while_every_endpoint_is_down(t
     assert (answer.status, answer.error["code"]) == (503, "no_endpoint_available")
     seconds, milliseconds = int(answer.header("retry-after")), int(answer.header("retry-after-ms"))
     assert 1 <= milliseconds <= seconds * 1000
+
+
+async def test_an_endpoint_that_is_drained_makes_nothing_ready(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(up=False), cloud=remote()) as home:
+        await home.change("PUT", "/api/endpoints/cloud/drain")
+        assert [(await home.get("/readyz", admin=a)).status for a in (True, False)] == [503, 503]
+        assert (await home.ask()).status == 503
+        await home.change("DELETE", "/api/endpoints/cloud/drain")
+        assert (await home.get("/readyz")).status == 200
 
 
 async def test_one_lost_probe_is_bad_luck_and_two_are_an_outage_until_one_comes_back(tmp_path: Path) -> None:
@@ -68,6 +80,50 @@ async def test_every_metric_parses_and_counts_what_happened(tmp_path: Path) -> N
     assert samples[PREFIX + "cost_usd_total", "cloud", "remote"] > 0
     assert samples[PREFIX + "up", "laptop"] == 1
     assert answer.header("content-type").startswith("text/plain")
+
+
+async def test_what_was_sent_where_it_may_not_go_is_counted_whatever_came_of_it(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(status=500))) as home:
+        upstream = home.gateway.dispatch.upstreams["laptop"]
+        await home.ask(x_tidegate_residency="local")
+        assert await counted(home, "residency_breaches_total") == 0
+        # The rules take it for one of ours, and it is none.
+        upstream.endpoint = replace(upstream.endpoint, local=False, site="away")
+        await home.ask(x_tidegate_residency="local", x_tidegate_no_fallback="true")
+        assert await counted(home, "residency_breaches_total") == 1
+
+
+async def test_to_give_up_the_rest_of_an_answer_is_no_refusal(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
+        for name, said_tokens in (("whole", 0), ("rest", 3)):
+            request = make.request(name, model=MODEL, arrived_s=now_s, residency=("nowhere",), said_tokens=said_tokens)
+            dispatch.arrived(request, now_s)
+            assert dispatch.decide(request, now_s).plan == ()
+        assert await counted(home, "refusals_total") == 1
+
+
+async def test_what_parts_of_the_gateway_know_by_themselves_is_told(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        names = ("spending_problem", "log_dropped_total", "ledger_overruns_total")
+        assert [await counted(home, name) for name in names] == [0, 0, 0]
+        home.gateway.log.dropped = 2
+        fill_up(home)
+        await home.ask(x_tidegate_residency="away")
+        assert [await counted(home, name) for name in names] == [1, 2, 0]
+
+
+async def test_bills_above_their_bound_are_counted_from_the_start_and_told_of_all_days(tmp_path: Path) -> None:
+    for before in (0, 1):
+        async with house(tmp_path) as home:
+            ledger, now_s = home.gateway.spending.ledger, home.gateway.clock.now_s()
+            assert ledger is not None
+            assert await counted(home, "ledger_overruns_total") == 0
+            ledger.reserve(f"lease {before}", "", 0.1, now_s)
+            ledger.settle(f"lease {before}", 0.2, now_s, "cloud")
+            assert await counted(home, "ledger_overruns_total") == 1
+            state = (await home.get("/api/state", admin=True)).json
+        assert state["budget"]["overruns"] == before + 1
 
 
 async def test_what_is_scraped_after_traffic_is_as_prometheus_wants_it(tmp_path: Path) -> None:
@@ -118,6 +174,12 @@ async def test_of_a_chunk_of_a_stream_neither_journal_nor_metrics_are_told(tmp_p
     # How often its timer fires follows from how long it all takes.
     assert all(one.pop(PREFIX + "loop_lag_seconds") for one in samples)
     assert samples[0] == samples[1]
+
+
+async def counted(home: House, name: str) -> float:
+    """A metric, of all labels."""
+    text = (await home.get("/metrics", admin=True)).body.decode()
+    return sum(s.value for f in text_string_to_metric_families(text) for s in f.samples if s.name == PREFIX + name)
 
 
 async def baselines(home: House) -> dict[str, float]:

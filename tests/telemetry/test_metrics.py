@@ -23,7 +23,7 @@ from tidegate.telemetry.counts import (
     Histograms,
 )
 from tidegate.telemetry.families import PREFIX, TABLE, reference
-from tidegate.telemetry.metrics import HttpCounts, Metrics, MoneyCounts
+from tidegate.telemetry.metrics import HttpCounts, Metrics, MoneyCounts, OwnCounts
 from tidegate.telemetry.segments import JournalStatistics
 
 PAGE = Path("docs/reference/metrics.md")
@@ -50,8 +50,8 @@ def scraped(metrics: Metrics) -> Samples:
         spans={"made": 3, "sent": 2, "lost": 1},
         overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
-        money=MoneyCounts(left_usd={("day", ""): 2.5}, prices={("day", ""): 0.5}, overruns=1),
-        journal=JournalStatistics(lines=10, lost=1, problems=0, segments=1),
+        money=MoneyCounts(left_usd={("day", ""): 2.5}, prices={("day", ""): 0.5}, overruns=3),
+        journal=JournalStatistics(lines=10, lost=1, problems=4, segments=1),
     )
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -71,9 +71,12 @@ def sent() -> Reservation:
 def used() -> Metrics:
     """Metrics in which everything was counted once."""
     metrics = Metrics()
+    metrics.own = lambda: OwnCounts(log_dropped=5, overruns_before=2, spending_problem=True)
     metrics.decided(Why.CHEAPEST_ON_TIME, 3e-5, refused=False)
     metrics.fell_back("overran")
     metrics.decided(Why.HOLD_FULL, 3e-5, refused=True)
+    metrics.decided(Why.HOLD_FULL, 3e-5, refused=True, rest=True)
+    metrics.breached()
     metrics.bad_request(404)
     metrics.ruled("long-prompts")
     metrics.broke_off("resumed")
@@ -198,6 +201,7 @@ def test_what_was_counted_is_exposed() -> None:
         ("requests_total", {"class": "batch", "tier": "none", "outcome": "refused"}, 1),
         ("answers_total", {"endpoint": "cloud", "tier": "remote", "class": "interactive"}, 1),
         ("residency_total", {"allowed": "anywhere", "tier": "remote"}, 1),
+        ("residency_breaches_total", {}, 1),
         ("promises_total", {"class": "interactive", "tier": "remote", "outcome": "kept"}, 1),
         ("tpot_seconds_sum", {"class": "interactive"}, 0.1),
         ("compared_usd_total", {}, 0.25),
@@ -249,15 +253,64 @@ def test_what_was_counted_is_exposed() -> None:
         ("cost_usd_total", {"endpoint": "cloud", "tier": "remote"}, 0.001),
         ("ledger_overruns_total", {}, 1),
         ("held_seconds_sum", {}, 0.5),
-        ("decision_seconds_sum", {}, 6e-5),
-        ("decision_seconds_count", {}, 2),
+        ("decision_seconds_sum", {}, 9e-5),
+        ("decision_seconds_count", {}, 3),
         ("rtt_seconds", {"endpoint": "laptop"}, 0.01),
         ("others_running", {"endpoint": "laptop"}, 3),
         ("others_queued", {"endpoint": "laptop"}, 2),
         ("journal_lines_total", {}, 10),
         ("journal_lost_total", {}, 1),
+        ("journal_problems_total", {}, 4),
+        ("log_dropped_total", {}, 5),
+        ("spending_problem", {}, 1),
+        ("config_refused", {}, 0),
     ]:
         assert found[PREFIX + name, tuple(sorted(labels.items()))] == pytest.approx(value), name
+
+
+def test_where_there_is_a_part_of_a_share_there_is_the_other_so_that_none_of_all_is_a_share_too() -> None:
+    metrics = Metrics()
+    metrics.request_ended(make.request(klass="interactive"), "ok", "laptop", True, False, 3.0, 4.0, 11)
+    slow = Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=9.0, ttft_s=3.0, output_tokens=11)
+    metrics.attempt_ended(slow, usd=0.0, sent=sent(), hedge=False)
+    found = scraped(metrics)
+    for name, labels in [
+        ("promises_total", {"class": "interactive", "tier": "local", "outcome": "kept"}),
+        ("covered_total", {"endpoint": "laptop", "tier": "local", "axis": "ttft", "outcome": "within"}),
+        ("covered_total", {"endpoint": "laptop", "tier": "local", "axis": "e2e", "outcome": "within"}),
+        ("requests_total", {"class": "interactive", "tier": "remote", "outcome": "ok"}),
+        ("tokens_total", {"endpoint": "cloud", "tier": "remote", "direction": "output"}),
+    ]:
+        assert found[PREFIX + name, tuple(sorted(labels.items()))] == 0.0, name
+    # Where nothing was promised there is no share.
+    assert not any(name == PREFIX + "promises_total" and ("tier", "none") in labels for name, labels in found)
+
+
+def test_a_configuration_is_refused_until_one_is_not() -> None:
+    metrics, seen = Metrics(), []
+    for outcome in ("applied", "refused", "refused", "unchanged"):
+        metrics.reloaded(outcome)
+        seen.append(scraped(metrics)[PREFIX + "config_refused", ()])
+    assert seen == [0, 1, 1, 0]
+
+
+def test_an_answer_in_one_piece_is_judged_by_all_of_its_time_and_a_mistake_of_the_client_by_none() -> None:
+    metrics, whole = Metrics(), unpredicted(make.started(make.request("r"), "laptop"), 0.0)
+    whole.stream, whole.ttft_s_high, whole.e2e_s_high = False, 0.4, 2.0
+    done = Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=1.5, output_tokens=11)
+    metrics.attempt_ended(done, usd=0.0, sent=whole, hedge=False)
+    metrics.attempt_ended(replace(done, e2e_s=2.5), usd=0.0, sent=whole, hedge=False)
+    metrics.attempt_ended(replace(done, cause="client_error"), usd=0.0, sent=whole, hedge=False)
+    # Its first content may have been there in time.
+    metrics.attempt_ended(replace(done, ending=Ending.CANCELLED), usd=0.0, sent=whole, hedge=False)
+    covered = {dict(labels)["outcome"]: n for (name, labels), n in scraped(metrics).items() if "covered" in name}
+    assert covered == {"within": 1, "beyond": 1}
+
+
+def test_what_a_request_may_take_and_what_stops_the_loop_for_a_while_is_within_bounds() -> None:
+    assert max(SECONDS) >= 3600.0
+    assert 600.0 in SECONDS
+    assert max(SHORT_SECONDS) >= 5.0
 
 
 def test_an_attempt_without_content_has_no_time_to_it() -> None:

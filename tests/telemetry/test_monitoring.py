@@ -10,6 +10,7 @@ import pytest
 
 from tidegate.telemetry.families import PREFIX, TABLE, Spec
 
+LOG_PAGE = Path("docs/reference/log.md")
 MONITORING = Path("monitoring")
 DASHBOARD, RULES, RULE_TESTS = (MONITORING / name for name in ("grafana-dashboard.json", "rules.yml", "rules_test.yml"))
 # A name, with what selects among its series.
@@ -93,6 +94,12 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
     for alert in RULES.read_text().split("- alert: ")[1:]:
         for told in ("severity: ", "summary: ", "description: "):
             assert told in alert, alert
+
+
+def test_what_alerts_say_of_the_log_stands_on_its_page() -> None:
+    named, page = re.findall(r"log's `([^`]+)`", RULES.read_text()), LOG_PAGE.read_text()
+    assert named
+    assert [name for name in named if f"`{name}`" not in page] == []
 
 
 @promtool

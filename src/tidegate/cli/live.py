@@ -166,7 +166,7 @@ class _Endpoint(msgspec.Struct):
     up: bool
     drained: bool
     pinned: bool
-    breaker: str
+    breaker_open_for_s: float
     in_flight: int
     at_once: int
     drifted: bool
@@ -205,10 +205,10 @@ class _State(msgspec.Struct):
 class Shown(Record, frozen=True, kw_only=True, omit_defaults=False):
     """One endpoint. Times and shares are of all attempts since the gateway was started, None where there are none.
 
-    `state` is a word: `up`, `down`, `broken` (its breaker is open), `drained`, `drifted` or `unlike` (its model is not
-    what it should be). `down_because` is what the last probe met, None while it is up. `queued` are requests of others
-    that wait there. `actual_to_predicted` is the median of measured over predicted time to first content, at most the
-    last bound of its histogram.
+    `state` is a word: `up`, `drained` (whatever else it is), `down`, `broken` (its breaker is open, and its time not
+    over), `drifted` or `unlike` (its model is not what it should be). `down_because` is what the last probe met, None
+    while it is up. `queued` are requests of others that wait there. `actual_to_predicted` is the median of measured
+    over predicted time to first content, at most the last bound of its histogram.
     """
 
     name: str
@@ -304,12 +304,14 @@ def _shown(name: str, one: _Endpoint, told: dict[str, list[tuple[Labels, float]]
 
 
 def _word(one: _Endpoint) -> str:
+    if one.drained:
+        # On purpose: how it is meanwhile is nobody's trouble.
+        return "drained"
     if not one.up:
         return "down"
-    if one.breaker == "open":
+    if one.breaker_open_for_s > 0.0:
+        # Beyond that a request would be tried there, and where nobody asks, nothing says that it still fails.
         return "broken"
-    if one.drained:
-        return "drained"
     if one.drifted:
         return "drifted"
     return "unlike" if one.contradicts else "up"

@@ -83,6 +83,8 @@ class Top(App[None]):
         self._at = at
         self._live: Live | None = None
         self._sorted_by = 0
+        # Looks are numbered as they begin: the last one, and that of which the answer is shown.
+        self._looks = self._shown = 0
 
     def compose(self) -> ComposeResult:
         """What all of it comes to, what is wrong, the endpoints, and the keys."""
@@ -103,7 +105,9 @@ class Top(App[None]):
 
     def action_look(self) -> None:
         """Ask, beside the screen; of two that are under way the later one counts."""
-        self.run_worker(self._look, thread=True, exclusive=True, group="look")
+        self._looks += 1
+        number = self._looks
+        self.run_worker(lambda: self._look(number), thread=True, group="look")
 
     def action_sort(self) -> None:
         """By the next column."""
@@ -140,15 +144,26 @@ class Top(App[None]):
         except UnreachableError as error:
             self.call_from_thread(self._failed, str(error))
             return
-        self._look()
+        self.call_from_thread(self.action_look)
 
-    def _look(self) -> None:
+    def _look(self, number: int) -> None:
+        found: Live | str
         try:
-            live = look(self._at)
+            found = look(self._at)
         except UnreachableError as error:
-            self.call_from_thread(self._failed, str(error))
+            found = str(error)
+        self.call_from_thread(self._answered, number, found)
+
+    def _answered(self, number: int, found: Live | str) -> None:
+        """Show it, or why there is none, unless a later look was quicker. None is given up for a later one: where each
+        takes longer than from one to the next, nothing would ever be shown."""
+        if number < self._shown:
             return
-        self.call_from_thread(self._seen, live)
+        self._shown = number
+        if isinstance(found, Live):
+            self._seen(found)
+        else:
+            self._failed(found)
 
     def _failed(self, why: str) -> None:
         trouble = self.query_one("#trouble", Static)

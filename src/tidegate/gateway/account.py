@@ -21,7 +21,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.promise import is_left, judged, was_kept
 from tidegate.core.reserve import Reservation
-from tidegate.core.rules import cost_usd_bound
+from tidegate.core.rules import cost_usd_bound, may_go_to
 from tidegate.core.sending import prefill_of, started
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
@@ -265,6 +265,9 @@ class Account:
         """An attempt begins: from here on the endpoint's capacity is reserved. See `core.sending` for the others."""
         request, endpoint = self._asked, upstream.endpoint.name
         self._upstreams[endpoint] = upstream
+        if not may_go_to(request, upstream.endpoint):
+            # The rules have seen to it; this is who would notice.
+            self._dispatch.metrics.breached()
         fact = started(request, endpoint, hedge=hedge, target=target, streamed=streamed)
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge

@@ -45,7 +45,7 @@ from tidegate.state.keys import KeyFile, caps
 from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log, where
-from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.metrics import Metrics, OwnCounts
 from tidegate.telemetry.tick import Tick
 from tidegate.wire.board import Wish
 from tidegate.wire.errors import error_body
@@ -84,6 +84,7 @@ class Gateway:
             on_problem=lambda text: self.log.event("error", text),
             tick=self._tick,
         )
+        self.metrics.own = self._own
         changes = self._changes = Changes(settings.journal, clock=clock, log=self.log)
         self.reloader = Reloader(
             config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics, changes=changes
@@ -328,8 +329,9 @@ class Gateway:
         self.log.close()
 
     def ready(self) -> bool:
-        """Whether a request may be sent here: some endpoint is up, and the gateway is not going down."""
-        return not self._draining and any(self.router.endpoint(n).state.up for n in self.dispatch.upstreams)
+        """Whether a request may be sent here: some endpoint is up and not drained, and we do not go down."""
+        models = [self.router.endpoint(name) for name in self.dispatch.upstreams]
+        return not self._draining and any(model.state.up and not model.drained for model in models)
 
     def _is_quiet(self) -> bool:
         """Whether nothing is under way that is timed: no request nor a part of one, no answer, no probe, no errand."""
@@ -382,6 +384,14 @@ class Gateway:
             state=self.router.snapshot(),
             # There is no dispatch yet when the first one begins.
             going_on=tuple(sorted(self._elsewhere & self.dispatch.live)) if self._elsewhere else (),
+        )
+
+    def _own(self) -> OwnCounts:
+        ledger = self.spending.ledger
+        return OwnCounts(
+            log_dropped=self.log.dropped,
+            overruns_before=0 if ledger is None else ledger.overruns_before,
+            spending_problem=bool(self.spending.problem),
         )
 
     def _catalogue(self) -> Catalogue:

@@ -202,7 +202,7 @@ class Dispatch:
             started_s = clock.tick_s()
             self.router.decide(request, now_s)
             spent_s = min(spent_s, clock.tick_s() - started_s)
-        self.metrics.decided(decision.why, spent_s, refused=not decision.plan)
+        self.metrics.decided(decision.why, spent_s, refused=not decision.plan, rest=request.said_tokens > 0)
         if self._journal is not None:
             self._journal.append(decision, now_s)
         known = self.recent.get(request.id)

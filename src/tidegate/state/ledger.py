@@ -45,7 +45,8 @@ class Ledger:
         self._staged: dict[str, Lease | None] = {}
         self._staged_spent: dict[tuple[int, str, str], list[int]] = {}
         self._prune = False
-        self._overruns = store.overruns(DAYS_KEPT)
+        # As the file has it from before; `status` tells of all.
+        self.overruns_before = self._overruns = store.overruns(DAYS_KEPT)
         # One day more than stays open, by which the books know that those before are closed; and all of its month.
         first = day_number(month_starts_s(month_number(store.oldest(DAYS_OPEN + 1))))
         for spent in store.spent_since(first):

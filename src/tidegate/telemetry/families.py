@@ -33,6 +33,11 @@ TABLE: tuple[Spec, ...] = (
         " were answered. What is `local` and was answered `remote` is always 0, and absent.",
     ),
     Spec(
+        name="residency_breaches",
+        type="counter",
+        help="Attempts that were sent where the request's data may not go, whatever came of them; always 0.",
+    ),
+    Spec(
         name="promises",
         type="counter",
         labels=("class", "tier", "outcome"),
@@ -51,7 +56,12 @@ TABLE: tuple[Spec, ...] = (
         labels=("why",),
         help="Decisions that send or hold, by reason; of all, the share of `explores` is what explores.",
     ),
-    Spec(name="refusals", type="counter", labels=("why",), help="Requests refused, by reason."),
+    Spec(
+        name="refusals",
+        type="counter",
+        labels=("why",),
+        help="Requests refused, by reason. To give up the rest of a stream that broke off refuses none.",
+    ),
     Spec(
         name="fallbacks",
         type="counter",
@@ -140,7 +150,13 @@ TABLE: tuple[Spec, ...] = (
     Spec(
         name="ledger_overruns",
         type="counter",
-        help="Bills above what was held back for them, and those whose usage is not believed, in the days kept.",
+        help="Bills above what was held back for them, and those whose usage is not believed, since the start; "
+        "`/api/state` has those of all days that are kept.",
+    ),
+    Spec(
+        name="spending_problem",
+        type="gauge",
+        help="1 where the ledger cannot be written, so that nothing is paid for; `/api/state` says why.",
     ),
     Spec(name="ttft_seconds", type="histogram", labels=("class",), help="Arrival to first content."),
     Spec(
@@ -181,7 +197,8 @@ TABLE: tuple[Spec, ...] = (
         labels=("endpoint", "tier", "axis", "outcome"),
         help="Attempts by whether they were `within` the upper bound that was predicted at sending, or `beyond` it: of"
         " `ttft`, `tpot` and `e2e`. Of all, the share within should be `promise_quantile`. Who was given up later"
-        " than the bound without content is beyond, and earlier is in neither.",
+        " than the bound without content is beyond, and earlier is in neither. Answers in one piece, which nobody sees "
+        "begin, are in `e2e` alone.",
     ),
     Spec(
         name="promise_quantile",
@@ -358,6 +375,7 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="pinned", type="gauge", labels=("endpoint",), help="1 where operators have pinned its models."),
     Spec(name="static_rule", type="gauge", help="1 where operators have put the static rule in force."),
     Spec(name="reloads", type="counter", labels=("outcome",), help="Reloads of the configuration, by outcome."),
+    Spec(name="config_refused", type="gauge", help="1 from a reload that was refused to the next one that was not."),
     Spec(
         name="loop_lag_seconds",
         type="histogram",
@@ -366,6 +384,13 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="handler_errors", type="counter", help="Bugs of ours that somebody met; the log says where."),
     Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
     Spec(name="journal_lost", type="counter", help="Lines lost: the disk did not take them, or others removed them."),
+    Spec(
+        name="journal_problems",
+        type="counter",
+        help="Times that the disk took no line, no new segment or no fsync, or that others removed a segment. What is "
+        "not written waits, up to 8 MiB.",
+    ),
+    Spec(name="log_dropped", type="counter", help="Lines of the log that nobody took, or that could not be encoded."),
     Spec(name="build_info", type="gauge", labels=("version",), help="1; which software this is."),
     Spec(
         name="trace_spans",

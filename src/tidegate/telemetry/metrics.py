@@ -36,6 +36,16 @@ _OK: Final = Ending.OK
 _SILENT: Final = (Ending.CANCELLED, Ending.TIMED_OUT)
 
 
+# Counted from nothing on, so that the first one is seen as more than before.
+_FROM_NOTHING: Final[tuple[str, ...]] = (
+    "handler_errors",
+    "journal_lines",
+    "journal_lost",
+    "journal_problems",
+    "ledger_overruns",
+    "residency_breaches",
+)
+
 AXES = ("ttft", "tpot", "e2e")
 _TTFT, _TPOT, _E2E = 0, 1, 2
 
@@ -129,10 +139,21 @@ class MoneyCounts(Record, frozen=True, kw_only=True):
     overruns: int
 
 
+class OwnCounts(Record, frozen=True, kw_only=True):
+    """What parts of the gateway know by themselves: lines of the log that nobody took, bills above their bound that the
+    ledger has from before the start, and whether it cannot be written."""
+
+    log_dropped: int = 0
+    overruns_before: int = 0
+    spending_problem: bool = False
+
+
 class Metrics:
     """Everything that is counted. The methods are called on the request's path, `exposition` by a scrape."""
 
     def __init__(self) -> None:
+        # Who is asked at a scrape for what nobody tells.
+        self.own: Callable[[], OwnCounts] = OwnCounts
         # The request's own path finds these by one name each; what is rare, by all of its labels.
         self._endpoints: dict[str, _OfEndpoint] = {}
         # Those that are left after a reload; None before the first one, when all are.
@@ -152,6 +173,7 @@ class Metrics:
             "loop_lag_seconds": Histogram(SHORT_SECONDS),
         }
         self._simulated: dict[tuple[str, ...], tuple[float, bool]] = {}
+        self._config_refused = False
         self._decision_s = self._single["decision_seconds"]
         self._loop_lag_s = self._single["loop_lag_seconds"]
 
@@ -161,17 +183,21 @@ class Metrics:
 
     # --- on the path of requests ----------------------------------------------------------------------------------
 
-    def decided(self, why: Why, spent_s: float, *, refused: bool) -> None:
-        """A decision was made."""
-        if refused:
-            self.refused(why)
-        else:
+    def decided(self, why: Why, spent_s: float, *, refused: bool, rest: bool = False) -> None:
+        """A decision was made; about the `rest` of an answer that broke off, where it refuses no request."""
+        if not refused:
             self._decisions[why] = self._decisions.get(why, 0) + 1
+        elif not rest:
+            self.refused(why)
         self._decision_s.add(spent_s)
 
     def refused(self, why: Why) -> None:
         """A request is refused, by a decision or since nothing of its plan may be paid for."""
         self._counters["refusals"].add((why,))
+
+    def breached(self) -> None:
+        """A request was sent where its data may not go."""
+        self._counters["residency_breaches"].add(())
 
     def fell_back(self, cause: str) -> None:
         """The static rule took over by itself."""
@@ -295,10 +321,11 @@ class Metrics:
         if ttft_s is not None:
             of.ttft_ratio.add(ttft_s / sent.ttft_s)
             of.judge(_TTFT, within=ttft_s <= sent.ttft_s_high)
-        elif fact.e2e_s > sent.ttft_s_high and ending in _SILENT:
-            # Who was given up before the bound might have been within it.
+        elif sent.stream and fact.e2e_s > sent.ttft_s_high and ending in _SILENT:
+            # Who was given up before the bound might have been within it. Of an answer in one piece nobody sees it.
             of.judge(_TTFT, within=False)
-        if ttft_s is None or ending is not _OK:
+        if ending is not _OK or fact.cause:
+            # What a client's own mistake is answered with takes no model.
             return
         of.judge(_E2E, within=fact.e2e_s <= sent.e2e_s_high)
         tpot_s = Timing.tpot_s(sent, fact)
@@ -329,6 +356,7 @@ class Metrics:
     def reloaded(self, outcome: str) -> None:
         """The configuration was read again."""
         self._counters["reloads"].add((outcome,))
+        self._config_refused = outcome == "refused"
 
     def forget(self, endpoints: frozenset[str]) -> None:
         """Only these endpoints are left: what was counted of others would stay for ever, and fill the bound. So would
@@ -396,6 +424,7 @@ class Metrics:
     ) -> bytes:
         """All of it in Prometheus' text format. `worth_factors` by class, of those with a target; `shares` by key;
         `distances_nats` of canaries' last readings by endpoint, where they were compared."""
+        own, counts = self.own(), self._counts()
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "held": {(): float(held)},
             "requests_in_flight": {(): float(in_flight)},
@@ -404,6 +433,8 @@ class Metrics:
             "class_worth_factor": {(klass,): factor for klass, factor in worth_factors.items()},
             "key_engine_share": {(key,): share for key, share in shares.items()},
             "static_rule": {(): float(overrides.static)},
+            "config_refused": {(): float(self._config_refused)},
+            "spending_problem": {(): float(own.spending_problem)},
             "http_connections": {(): float(http.connections)},
             "canary_distance_nats": {(name,): nats for name, nats in distances_nats.items()},
             "simulator_error": {labels: error for labels, (error, _) in self._simulated.items()},
@@ -414,6 +445,9 @@ class Metrics:
             state = model.state
             tiers[model.name] = TIERS[model.endpoint.local]
             failing = model.health.failing(now_s)
+            for direction in ("input", "output"):
+                # Also of who has had none: shares of what is offloaded begin at 0.
+                counts["tokens"].setdefault((model.name, direction), 0.0)
             for name, value in (
                 ("in_flight", len(state.reservations)),
                 ("places", model.places),
@@ -450,20 +484,23 @@ class Metrics:
             ):
                 gauges.setdefault(name, {})[ends] = float(value)
         gauges["hedge_left_usd"], gauges["hedge_price"] = {(): hedge_left_usd}, {(): hedge_price}
-        counts = self._counts()
+        counts["log_dropped"] = {(): float(own.log_dropped)}
         counts["trace_spans"] = {(outcome,): float(number) for outcome, number in spans.items()}
         counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
         if journal is not None:
             counts["journal_lines"], counts["journal_lost"] = {(): journal.lines}, {(): journal.lost}
+            counts["journal_problems"] = {(): journal.problems}
         if money is not None:
             gauges["budget_left_usd"], gauges["budget_price"] = dict(money.left_usd), dict(money.prices)
-            counts["ledger_overruns"] = {(): float(money.overruns)}
+            # The ledger's own number goes by the days that it keeps: as a counter it would leap and fall at a start.
+            counts["ledger_overruns"] = {(): float(money.overruns - own.overruns_before)}
         registry = CollectorRegistry()
         registry.register(_Scrape(self._families(counts, gauges, tiers)))
         return generate_latest(registry)
 
     def _counts(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """All counters that are kept here, by name and labels; what is nothing yet is left out."""
+        """All counters that are kept here, by name and labels; what is nothing yet is left out, unless it is a part of
+        something: a share of what is absent would be none, and not 0."""
         counts: dict[str, dict[tuple[str, ...], float]] = {n: dict(c.by_labels) for n, c in self._counters.items()}
         for name, one in self._endpoints.items():
             endings = one.endings | {Ending.OK.value: one.ok}
@@ -473,11 +510,13 @@ class Metrics:
                 ("tokens", ("output",), one.output_tokens),
                 ("cost_usd", (), one.cost_usd),
                 ("wasted_usd", (), one.wasted_usd),
-                *(("covered", (axis, "within"), one.within[place]) for place, axis in enumerate(AXES)),
-                *(("covered", (axis, "beyond"), one.beyond[place]) for place, axis in enumerate(AXES)),
             ):
                 if number:
                     counts[metric][name, *labels] = float(number)
+            for axis, within, beyond in zip(AXES, one.within, one.beyond, strict=True):
+                if within or beyond:
+                    counts["covered"][name, axis, "within"] = float(within)
+                    counts["covered"][name, axis, "beyond"] = float(beyond)
         for klass, of in self._classes.items():
             counts["answers"].update({(name, klass): float(number) for name, number in of.answers.items()})
             for tier, those in of.tiers:
@@ -485,9 +524,11 @@ class Metrics:
                 counts["requests"].update(
                     {(klass, tier, how): float(number) for how, number in ended.items() if number}
                 )
-                for outcome, judged in (("kept", those.kept), ("missed", those.missed)):
-                    if judged:
-                        counts["promises"][klass, tier, outcome] = float(judged)
+                if tier != TIERS[None]:
+                    counts["requests"].setdefault((klass, tier, "ok"), 0.0)
+                if those.kept or those.missed:
+                    counts["promises"][klass, tier, "kept"] = float(those.kept)
+                    counts["promises"][klass, tier, "missed"] = float(those.missed)
                 for allowed, asked in ((ANYWHERE, those.anywhere), (LOCAL, those.local), ("sites", those.sites)):
                     if asked:
                         counts["residency"][allowed, tier] = counts["residency"].get((allowed, tier), 0.0) + asked
@@ -495,8 +536,7 @@ class Metrics:
         for key, found in self._keys.items():
             counts["key_requests"].update({(key, outcome): float(number) for outcome, number in found.ended.items()})
             counts["key_tokens"][key,], counts["key_cost_usd"][key,] = float(found.tokens), found.usd
-        for name in ("handler_errors", "journal_lines", "journal_lost", "ledger_overruns"):
-            # From nothing on, so that the first one is seen as more than before.
+        for name in _FROM_NOTHING:
             counts[name].setdefault((), 0.0)
         counts["spent_usd"] = {(): self._spent_usd}
         counts["compared_usd"] = {(): self._compared_usd}
