@@ -40,7 +40,13 @@ _REQUEST_NOTES: dict[str, str] = {
     "max_tokens": "a whole number from 1; also what the plan expects at most; `max_completion_tokens` at OpenAI's own "
     "addresses, regional ones too, and at Azure, but for Mistral's models there",
     "max_completion_tokens": "likewise, and goes before `max_tokens`, which is then sent with the same value, or "
-    "not at all where it would get the newer name; `ollama` and `llamacpp` get it by that name",
+    "not at all where it would get the newer name; `ollama`, `llamacpp`, DeepSeek and Mistral, at their own addresses, "
+    "get it by that name",
+    "prompt_cache_key": "left out at the addresses of Groq, Cerebras, NVIDIA and Google, which refuse it",
+    "reasoning_effort": "`ollama` refuses `minimal` and `xhigh`, and gets `low` and `high`",
+    "tool_choice": "`llamacpp` passes over the name of a function: it gets that one tool alone, with `required`. "
+    "`ollama` passes over all of it: where it is `none`, no `tools` are sent, and of one that is named that one alone; "
+    "whether it is called is left to the model",
     "n": "a whole number from 1 to 128; another is a 400",
     "messages": "at least one; also what the size of the prompt is estimated from",
 }
@@ -58,8 +64,10 @@ becomes of it between a client and an endpoint that both speak this dialect: `op
 
 `passes`: it arrives byte for byte as it was sent, unless the row says otherwise; half of a surrogate pair, alone, is
 U+FFFD in a request. No field is refused, but for values out of the bounds that a row gives; what an endpoint must be
-able to do is a 400 where none can. Fields that the SDK does not know pass too. An answer that is gathered from a stream
-has the fields of the stream's chunks, in the places of a whole one. The tests send every row through the gateway.
+able to do is a 400 where none can. Fields that the SDK does not know pass too, but for what a message of the assistant
+has as `reasoning_content`: `vllm` and `ollama` get it as `reasoning` as well, which is what they read, and Groq and
+Mistral, which refuse it, do without. An answer that is gathered from a stream has the fields of the stream's chunks, in
+the places of a whole one. The tests send every row through the gateway.
 """
 
 

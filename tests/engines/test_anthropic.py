@@ -12,7 +12,7 @@ from anthropic.types import MessageCreateParams
 from pydantic import TypeAdapter
 
 from tests.engines.speakers import chat
-from tidegate.core.health import CONTEXT_EXCEEDED
+from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.anthropic import Anthropic
 from tidegate.engines.base import Outgoing, ProbeAnswer, Signals, uncarried
@@ -105,6 +105,11 @@ def test_a_prompt_that_is_too_long_is_known_by_its_words() -> None:
 def test_a_bad_request_is_the_clients() -> None:
     said = CLAUDE.failure(400, {}, error("invalid_request_error", "temperature: too hot"), 0.0)
     assert (said.final, said.kind, said.message) == (True, "invalid_request_error", "temperature: too hot")
+
+
+def test_a_model_that_does_not_want_to_be_told_how_it_samples_leaves_the_request_to_others() -> None:
+    said = CLAUDE.failure(400, {}, error("invalid_request_error", "`temperature` is deprecated for this model."), 0.0)
+    assert (said.ending, said.cause, said.status, said.final) == (Ending.REFUSED, UNFIT, 400, False)
 
 
 @pytest.mark.parametrize(

@@ -302,6 +302,102 @@ def test_who_knows_the_older_name_of_the_bound_alone_gets_it_by_that(
     assert "max_completion_tokens" not in made
 
 
+def asked_of(dialect: Dialect, **fields: Any) -> dict[str, Any]:
+    """A chat as it goes there."""
+    call = parse(json.dumps(chat() | fields).encode(), Capability.CHAT)
+    made: dict[str, Any] = json.loads(dialect.outgoing(call, "m", ()).body)
+    return made
+
+
+HI = {"role": "user", "content": "hi"}
+
+
+def thought(**fields: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": "4"} | fields
+
+
+@pytest.mark.parametrize("dialect", [VLLM("", "m"), Ollama("", "m")], ids=lambda d: d.name)
+def test_who_looks_for_what_was_thought_by_another_name_finds_it(dialect: Dialect) -> None:
+    """vLLM has read `reasoning` alone since version 0.16 (vllm-project/vllm#33402), and so has Ollama at all times."""
+    said = [
+        HI,
+        thought(reasoning_content='a "b"'),
+        thought(reasoning_content="a", reasoning="b"),
+        thought(reasoning_content="a", reasoning=None),
+        thought(reasoning_content=None),
+        thought(),
+        HI | {"reasoning_content": "of a user"},
+    ]
+    assert asked_of(dialect, messages=said)["messages"] == [
+        HI,
+        thought(reasoning_content='a "b"', reasoning='a "b"'),
+        thought(reasoning_content="a", reasoning="b"),
+        thought(reasoning_content="a", reasoning="a"),
+        thought(reasoning_content=None),
+        thought(),
+        HI | {"reasoning_content": "of a user"},
+    ]
+
+
+@pytest.mark.parametrize("dialect", [VLLM("", "m"), Ollama("", "m")], ids=lambda d: d.name)
+def test_where_nobody_thought_messages_go_as_they_came(dialect: Dialect) -> None:
+    body = b'{"model":"m","messages":[ {"role" : "user","content":"say \\"reasoning_content\\""}, {"role":"user"} ]}'
+    messages = body[body.index(b"[") : -1]
+    assert b'"messages":' + messages in dialect.outgoing(parse(body, Capability.CHAT), "m", ()).body
+
+
+@pytest.mark.parametrize(
+    ("effort", "sent"),
+    [
+        ("none", "none"),
+        ("minimal", "low"),
+        ("low", "low"),
+        ("medium", "medium"),
+        ("high", "high"),
+        ("xhigh", "high"),
+        ("max", "max"),
+        (None, None),
+    ],
+)
+def test_ollama_is_asked_for_efforts_that_it_knows(effort: str | None, sent: str | None) -> None:
+    assert asked_of(Ollama("", "m"), reasoning_effort=effort)["reasoning_effort"] == sent
+
+
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+NAMED = {"type": "function", "function": {"name": "g"}}
+
+
+def test_ollama_is_told_of_no_tools_where_none_is_to_be_called() -> None:
+    made = asked_of(Ollama("", "m"), tools=TOOLS, tool_choice="none")
+    assert made == asked_of(Ollama("", "m"))
+    for choice in ("auto", None):
+        assert asked_of(Ollama("", "m"), tools=TOOLS, tool_choice=choice)["tools"] == TOOLS
+
+
+@pytest.mark.parametrize("engine", [LlamaCpp("", "m"), Ollama("", "m")])
+def test_a_tool_that_is_chosen_by_name_is_the_only_one_where_names_are_passed_over(engine: Dialect) -> None:
+    made = asked_of(engine, tools=TOOLS, tool_choice=NAMED)
+    assert (made["tools"], made["tool_choice"]) == (TOOLS[1:], "required")
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [
+        (TOOLS, "required"),
+        (TOOLS, "none"),
+        (TOOLS, None),
+        (TOOLS, {"type": "function", "function": {"name": "h"}}),
+        (TOOLS, {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": TOOLS}}),
+        ([{"type": "custom", "custom": {"name": "g"}}], NAMED),
+        ([], NAMED),
+        (None, NAMED),
+    ],
+)
+def test_any_other_choice_goes_to_llamacpp_as_it_came(tools: Any, choice: Any) -> None:
+    made = asked_of(LlamaCpp("", "m"), tools=tools, tool_choice=choice)
+    assert (made["tools"], made["tool_choice"]) == (tools, choice)
+
+
 def test_ollamas_full_queue_is_a_refusal() -> None:
     busy = (
         b'{"error":{"message":"server busy, please try again.  maximum pending requests exceeded","type":"api_error"}}'

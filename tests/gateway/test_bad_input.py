@@ -128,7 +128,7 @@ async def test_a_nest_is_carried_or_refused_however_deep_it_is(tmp_path: Path, n
         return (await home.ask(body % (b"[" * depth + b"]" * depth), path=path)).status
 
     async with house(tmp_path, budget={"usd_per_day": 100}, cloud=remote()) as home:
-        # Where Python stops is a matter of its version, and of how many calls there are within each other when it looks.
+        # Where Python stops is a matter of its version, and of how many calls there are within each other by then.
         carried, refused = 1, 100_000
         assert (await told(carried), await told(refused)) == (200, 400)
         while refused - carried > 1:

@@ -50,6 +50,16 @@ def test_a_message_with_line_ends_stays_one_event() -> None:
             b'{"detail":[{"loc":["body","n"],"msg":"Input should be an integer","input":"SECRET"}]}',
             ErrorInfo(message="body.n: Input should be an integer"),
         ),
+        (
+            b'{"object":"error","message":{"detail":[{"type":"missing","loc":["body","n"],"msg":"Field required",'
+            b'"input":"SECRET"}]},"type":"invalid_request_error","param":null,"code":null}',
+            ErrorInfo(message="body.n: Field required", type="invalid_request_error"),
+        ),
+        (
+            b'{"object":"error","message":[{"loc":["body"],"msg":"no"}],"type":"t"}',
+            ErrorInfo(message="body: no", type="t"),
+        ),
+        (b'{"object":"error","message":{"a":1}}', ErrorInfo(message="the endpoint gave no message")),
         (b'{"error":"model \'x\' not found"}', ErrorInfo(message="model 'x' not found")),
         (b'{"message":"no Route matched"}', ErrorInfo(message="no Route matched")),
         (
@@ -173,6 +183,14 @@ def test_another_complaint_is_not_about_length(body: bytes) -> None:
         b'{"error":{"message":"property \'top_k\' is unsupported","type":"invalid_request_error"}}',
         b'{"type":"error","error":{"type":"invalid_request_error","message":"top_k: Extra inputs are not permitted"}}',
         b'{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],"msg":"Extra inputs are not permitted"}]}',
+        b'{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],'
+        b'"msg":"Extra inputs are not permitted","input":4}]},"type":"invalid_request_error","code":null}',
+        b'{"message":"Validation: Unsupported parameter(s): `top_k`","type":"Bad Request","code":400}',
+        b"{\"error\":\"[{'type': 'extra_forbidden', 'loc': ('body', 'top_k'), "
+        b"'msg': 'Extra inputs are not permitted', 'input': 4}]\"}",
+        b'{"error":{"message":"\'messages.1\' : for \'role:assistant\' the following must be satisfied'
+        b'[(\'messages.1\' : property \'reasoning_content\' is unsupported)]","type":"invalid_request_error"}}',
+        b'{"error":{"message":"Unrecognized request argument supplied: reasoning_effort","param":null,"code":null}}',
     ],
 )
 def test_a_field_that_only_this_endpoint_does_not_know_is_recognised(body: bytes) -> None:
@@ -184,7 +202,8 @@ def test_it_is_recognised_without_json_and_behind_much_else() -> None:
     assert read_error(400, json.dumps({"error": {"message": "value " * 200 + "unknown parameter"}}).encode()).unfit
 
 
-# What an engine, as it was started, or its model cannot do: Ollama, Groq, vLLM, llama.cpp, Mistral, DeepSeek, Moonshot.
+# What an engine, as it was started, or its model cannot do: Ollama, Groq, vLLM, llama.cpp, Mistral, DeepSeek, OpenAI,
+# Anthropic, Moonshot.
 CANNOT = {
     "ollama tools": "registry.ollama.ai/library/gemma3:1b does not support tools",
     "ollama thinking": '"gemma3:1b" does not support thinking',
@@ -200,6 +219,10 @@ CANNOT = {
     "mistral id": "Tool call id was call_0 but must be a-z, A-Z, 0-9, with a length of 9.",
     "deepseek field": "Missing `reasoning_content` field in the assistant message at message index 2.",
     "deepseek thought": "The `reasoning_content` in the thinking mode must be passed back to the API.",
+    "openai tools": "Function tools with reasoning_effort are not supported for gpt-5.4 in /v1/chat/completions. "
+    "Please use /v1/responses instead.",
+    "anthropic sampling": "`temperature` is deprecated for this model.",
+    "bedrock sampling": "The model returned the following errors: top_p is deprecated for this model.",
     "moonshot thought": "thinking is enabled but reasoning_content is missing in assistant tool call message",
 }
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from tidegate.engines.base import Header, Outgoing
-from tidegate.engines.openai import OpenAI
+from tidegate.engines.openai import OpenAI, without_cache_key
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 
@@ -41,11 +41,14 @@ class Google:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`. A signature that is there stays; the first call of a message alone needs one."""
+        """See `Dialect`. A signature that is there stays; the first call of a message alone needs one.
+
+        A field that Google does not know it refuses, `prompt_cache_key` among them.
+        """
         messages = call.fields.get("messages")
         if messages is not None and _SIGNS.search(model) and b'"tool_calls"' in bytes(messages):
             call = structs.replace(call, fields={**call.fields, "messages": _signed(messages)})
-        return self._openai.outgoing(call, model, headers)
+        return self._openai.outgoing(without_cache_key(call), model, headers)
 
 
 def _signed(messages: Raw) -> Raw:

@@ -20,6 +20,7 @@ from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, narrowest, recognised
 from tidegate.engines.listed import Meta, origin, status
 from tidegate.engines.openai import OpenAI, by_older_name
+from tidegate.engines.tools import of_one_tool
 from tidegate.wire.errors import UNREADABLE, read_error
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.prometheus import gauges
@@ -88,7 +89,11 @@ class LlamaCpp:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`. Embeddings come whole. Many builds pass over `max_completion_tokens`."""
+        """See `Dialect`. Embeddings come whole. Many builds pass over `max_completion_tokens`.
+
+        A tool that is chosen by its name it takes for a choice that is left to the model.
+        """
+        call = of_one_tool(call)
         whole = call.kind is EMBEDDING or (not call.stream and _BOTH.issubset(call.needs))
         return self._openai.made(by_older_name(call), model, headers, streamed=not whole)
 

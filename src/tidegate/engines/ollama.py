@@ -9,17 +9,23 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from tidegate.core.fingerprint import text
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest, recognised
-from tidegate.engines.openai import OpenAI, by_older_name
+from tidegate.engines.openai import OpenAI, by_older_name, with_reasoning, without
+from tidegate.engines.tools import of_one_tool
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.ollama.models import tagged
 from tidegate.wire.openai import Call
 
 _T = TypeVar("_T")
+
+_NO_TOOL = Raw(b'"none"')
+# Of OpenAI's efforts it refuses some: the nearest that every build knows.
+_EFFORTS = {b'"minimal"': Raw(b'"low"'), b'"xhigh"': Raw(b'"high"')}
 
 
 class _Loaded(msgspec.Struct):
@@ -72,8 +78,16 @@ class Ollama:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`. Ollama passes over `max_completion_tokens`."""
-        return self._openai.outgoing(by_older_name(call), model, headers)
+        """See `Dialect`. Ollama passes over `max_completion_tokens` and `reasoning_content`."""
+        call = with_reasoning(by_older_name(call))
+        # It passes over the choice of a tool, too: where none is to be called, it is told of none.
+        none = call.fields.get("tool_choice") == _NO_TOOL and "tools" in call.fields
+        call = without(call, "tools", "tool_choice") if none else of_one_tool(call)
+        if "reasoning_effort" in call.fields:
+            effort = call.fields["reasoning_effort"]
+            fields = {**call.fields, "reasoning_effort": _EFFORTS.get(bytes(effort), effort)}
+            call = msgspec.structs.replace(call, fields=fields)
+        return self._openai.outgoing(call, model, headers)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`. None of them loads a model.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
+from msgspec import Raw
 
 from tidegate.config.address import api_path
 from tidegate.core.health import CLIENT_ERROR
@@ -37,7 +38,13 @@ _PATHS = {
 _LACKS = re.compile(rb"scope|permission", re.IGNORECASE)
 # The bound of what is generated: every engine knows the older name.
 _OLDER, _NEWER = "max_tokens", "max_completion_tokens"
-_NULL = msgspec.Raw(b"null")
+# What the assistant thought before, by the hub's name and by the one that some engines have since.
+_THOUGHT, _REASONING = "reasoning_content", "reasoning"
+_THOUGHT_JSON = b'"reasoning_content"'
+_ASSISTANT = Raw(b'"assistant"')
+_CACHE_KEY = "prompt_cache_key"
+_NULL = Raw(b"null")
+_messages = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 
 
 class OpenAI:
@@ -45,7 +52,6 @@ class OpenAI:
 
     name = "openai"
     fetches = False
-    newer_bound = False  # it takes the bound of a chat's output by its newer name, and not by both
     continuing = None  # a last message of the assistant is the beginning of its next one, or one before it: nobody says
 
     def __init__(self, base_path: str, model: str | None) -> None:
@@ -70,18 +76,17 @@ class OpenAI:
 
     def made(self, call: Call, model: str, headers: Sequence[Header], *, streamed: bool) -> Outgoing:
         """The request, streamed or not whatever the client wants: for dialects that build on this one."""
-        if self.newer_bound and call.kind is Capability.CHAT and _OLDER in call.fields:
-            fields = dict(call.fields)
-            older = fields.pop(_OLDER)
-            if fields.get(_NEWER, _NULL) == _NULL:
-                fields[_NEWER] = older
-            call = msgspec.structs.replace(call, fields=fields)
+        call = self.fitted(call)
         return Outgoing(
             target=self._base + _PATHS[call.kind],
             headers=(*FIXED_HEADERS, *headers),
             body=upstream_body(call, model=model, stream=streamed),
             streamed=streamed,
         )
+
+    def fitted(self, call: Call) -> Call:
+        """What of it goes there. All of it, as it came."""
+        return call
 
     def failure(self, status: int, headers: Mapping[bytes, bytes], body: bytes, now_s: float) -> Failure:
         """See `Dialect`."""
@@ -171,6 +176,54 @@ def by_older_name(call: Call) -> Call:
     return msgspec.structs.replace(call, fields=fields)
 
 
+def without(call: Call, *names: str) -> Call:
+    """The call without these fields."""
+    fields = {name: value for name, value in call.fields.items() if name not in names}
+    return msgspec.structs.replace(call, fields=fields)
+
+
+def without_cache_key(call: Call) -> Call:
+    """The call without OpenAI's hint where a prompt may be cached: for those that refuse a field they do not know."""
+    return without(call, _CACHE_KEY) if _CACHE_KEY in call.fields else call
+
+
+def with_reasoning(call: Call) -> Call:
+    """The call with what was thought before by both its names: for engines that look for `reasoning`, and would go on
+    without."""
+    found = _thinking(call)
+    for message in found:
+        thought = message.get(_THOUGHT, _NULL)
+        if thought != _NULL and message.get("role") == _ASSISTANT and message.get(_REASONING, _NULL) == _NULL:
+            message[_REASONING] = thought
+    return _saying(call, found)
+
+
+def _without_thoughts(call: Call) -> Call:
+    found = _thinking(call)
+    for message in found:
+        message.pop(_THOUGHT, None)
+    return _saying(call, found)
+
+
+def _thinking(call: Call) -> list[dict[str, Raw]]:
+    """The messages of a chat in which somebody thought; none where nobody did, or nobody could read them."""
+    messages = call.fields.get("messages")
+    # A message alone has nothing before it, and need not be searched.
+    if call.messages < 2 or messages is None or _THOUGHT_JSON not in bytes(messages):
+        return []
+    try:
+        return _messages(messages)
+    except UNREADABLE:
+        return []
+
+
+def _saying(call: Call, messages: list[dict[str, Raw]]) -> Call:
+    if not messages:
+        return call
+    fields = {**call.fields, "messages": Raw(msgspec.json.encode(messages))}
+    return msgspec.structs.replace(call, fields=fields)
+
+
 def is_down(models: ProbeAnswer | None) -> bool:
     """Whether who was asked for its models cannot serve: it is failing, or the key opens nothing.
 
@@ -186,7 +239,39 @@ class OpenAIOwn(OpenAI):
     """Where OpenAI's own models are, of which those that think refuse the older name of the bound; the newer one all
     know, and all refuse both at once."""
 
-    newer_bound = True
+    def fitted(self, call: Call) -> Call:
+        """See `OpenAI`. A chat has its bound by the newer name."""
+        if call.kind is not Capability.CHAT or _OLDER not in call.fields:
+            return call
+        fields = dict(call.fields)
+        older = fields.pop(_OLDER)
+        if fields.get(_NEWER, _NULL) == _NULL:
+            fields[_NEWER] = older
+        return msgspec.structs.replace(call, fields=fields)
+
+
+class Vendor(OpenAI):
+    """A vendor that refuses some fields which others take or pass over, or does not heed one.
+
+    `older_bound`: it knows the bound of its output by the older name alone. `thoughts`, `cache_key`: it takes what was
+    thought before, and the hint where a prompt may be cached.
+    """
+
+    def __init__(
+        self, base_path: str, model: str | None, *, older_bound: bool, thoughts: bool, cache_key: bool
+    ) -> None:
+        super().__init__(base_path, model)
+        self._older_bound = older_bound
+        self._thoughts = thoughts
+        self._cache_key = cache_key
+
+    def fitted(self, call: Call) -> Call:
+        """See `OpenAI`."""
+        if self._older_bound:
+            call = by_older_name(call)
+        if not self._thoughts:
+            call = _without_thoughts(call)
+        return call if self._cache_key else without_cache_key(call)
 
 
 FIXED_HEADERS = (

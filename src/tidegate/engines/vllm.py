@@ -11,7 +11,7 @@ from tidegate.core.model import Fingerprint
 from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised, share
 from tidegate.engines.listed import origin
-from tidegate.engines.openai import OpenAI
+from tidegate.engines.openai import OpenAI, with_reasoning
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.prometheus import Labels, count, samples
@@ -53,8 +53,8 @@ class VLLM:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`."""
-        return self._openai.outgoing(call, model, headers)
+        """See `Dialect`. Since version 0.16 it reads what was thought before by its newer name alone."""
+        return self._openai.outgoing(with_reasoning(call), model, headers)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`. `/health` asks the engine itself, not only its front."""

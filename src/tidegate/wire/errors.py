@@ -110,8 +110,8 @@ def find_error(value: object) -> ErrorInfo | None:
     """The error in decoded JSON, in any of the usual shapes; None where there is none.
 
     `{"error": {...}}` is OpenAI's and llama.cpp's, `{"error": "..."}` Ollama's, `{"object": "error", "message": ...}`
-    vLLM's and SGLang's, `{"detail": ...}` FastAPI's. Some gateways wrap any of them into a list, and OpenRouter quotes
-    in its own what the provider behind it has answered.
+    vLLM's and SGLang's, `{"detail": ...}` FastAPI's, and Mistral has that as a `message`. Some gateways wrap any of
+    them into a list, and OpenRouter quotes in its own what the provider behind it has answered.
     """
     said = _found(value)
     quoted = _quoted(value) if said is not None else None
@@ -207,7 +207,8 @@ _FLAGGED_CODES = frozenset({"content_filter", "content_policy_violation", "data_
 # llama.cpp says that its chat template has no place for a message, which it takes for a fault of its own, how Gemini
 # misses its signature at a call, or finds another's, and how llama.cpp and vLLM say that they were started without
 # tools, or take no images or fewer; how llama.cpp refuses log-probabilities of a stream with tools, Mistral the id that
-# another's call has, and how DeepSeek and Moonshot miss what was thought before a call.
+# another's call has, how DeepSeek and Moonshot miss what was thought before a call, and how newer models of OpenAI's
+# refuse tools in a chat where they think, of Anthropic's to be told how they sample.
 UNFIT_CODES = _FLAGGED_CODES | {
     "unsupported_parameter",
     "unsupported_value",
@@ -226,7 +227,9 @@ _UNFIT = re.compile(
     r"|but must be a-z, a-z, 0-9, with a length of"
     r"|missing `reasoning_content` field"
     r"|`reasoning_content` in the thinking mode must be passed back"
-    r"|reasoning_content is missing in assistant",
+    r"|reasoning_content is missing in assistant"
+    r"|function tools with reasoning_effort are not supported"
+    r"|`?(?:temperature|top_p|top_k)`? is deprecated for this model",
     re.IGNORECASE,
 )
 # How Ollama and vLLM say so of a model, and nothing else: these words are not enough where a client is quoted.
@@ -235,12 +238,13 @@ _UNFIT_WHOLLY = re.compile(
 )
 # How OpenRouter says that none of those behind it does what is asked.
 _UNSERVED = re.compile(r"\s*no endpoints found that (?:support|can handle)\b", re.IGNORECASE)
-# How OpenAI, Google, Groq and Anthropic say that they do not know a field.
+# How OpenAI, Google, Groq, Anthropic (and Mistral) and NVIDIA say that they do not know a field.
 _UNKNOWN_FIELD = re.compile(
     r"unrecognized request argument"
     r"|unknown (?:parameter|name)\b"
     r"|property '[^']*' is unsupported"
-    r"|extra inputs are not permitted",
+    r"|extra inputs are not permitted"
+    r"|unsupported parameter\(s\)",
     re.IGNORECASE,
 )
 # Some vendors take what is wrong with an account for a bad request: Anthropic, Google, OpenAI, xAI.
@@ -265,7 +269,9 @@ _MARKUP = re.compile(r"<[/!]?[a-zA-Z][^<>]*>")
 
 def _error(message: object, fields: Mapping[str, object] | None = None) -> ErrorInfo:
     fields = fields or {}
-    said = message if isinstance(message, str) else "the endpoint gave no message"
+    if isinstance(message, dict):  # Mistral's
+        message = message.get("detail")
+    said = _detail(message)
     kind, code, param = (_word(fields.get(name)) for name in ("type", "code", "param"))
     looked_at = said[:4096]
     unserved = bool(_UNSERVED.match(looked_at))

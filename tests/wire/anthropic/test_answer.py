@@ -620,6 +620,35 @@ def test_a_code_that_the_vendors_sdks_look_for_stands_in_an_errors_details() -> 
     assert body == json.loads(Messages().error_body(400, "no", "invalid_request_error", "model", "model_not_found"))
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("exceeds the available context size (8192)", "prompt is too long: exceeds the available context size (8192)"),
+        ("The prompt is too long: about 9 tokens", "The prompt is too long: about 9 tokens"),
+        (
+            "The input length and `max_tokens` exceed context limit: 9 + 9 > 8",
+            "The input length and `max_tokens` exceed context limit: 9 + 9 > 8",
+        ),
+    ],
+)
+def test_that_a_prompt_is_too_long_is_told_in_the_words_that_claude_code_knows(message: str, told: str) -> None:
+    """It makes its conversation shorter at these alone, and else gives up."""
+    code = "context_length_exceeded"
+    body = json.loads(Messages().error_body(400, message, "invalid_request_error", "messages", code))
+    (event,) = events_of(MessageStream().error(message, "invalid_request_error", code))
+    assert body["error"] == event["error"] == {"type": "invalid_request_error", "message": told}
+    other = json.loads(Messages().error_body(400, message, "invalid_request_error", None, "model_not_found"))
+    assert other["error"]["message"] == message
+
+
+def test_an_answer_to_who_only_fills_a_cache_is_empty() -> None:
+    counts = {"input_tokens": 9, "output_tokens": 0, "cache_creation_input_tokens": 90}
+    answer = {"type": "message", "id": "1", "content": [], "stop_reason": "max_tokens", "usage": counts}
+    made = json.loads(relayed(WholeMessage(0), json.dumps(answer).encode(), stream=False))
+    assert (made["content"], made["stop_reason"]) == ([], "max_tokens")
+    assert {name: made["usage"][name] for name in counts} == counts
+
+
 def test_an_error_in_mid_stream_is_its_last_event() -> None:
     (event,) = events_of(MessageStream().error("gone", "api_error", "upstream_error"))
     assert event == {"type": "error", "error": {"type": "api_error", "message": "gone"}}

@@ -29,6 +29,7 @@ from tests.wire.hub import (
 )
 from tidegate.core.model import Capability
 from tidegate.wire.anthropic.client import counted
+from tidegate.wire.anthropic.conversation import led
 from tidegate.wire.anthropic.outward import OUTPUT_TOKENS_DEFAULT, OUTWARD, messages_body
 from tidegate.wire.anthropic.request import keeps_long, parse
 from tidegate.wire.anthropic.shapes import FIELDS
@@ -231,13 +232,18 @@ def test_an_engine_of_the_same_dialect_gets_the_request_as_it_was(sent: dict[str
 
 
 def hinted(place: str, control: object) -> dict[str, Raw]:
-    """The fields of a request with such a hint there; at a `function` a chat has it."""
+    """The fields of a request with such a hint there; at a `function` and a `call` a chat has it."""
     block = {"type": "text", "text": "a", "cache_control": control}
     result = {"type": "tool_result", "tool_use_id": "t", "content": [block]}
     call = {"type": "tool_use", "id": "t", "name": "f", "input": {"cache_control": {"ttl": "1h"}}}
+    called = {"id": "t", "function": {"name": "f"}} | ({"cache_control": control} if place == "call" else {})
     said = {"message": [block], "result": [result]}.get(place, [{"type": "text", "text": '"ttl":"1h"'}])
     fields: dict[str, object] = {
-        "messages": [{"role": "assistant", "content": [call]}, {"role": "user", "content": said}],
+        "messages": [
+            {"role": "assistant", "content": [call]},
+            {"role": "assistant", "tool_calls": [called]},
+            {"role": "user", "content": said},
+        ],
         "system": [block] if place == "system" else "be brief",
         "tools": [{"name": "f", "input_schema": {}} | ({"cache_control": control} if place == "tool" else {})],
     }
@@ -248,7 +254,7 @@ def hinted(place: str, control: object) -> dict[str, Raw]:
     return {name: Raw(json.dumps(value).encode()) for name, value in fields.items()}
 
 
-@pytest.mark.parametrize("place", ["message", "result", "system", "tool", "function", "request"])
+@pytest.mark.parametrize("place", ["message", "result", "call", "system", "tool", "function", "request"])
 def test_wherever_it_is_asked_a_longer_stay_in_the_cache_than_the_usual_is_seen(place: str) -> None:
     for longer in ({"ttl": "1h"}, {"type": "ephemeral", "ttl": "1h"}, {"ttl": 3600}):
         assert keeps_long(hinted(place, longer))
@@ -306,7 +312,7 @@ def test_results_of_tools_are_messages_of_their_own_before_what_the_user_says() 
     ]
 
 
-@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+@pytest.mark.parametrize("role", ["user", "assistant"])
 def test_blocks_of_text_alone_are_one_string_whoever_says_them(role: str) -> None:
     one, other = {"type": "text", "text": "a\n"}, {"type": "text", "text": "b"}
     said = parsed(messages=[*HI, {"role": role, "content": [one]}, {"role": role, "content": [one, other]}])
@@ -329,6 +335,18 @@ def test_a_system_of_blocks_is_one_text_and_none_where_it_says_nothing() -> None
     assert parsed(system=blocks)["messages"] == [{"role": "system", "content": "be brief\n\nbe kind"}, *HI]
     for empty in ([], "", [{"type": "text", "text": ""}]):
         assert parsed(system=empty)["messages"] == HI
+
+
+def test_what_claude_code_has_for_the_vendor_alone_goes_nowhere_else() -> None:
+    rest = [{"type": "text", "text": "be brief"}, {"type": "text", "text": "be kind"}]
+    bills = [{"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1; cch={at};"} for at in ("1a", "2b")]
+    one, other = (parse(body(system=[bill, *rest])) for bill in bills)
+    assert fields_of(one) == parsed(system=rest)
+    assert one.prompt == other.prompt, "the next one is found where this was"
+    assert json.loads(messages_body(one, model="m", stream=False))["system"] == [bills[0], *rest]
+    assert parsed(system=bills[:1])["messages"] == HI
+    # Elsewhere they are the client's own words.
+    assert "cch=1a" in parsed(system=[*rest, bills[0]])["messages"][0]["content"]
 
 
 def test_where_the_cache_is_to_end_changes_no_byte_of_the_prompt() -> None:
@@ -399,6 +417,22 @@ def test_what_openais_sdk_has_parsed_can_be_sent_back() -> None:
     ]
 
 
+def test_the_older_name_of_the_format_is_read_too() -> None:
+    format = {"type": "json_schema", "schema": {"type": "object"}}
+    newer = parsed(output_config={"format": format})
+    assert parsed(output_format=format) == newer
+    assert parsed(output_format=format, output_config={"effort": "low"}) == {**newer, "reasoning_effort": "low"}
+    assert parsed(output_format={"type": "json_schema", "schema": {}}, output_config={"format": format}) == newer
+    made = json.loads(messages_body(parse(body(output_format=format)), model="m", stream=False))
+    assert made["output_format"] == format
+
+
+def test_to_fill_its_cache_is_asked_of_the_vendor_and_for_one_token_of_others() -> None:
+    call = parse(body(max_tokens=0))
+    assert fields_of(call)["max_tokens"] == call.output_tokens_max == 1
+    assert json.loads(messages_body(call, model="m", stream=False))["max_tokens"] == 0
+
+
 def test_needs_are_seen_through_the_translation() -> None:
     image = {"type": "image", "source": {"type": "url", "url": "https://example.org"}}
     tool = {"name": "f", "input_schema": {"type": "object"}}
@@ -421,15 +455,51 @@ HELLO = {"role": "assistant", "content": "hello"}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 GIVEN = {"role": "tool", "tool_call_id": "1", "content": "4"}
-USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]}
+USE: dict[str, Any] = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]}
 RESULT = {"type": "tool_result", "tool_use_id": "1", "content": "4"}
 
 
-def test_instructions_in_mid_conversation_stay_where_they_are() -> None:
-    messages = [*HI, SYSTEM, *HI]
-    assert parsed(messages=messages)["messages"] == messages
-    in_blocks = [WORD, {"type": "mid_conv_system", "content": [{"type": "text", "text": "be brief"}]}]
-    assert parsed(messages=[{"role": "user", "content": in_blocks}, *HI])["messages"] == messages
+MARKED = TOLD["text"]
+BLANK = {"role": "system", "content": [{"type": "text", "text": ""}]}
+IN_BLOCKS = {"type": "mid_conv_system", "content": [{"type": "text", "text": "be brief"}]}
+IMAGED = {"type": "image", "source": IMAGE}
+
+
+@pytest.mark.parametrize(
+    ("messages", "made"),
+    [
+        ([*HI, SYSTEM], [("user", f"hi\n\n{MARKED}")]),
+        ([*HI, SYSTEM, SYSTEM, HELLO], [("user", f"hi\n\n{MARKED}\n\n{MARKED}"), ("assistant", "hello")]),
+        ([user_turn(WORD, IN_BLOCKS), HELLO], [("user", f"hi\n\n{MARKED}"), ("assistant", "hello")]),
+        ([*HI, SYSTEM, *HI], [("user", f"hi\n\n{MARKED}"), ("user", "hi")]),
+        ([*HI, HELLO, SYSTEM, *HI], [("user", "hi"), ("assistant", "hello"), ("user", f"{MARKED}\n\nhi")]),
+        ([*HI, HELLO, SYSTEM], [("user", "hi"), ("assistant", "hello"), ("user", MARKED)]),
+        ([*HI, HELLO, SYSTEM, HELLO],
+         [("user", "hi"), ("assistant", "hello"), ("user", MARKED), ("assistant", "hello")]),
+        ([*HI, USE, user_turn(RESULT), SYSTEM, HELLO],
+         [("user", "hi"), ("assistant", None), ("tool", "4"), ("user", MARKED), ("assistant", "hello")]),
+        ([*HI, USE, user_turn(RESULT, IN_BLOCKS)],
+         [("user", "hi"), ("assistant", None), ("tool", "4"), ("user", MARKED)]),
+        ([*HI, USE, SYSTEM, user_turn(RESULT, WORD)],
+         [("user", "hi"), ("assistant", None), ("tool", "4"), ("user", f"{MARKED}\n\nhi")]),
+        ([*HI, BLANK, HELLO], [("user", "hi"), ("assistant", "hello")]),
+        ([SYSTEM, *HI], [("system", "be kind\n\nbe brief"), ("user", "hi")]),
+    ],
+)  # fmt: skip
+def test_instructions_in_mid_conversation_are_marked_words_of_the_user_to_all_engines(
+    messages: list[dict[str, Any]], made: list[tuple[str, Any]]
+) -> None:
+    """Templates of some models want what the system says at the beginning, and turns that alternate."""
+    said = parsed(messages=messages, system="be kind")["messages"]
+    assert [(message["role"], message["content"]) for message in said] == (
+        made if made[0][0] == "system" else [("system", "be kind"), *made]
+    )
+
+
+def test_they_stand_behind_what_the_user_shows() -> None:
+    (said,) = parsed(messages=[user_turn(IMAGED), SYSTEM])["messages"]
+    assert [part["type"] for part in said["content"]] == ["image_url", "text"]
+    assert said["content"][1]["text"] == MARKED
 
 
 @pytest.mark.parametrize(
@@ -448,6 +518,17 @@ def test_instructions_in_mid_conversation_are_marked_words_of_the_user_to_the_ve
     messages: list[dict[str, Any]], made: list[dict[str, Any]]
 ) -> None:
     assert outward({"messages": messages})["messages"] == made
+
+
+@given(conversations(spoken), st.lists(st.integers(1, 8), max_size=3))
+def test_with_them_the_prompt_is_the_beginning_of_the_next_one(
+    messages: list[dict[str, Any]], places: list[int]
+) -> None:
+    for place in places:
+        messages.insert(place, SYSTEM)
+    before = led([*messages, HELLO])
+    assert led([*messages, HELLO, SYSTEM, *HI]) == [*before, {"role": "user", "content": f"{MARKED}\n\nhi"}]
+    assert [message["role"] for message in before[1:]].count("system") == 0
 
 
 @given(conversations(spoken), st.lists(st.integers(1, 8), max_size=3))
@@ -571,7 +652,7 @@ def test_tokens_are_counted_without_a_bound_and_said_to_be_an_estimate() -> None
     ("fields", "param", "said"),
     [
         ({"max_tokens": None}, "max_tokens", "`max_tokens`: is missing"),
-        ({"max_tokens": 0}, "max_tokens", "whole number from 1"),
+        ({"max_tokens": -1}, "max_tokens", "whole number from 0"),
         ({"messages": []}, "messages", "non-empty"),
         ({"messages": [{"role": "user"}]}, "messages", "`messages[0].content`: is missing"),
         ({"messages": [{"role": "poet", "content": "a"}]}, "messages", "`messages[0].role`"),
@@ -607,6 +688,20 @@ def test_a_thread_is_refused_by_the_code_at_which_the_vendors_sdk_goes_on_withou
     for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
         assert refused(body(thread=thread)).code == "thread_unsupported_request"
     assert parsed(thread=None) == parsed()
+
+
+@pytest.mark.parametrize("kind", ["advisor_20260301", "tool_search_tool_bm25_20251119"])
+def test_a_tool_of_the_vendors_is_refused_in_the_words_at_which_claude_code_goes_on_without_it(kind: str) -> None:
+    own = {"name": "f", "input_schema": {}}
+    for tool in ({"type": kind, "name": "a", "model": "m"}, {"name": "a", "model": "m", "type": kind}):
+        error = refused(body(tools=[own, tool]))
+        assert error.param == "tools"
+        assert error.message.startswith(f"`tools[1].type`: Input tag '{kind}' found using 'type' does not match any")
+
+
+@pytest.mark.parametrize("tools", [[{"type": 7}], [7], {"type": "web_search_20250305"}, [{"name": "f"}]])
+def test_tools_of_no_kind_at_all_are_refused_all_the_same(tools: Any) -> None:
+    assert refused(body(tools=tools)).param == "tools"
 
 
 def test_a_refusal_never_quotes_what_was_sent() -> None:
@@ -767,3 +862,47 @@ def test_a_call_that_another_engine_has_named_has_a_name_that_the_vendor_takes()
     for block, id in zip((*uses, *given), 2 * taken, strict=True):
         block["id" if block["type"] == "tool_use" else "tool_use_id"] = id
     assert made["messages"] == sent
+
+
+# --- hints of the vendor's in a chat --------------------------------------------------------------------------------
+
+HINT = {"type": "ephemeral"}
+HINTED = {"cache_control": HINT}
+
+
+def test_a_chats_hint_about_the_cache_goes_to_the_block_that_it_is_of() -> None:
+    """As opencode and others send it for the vendor's models: at parts, at messages, at calls and at results."""
+    messages: list[dict[str, Any]] = [
+        {**SYSTEM, **HINTED},
+        {"role": "user", "content": [{**WORD, **HINTED}, image_part(IMAGE["url"])]},
+        {**CALLED, "content": "look", "tool_calls": [{**CALL, **HINTED}]},
+        {**GIVEN, **HINTED},
+        {"role": "user", "content": "and?", **HINTED},
+        {**HELLO, **HINTED},
+        {**GIVEN, "content": [{"type": "text", "text": "5", **HINTED}]},
+        {**SYSTEM, **HINTED},
+    ]
+    made = outward({"messages": messages})
+    assert made["system"] == [{"type": "text", "text": "be brief", **HINTED}]
+    assert made["messages"] == [
+        user_turn({**WORD, **HINTED}, IMAGED),
+        {"role": "assistant", "content": [{"type": "text", "text": "look"}, {**USE["content"][0], **HINTED}]},
+        user_turn({**RESULT, **HINTED}, {"type": "text", "text": "and?", **HINTED}),
+        {"role": "assistant", "content": [{"type": "text", "text": "hello", **HINTED}]},
+        user_turn({**RESULT, "content": [{"type": "text", "text": "5", **HINTED}]}, {**TOLD, **HINTED}),
+    ]
+
+
+def test_a_messages_hint_goes_to_its_last_block_unless_that_has_one_or_is_a_thought() -> None:
+    longer = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    parts: list[dict[str, Any]] = [WORD, {**WORD, **longer}]
+    assert outward({"messages": [{"role": "user", "content": parts, **HINTED}]})["messages"] == [user_turn(*parts)]
+    thought = {"type": "reasoning.text", "text": "hm", "signature": "c2ln"}
+    sealed = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    said = {"role": "assistant", "content": "", "reasoning_details": [thought], **HINTED}
+    assert outward({"messages": [*HI, said, *HI]})["messages"][1]["content"] == [sealed]
+
+
+def test_of_a_text_without_a_word_a_hint_is_left_out_with_it() -> None:
+    messages = [{"role": "user", "content": [WORD, {"type": "text", "text": " ", **HINTED}]}]
+    assert outward({"messages": messages})["messages"] == [user_turn(WORD)]

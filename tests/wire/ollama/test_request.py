@@ -185,6 +185,20 @@ def test_results_find_their_calls_by_name_then_by_order() -> None:
     assert [result["tool_call_id"] for result in results] == ["call_1", "call_0", "call_2"]
 
 
+def test_a_result_without_its_call_is_told_by_the_user() -> None:
+    """Engines refuse one; Home Assistant cuts long conversations so."""
+    told = {"role": "user", "content": "<tool_response>\n4\n</tool_response>"}
+    system = {"role": "system", "content": "be brief"}
+    for more in ({}, {"tool_name": "f"}, {"tool_call_id": "c1"}):
+        assert chat(messages=[system, {"role": "tool", "content": "4", **more}, *HI])["messages"] == [system, told, *HI]
+    call = {"id": "c1", "function": {"name": "f", "arguments": {}}}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "4"}
+    said, first, second = chat(messages=[{"role": "assistant", "tool_calls": [call]}, result, result])["messages"]
+    assert (said["role"], first["tool_call_id"], second) == ("assistant", "c1", told)
+    (shown,) = chat(messages=[{"role": "tool", "content": "4", "images": [PNG]}])["messages"]
+    assert [part["type"] for part in shown["content"]] == ["text", "image_url"]
+
+
 def test_an_empty_id_of_a_call_is_none() -> None:
     call = {"id": "", "function": {"name": "f", "arguments": {}}}
     results = [{"role": "tool", "tool_call_id": "", "tool_name": "f", "content": "1"}]
@@ -230,7 +244,6 @@ def test_our_own_settings_are_read_and_not_passed_on() -> None:
         (generate, {"images": ["AAAA"]}, "images", "`images[0]`"),
         (chat, {"messages": []}, "messages", "non-empty"),
         (chat, {"messages": [{"role": "user", "images": ["AAAA"]}]}, "messages", "`messages[0].images[0]`"),
-        (chat, {"messages": [{"role": "tool", "content": "4"}]}, "messages", "the result of no call"),
         (chat, {"messages": [{"role": "user", "odd": 1}]}, "messages", "`messages[0].odd`"),
         (chat, {"options": {"odd": 1}}, "options", "`options.odd`"),
         (chat, {"options": {"temperature": "hot"}}, "options", "`options.temperature`"),

@@ -166,9 +166,7 @@ def test_a_string_is_what_the_user_says_after_the_instructions() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("role", "kind"), [("user", "input_text"), ("system", "input_text"), ("assistant", "output_text")]
-)
+@pytest.mark.parametrize(("role", "kind"), [("user", "input_text"), ("assistant", "output_text")])
 def test_parts_of_text_alone_are_one_string_whoever_says_them(role: str, kind: str) -> None:
     one, other = {"type": kind, "text": "a\n"}, {"type": kind, "text": "b"}
     said = parsed(input=[{"role": role, "content": [one]}, *HI, {"role": role, "content": [one, other]}])["messages"]
@@ -184,9 +182,28 @@ def test_what_a_tool_gives_is_a_string_unless_it_shows_an_image() -> None:
     assert [part["type"] for part in shown["content"]] == ["text", "image_url"]
 
 
+TOLD = {"role": "developer", "content": [{"type": "input_text", "text": "be brief"}]}
+MARKED = "<system>\nbe brief\n</system>"
+
+
 def test_developers_speak_as_the_system() -> None:
-    sent = [*HI, {"role": "developer", "content": "be brief"}, *HI]
-    assert [message["role"] for message in parsed(input=sent)["messages"]] == ["user", "system", "user"]
+    assert parsed(input=[TOLD, *HI])["messages"] == [{"role": "system", "content": "be brief"}, *HI]
+
+
+@pytest.mark.parametrize("role", ["developer", "system"])
+def test_instructions_in_mid_conversation_are_marked_words_of_the_user(role: str) -> None:
+    """Templates of some models have no place for the system's there."""
+    told = {**TOLD, "role": role}
+    sent = [*HI, told, said_by_assistant("hello"), told, *HI, CALL, told, RESULTS[0]]
+    assert [(message["role"], message["content"]) for message in parsed(input=sent, instructions="a")["messages"]] == [
+        ("system", "a"),
+        ("user", f"hi\n\n{MARKED}"),
+        ("assistant", "hello"),
+        ("user", f"{MARKED}\n\nhi"),
+        ("assistant", None),
+        ("tool", "4"),
+        ("user", MARKED),
+    ]
 
 
 def test_instructions_before_all_else_are_one_message() -> None:

@@ -1,4 +1,4 @@
-"""The hub's messages become `system` and `messages` of the Messages API."""
+"""The hub's messages become `system` and `messages` of the Messages API, and later words of the system are marked."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from tidegate.wire.anthropic.hub_shapes import (
     HubAssistant,
@@ -21,12 +21,14 @@ from tidegate.wire.anthropic.hub_shapes import (
     TextPart,
 )
 from tidegate.wire.errors import UNREADABLE, BadRequest
+from tidegate.wire.hub import text_or_parts
 from tidegate.wire.surrogates import replace_lone_surrogates
 
 _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,58});base64,", re.IGNORECASE)
 _MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _MISNAMED = {"image/jpg": "image/jpeg"}
 _System = HubSystem | HubDeveloper
+_THOUGHTS = ("thinking", "redacted_thinking")
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _NOT_IN_CALL_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
@@ -40,16 +42,65 @@ def call_id(id: str) -> str:
     return f"{_NOT_IN_CALL_ID.sub('_', id)}_{digest}"
 
 
+def led(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The hub's messages with the instructions where every engine takes them. Those before all else are one message;
+    those between are marked words of the user, where they are: templates of some models refuse them there, and put
+    first they would change the beginning of a prompt that is cached."""
+    first = next((at for at, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    found = list(messages[:first])
+    if first > 1:
+        found = [{"role": "system", "content": text_or_parts([p for m in found for p in parts_of(m["content"])])}]
+    told: list[dict[str, Any]] = []
+    for message in messages[first:]:
+        if message["role"] == "system":
+            told += [_marked_part(part) for part in parts_of(message["content"])]
+            continue
+        # What came of calls stands right behind them.
+        if told and message["role"] != "tool":
+            if message["role"] == "user" and found[-1]["role"] != "user":
+                message = {**message, "content": text_or_parts(told + parts_of(message["content"]))}
+            else:
+                _tell(found, told)
+            told = []
+        found.append(message)
+    if told:
+        _tell(found, told)
+    return found
+
+
+def parts_of(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """The parts of a message's content; none where it is empty."""
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content else []
+
+
+def _tell(messages: list[dict[str, Any]], told: list[dict[str, Any]]) -> None:
+    """Put it at the end, into the user's turn where that is the last: to some templates turns have to alternate."""
+    if messages[-1]["role"] == "user":
+        told = parts_of(messages.pop()["content"]) + told
+    messages.append({"role": "user", "content": text_or_parts(told)})
+
+
+def _marked_part(part: dict[str, Any]) -> dict[str, Any]:
+    return {**part, "text": _mark(part["text"])} if part["type"] == "text" else part
+
+
+def _mark(text: str) -> str:
+    """What the system says, so that the model can tell it from what the user does."""
+    return f"<system>\n{text}\n</system>"
+
+
 def conversation(messages: Sequence[HubMessage]) -> dict[str, Any]:
     """The two fields. Instructions before all else are the system's; those between are marked words of the user, where
     they are: of the vendor's models some refuse them from the system there, and some pass over them."""
     first = next((at for at, m in enumerate(messages) if not isinstance(m, _System)), len(messages))
-    leading = [m.content for m in messages[:first] if isinstance(m, _System)]
+    leading = [m for m in messages[:first] if isinstance(m, _System)]
     found: dict[str, Any] = {}
     if len(leading) == 1:
         system = _content(leading[0], "messages[0]")
     else:
-        system = [block for content in leading for block in _blocks(content, "messages")]
+        system = [block for message in leading for block in _blocks(message, "messages")]
     if system:
         found["system"] = system
     if first == len(messages):
@@ -66,11 +117,12 @@ def _turns(messages: Sequence[HubMessage], first: int) -> list[dict[str, Any]]:
     for at in range(first, len(messages)):
         message, path = messages[at], f"messages[{at}]"
         if isinstance(message, HubTool):
-            content = _content(message.content, path) or ""
-            results.append({"type": "tool_result", "tool_use_id": call_id(message.tool_call_id), "content": content})
+            content = _of_words(message.content) or _of_parts(message.content, path) or ""
+            result = {"type": "tool_result", "tool_use_id": call_id(message.tool_call_id), "content": content}
+            results += _hinted([result], message.cache_control)
         elif isinstance(message, HubUser):
             before = results + told
-            said = before + _blocks(message.content, path) if before else _content(message.content, path)
+            said = before + _blocks(message, path) if before else _content(message, path)
             if not said:
                 raise BadRequest(f"`{path}.content`: this endpoint takes no message without a word.", param="messages")
             turns.append({"role": "user", "content": said})
@@ -84,7 +136,7 @@ def _turns(messages: Sequence[HubMessage], first: int) -> list[dict[str, Any]]:
         elif (marked := _marked(message, path)) and turns and turns[-1]["role"] == "user" and not results:
             last = turns[-1]
             if isinstance(last["content"], str):
-                last["content"] = _blocks(last["content"], path)
+                last["content"] = _of_parts(last["content"], path)
             last["content"] += marked
         else:
             told += marked
@@ -96,25 +148,38 @@ def _with(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _marked(message: _System, path: str) -> list[dict[str, Any]]:
-    """What the system says, so that the model can tell it from what the user does."""
-    return [
-        {"type": "text", "text": f"<system>\n{block['text']}\n</system>"} for block in _blocks(message.content, path)
-    ]
+    return [_marked_part(block) for block in _blocks(message, path)]
 
 
 _Parts = Iterable[TextPart | ImagePart | RefusalPart]
 
 
-def _content(content: str | _Parts, path: str) -> str | list[dict[str, Any]]:
+def _content(message: _System | HubUser, path: str) -> str | list[dict[str, Any]]:
     """Empty where there is no word in it, which the vendor takes of nobody."""
-    return content if isinstance(content, str) and content.strip() else _blocks(content, path)
+    words = _of_words(message.content)
+    return words if words and message.cache_control is UNSET else _blocks(message, path)
 
 
-def _blocks(content: str | _Parts, path: str) -> list[dict[str, Any]]:
+def _blocks(message: _System | HubUser, path: str) -> list[dict[str, Any]]:
+    return _hinted(_of_parts(message.content, path), message.cache_control)
+
+
+def _hinted(blocks: list[dict[str, Any]], control: Raw | UnsetType) -> list[dict[str, Any]]:
+    """The same with the hint that a message has: this dialect has it at blocks, and none at a thought."""
+    if control is not UNSET and blocks and blocks[-1]["type"] not in _THOUGHTS:
+        blocks[-1].setdefault("cache_control", control)
+    return blocks
+
+
+def _of_words(content: str | _Parts) -> str:
+    return content if isinstance(content, str) and content.strip() else ""
+
+
+def _of_parts(content: str | _Parts, path: str) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content.strip() else []
     return [
-        _block(part, f"{path}.content[{at}]")
+        _hinted([_block(part, f"{path}.content[{at}]")], part.cache_control)[0]
         for at, part in enumerate(content)
         if not isinstance(part, TextPart) or part.text.strip()
     ]
@@ -149,13 +214,15 @@ def _assistant(message: HubAssistant, path: str) -> str | list[dict[str, Any]]:
     thoughts = [_thought(detail.text, detail.signature, detail.data) for detail in message.reasoning_details or ()]
     blocks = [thought for thought in thoughts if thought is not None]
     calls = message.tool_calls or []
-    if isinstance(said, str) and said.strip() and not blocks and not calls and not message.refusal:
+    plain = not (blocks or calls or message.refusal) and message.cache_control is UNSET
+    if plain and isinstance(said, str) and said.strip():
         return said
     if said is not None:
-        blocks += _blocks(said, path)
+        blocks += _of_parts(said, path)
     if message.refusal:
         blocks.append({"type": "text", "text": message.refusal})
-    return blocks + [_use(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(calls)]
+    blocks += [_use(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(calls)]
+    return _hinted(blocks, message.cache_control)
 
 
 def _thought(text: str | None, signature: str | None, data: str | None) -> dict[str, Any] | None:
@@ -175,4 +242,5 @@ def _use(call: HubCall, path: str) -> dict[str, Any]:
         raise BadRequest(
             f"`{path}.function.arguments`: is not a JSON object, which this endpoint wants.", param="messages"
         ) from None
-    return {"type": "tool_use", "id": call_id(call.id), "name": call.function.name, "input": Raw(arguments)}
+    use = {"type": "tool_use", "id": call_id(call.id), "name": call.function.name, "input": Raw(arguments)}
+    return _hinted([use], call.cache_control)[0]

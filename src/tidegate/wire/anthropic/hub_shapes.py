@@ -10,8 +10,10 @@ from tidegate.wire.hub import Detail
 _Ignored = Raw | UnsetType
 
 
-class _Part(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", gc=False):
-    """Any part."""
+class _Part(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", gc=False, kw_only=True):
+    """Any part. `cache_control` is the vendor's own hint, which its clients put into chats as well."""
+
+    cache_control: _Ignored = UNSET
 
 
 class TextPart(_Part, tag="text"):
@@ -39,8 +41,10 @@ class ImagePart(_Part, tag="image_url"):
     image_url: ImageUrl
 
 
-class _HubMessage(msgspec.Struct, forbid_unknown_fields=True, tag_field="role", gc=False):
-    """Any message."""
+class _HubMessage(msgspec.Struct, forbid_unknown_fields=True, tag_field="role", gc=False, kw_only=True):
+    """Any message. `cache_control` as of parts: some clients have it here."""
+
+    cache_control: _Ignored = UNSET
 
 
 class HubSystem(_HubMessage, tag="system"):
@@ -87,6 +91,7 @@ class HubCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     function: HubFunction
     type: Literal["function"] = "function"
     index: int | None = None
+    cache_control: _Ignored = UNSET
     # Google's, with the signatures of Gemini.
     extra_content: _Ignored = UNSET
 

@@ -1,5 +1,6 @@
 """A chat completion request becomes a Messages request, for an engine that speaks this dialect."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,6 +21,9 @@ from tidegate.wire.shape import read_body
 OUTPUT_TOKENS_DEFAULT = 8192
 _TEMPERATURE_MAX = 1.0
 _TOP_P_OF_ALL = 1.0
+# Since Opus 4.7, and with the fifth generation, the vendor's models refuse to be told how they sample.
+_SAMPLES_ITS_OWN_WAY = re.compile(r"claude-(?:opus-4[-.](?:[7-9]|[1-9]\d)|[a-z]+-(?:[5-9]|[1-9]\d))(?!\d)")
+_OWN_WAY = "set aside where the model is Claude Opus 4.7 or later, or of the fifth generation: these refuse it"
 
 OUTWARD: tuple[Field, ...] = (
     carried("model", "the endpoint's own name"),
@@ -29,21 +33,27 @@ OUTWARD: tuple[Field, ...] = (
         "characters that the vendor takes; what the system says in mid-conversation becomes text of the user's turn "
         "there, between `<system>` and `</system>`: otherwise some models of the vendor's refuse it, or pass over it",
     ),
+    carried("messages[].cache_control", "and that of its parts and calls: at the block that each becomes"),
     carried("max_completion_tokens", f"`max_tokens`, {OUTPUT_TOKENS_DEFAULT} where it is left out"),
     carried("max_tokens", "where there is no max_completion_tokens"),
     carried("stream", ""),
     carried("stream_options", "usage comes always"),
     carried("stop", "`stop_sequences`; white space alone is refused"),
-    carried("temperature", "above 1 it is 1"),
-    carried("top_p", "left out where it is 1, which says nothing: current models refuse it beside a temperature"),
-    carried("top_k", ""),
+    carried("temperature", f"above 1 it is 1; {_OWN_WAY}"),
+    carried(
+        "top_p",
+        "left out where it is 1, which says nothing: some models refuse it beside a temperature; set aside as that is",
+    ),
+    carried("top_k", "set aside as temperature is"),
     carried("tools", "functions"),
     carried("tool_choice", ""),
     carried("parallel_tool_calls", "`disable_parallel_tool_use`, turned round"),
     carried(
         "response_format",
         "json_schema is `output_config.format`, its objects closed by `additionalProperties: false` where they say "
-        "nothing of it; objects whose members have no names are refused, and so is json_object",
+        "nothing of it; objects whose members have no names are refused, and so is json_object; bounds, such as "
+        "`minimum` and `maxLength`, are words of the description, where the vendor's SDKs put them: as keywords it "
+        "refuses them",
     ),
     carried("reasoning_effort", "`output_config.effort`; minimal is low, none is `thinking` disabled"),
     carried("user", "`metadata.user_id`"),
@@ -182,7 +192,7 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
     plain = {
         "stop_sequences": stops,
         "temperature": None if asked.temperature is None else min(asked.temperature, _TEMPERATURE_MAX),
-        # Current models of the vendor refuse it beside a temperature, and many clients send a 1 for none.
+        # Some models of the vendor refuse it beside a temperature, and many clients send a 1 for none.
         "top_p": None if asked.top_p == _TOP_P_OF_ALL else asked.top_p,
         "top_k": asked.top_k,
         "tools": [_tool(tool.function) for tool in asked.tools or ()] or None,
@@ -191,6 +201,9 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
         "output_config": _config(asked),
         "thinking": {"type": "disabled"} if asked.reasoning_effort == "none" else None,
     }
+    if _SAMPLES_ITS_OWN_WAY.search(model):
+        for name in ("temperature", "top_p", "top_k"):
+            del plain[name]
     return encode({**body, **{name: value for name, value in plain.items() if value is not None}})
 
 

@@ -1,5 +1,6 @@
 """A Messages request becomes a chat completion."""
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, structs
 
-from tidegate.wire.anthropic.conversation import call_id
+from tidegate.wire.anthropic.conversation import call_id, led
 from tidegate.wire.anthropic.errors import THREAD_UNSUPPORTED
 from tidegate.wire.anthropic.shapes import (
     ACCEPTED,
@@ -28,6 +29,7 @@ from tidegate.wire.anthropic.shapes import (
     ThinkingBlock,
     Tool,
     ToolChoice,
+    ToolKind,
     ToolResultBlock,
     ToolUseBlock,
     UserBlock,
@@ -44,6 +46,9 @@ _REFUSED = top_level(FIELDS, Fate.REFUSED)
 _decoder = msgspec.json.Decoder(Body)
 _kept = msgspec.json.Decoder(KeptBody).decode
 _edited = msgspec.json.Decoder(ContextManagement).decode
+_kinds = msgspec.json.Decoder(list[ToolKind]).decode
+# How the vendor names the tools that it runs.
+_DATED = re.compile(r"[a-z][a-z0-9_]{0,63}_[0-9]{8}")
 # The name of the schema, which OpenAI wants and Anthropic has not.
 FORMAT_NAME = "answer"
 BETA_HEADER = b"anthropic-beta"
@@ -53,6 +58,7 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _CALLS = ("any", "tool")
 _REFUSED_CODES = {"thread": THREAD_UNSUPPORTED}
 _COMPACT = "compact"
+_BILLING = "x-anthropic-billing-header:"
 # How long what is written to the vendor's cache stays there, where nothing dearer is asked for.
 _TTLS = (None, "5m")
 # Where this is asked at all, one of these is in the bytes: the name of it, or one of its letters escaped.
@@ -71,7 +77,11 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
                 f"`{name}` cannot be carried: {why}. Leave it out.", param=name, code=_REFUSED_CODES.get(name)
             )
     known_only(fields, {**_KNOWN, **_REFUSED}, "Messages")
-    asked = read_body(body, _decoder, ACCEPTED)
+    try:
+        asked = read_body(body, _decoder, ACCEPTED)
+    except BadRequest as error:
+        unserved = _unserved(fields) if error.param == "tools" else None
+        raise unserved or error from None
     if asked.max_tokens is None and not counting:
         raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
     if _compacts(fields):
@@ -89,6 +99,25 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
 
 
 _NULL = Raw(b"null")
+
+
+def _unserved(fields: Mapping[str, Raw]) -> BadRequest | None:
+    """The error for a tool that the vendor runs, in its words: Claude Code goes on without its advisor at these alone.
+
+    None where there is no such tool. What the vendor names with a date is nobody's own, and may be quoted.
+    """
+    try:
+        kinds = [tool.type or "" for tool in _kinds(fields["tools"])]
+    except UNREADABLE:
+        return None
+    for at, kind in enumerate(kinds):
+        if _DATED.fullmatch(kind):
+            return BadRequest(
+                f"`tools[{at}].type`: Input tag '{kind}' found using 'type' does not match any of the expected tags. "
+                f"`tools` {ACCEPTED['tools']}.",
+                param="tools",
+            )
+    return None
 
 
 def _compacts(fields: Mapping[str, Raw]) -> bool:
@@ -159,14 +188,16 @@ def _may_ask_ttl(value: Raw) -> bool:
 def _is_long(part: Kept) -> bool:
     if part.cache_control is not None and part.cache_control.ttl not in _TTLS:
         return True
-    inner = part.content if isinstance(part.content, list) else ()
-    return any(_is_long(one) for one in inner) or (part.function is not None and _is_long(part.function))
+    inner = part.content if isinstance(part.content, list) else []
+    more = [] if part.function is None else [part.function]
+    return any(_is_long(one) for one in (*inner, *more, *(part.tool_calls or ())))
 
 
 def _chat(asked: Body) -> dict[str, Any]:
     chat: dict[str, Any] = {"model": asked.model, "messages": _messages(asked)}
     plain = {
-        "max_tokens": asked.max_tokens,
+        # Others than the vendor cannot be asked for nothing; the prompt is then in their caches as well.
+        "max_tokens": 1 if asked.max_tokens == 0 else asked.max_tokens,
         "stop": asked.stop_sequences,
         "stream": asked.stream,
         "temperature": asked.temperature,
@@ -185,8 +216,9 @@ def _chat(asked: Body) -> dict[str, Any]:
     config = asked.output_config
     if config is not None and config.effort is not None:
         chat["reasoning_effort"] = config.effort
-    if config is not None and config.format is not None:
-        schema = {"name": FORMAT_NAME, "schema": config.format.schema, "strict": True}
+    format = config.format if config is not None and config.format is not None else asked.output_format
+    if format is not None:
+        schema = {"name": FORMAT_NAME, "schema": format.schema, "strict": True}
         chat["response_format"] = {"type": "json_schema", "json_schema": schema}
     return chat
 
@@ -198,12 +230,20 @@ def _user_name(user_id: str) -> str:
 
 def _messages(asked: Body) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    system = _content(asked.system or "")
+    system = _content(_without_billing(asked.system or ""))
     if system:
         found.append({"role": "system", "content": system})
     for at, message in enumerate(asked.messages):
         found += _message(message, f"messages[{at}]")
-    return found
+    return led(found)
+
+
+def _without_billing(system: str | list[TextBlock]) -> str | list[TextBlock]:
+    """The same without the block that Claude Code has for the vendor alone, which takes it out: it is another one each
+    time, and with it before all else no engine would find the beginning of the prompt in its cache."""
+    if isinstance(system, list) and system and system[0].text.startswith(_BILLING):
+        return system[1:]
+    return system
 
 
 def _message(message: Message, path: str) -> list[dict[str, Any]]:

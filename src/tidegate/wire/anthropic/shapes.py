@@ -161,12 +161,18 @@ class OutputConfig(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     task_budget: _Ignored = UNSET
 
 
+class ToolKind(msgspec.Struct, gc=False):
+    """Any tool, as far as it says of which kind it is."""
+
+    type: str | None = None
+
+
 class Body(msgspec.Struct, kw_only=True):
     """What is carried of a request; other fields have their fate in `FIELDS`."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     messages: Annotated[list[Message], Meta(min_length=1)]
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
     system: str | list[TextBlock] | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
@@ -177,6 +183,7 @@ class Body(msgspec.Struct, kw_only=True):
     tool_choice: ToolChoice | None = None
     metadata: Metadata | None = None
     output_config: OutputConfig | None = None
+    output_format: JsonFormat | None = None
     tidegate: dict[str, Any] | None = None
 
 
@@ -191,6 +198,7 @@ class Kept(msgspec.Struct, gc=False):
     cache_control: _CacheControl | None = None
     content: str | list["Kept"] | None = None
     function: "Kept | None" = None
+    tool_calls: list["Kept"] | None = None
 
 
 class _Edit(msgspec.Struct, gc=False):
@@ -216,7 +224,7 @@ ACCEPTED = {
     "messages": "must be a non-empty array of user, assistant and system messages, whose content is a string or an "
     "array of blocks: text, image (base64 or url), tool_result and mid_conv_system from the user; text, thinking, "
     "redacted_thinking and tool_use from the assistant",
-    "max_tokens": "must be a whole number from 1",
+    "max_tokens": "must be a whole number from 0",
     "system": "must be a string or an array of text blocks",
     "stop_sequences": "must be an array of strings",
     "stream": "must be true or false",
@@ -228,6 +236,7 @@ ACCEPTED = {
     "tool_choice": 'must be {"type": "auto"}, "any", "none", or "tool" with a name',
     "metadata": 'must be an object such as {"user_id": "..."}',
     "output_config": "must be an object with an effort, a format of type json_schema, or both",
+    "output_format": "must be a format of type json_schema",
     "tidegate": "must be an object",
 }
 
@@ -235,12 +244,17 @@ FIELDS: tuple[Field, ...] = (
     carried("model", "by the names of GET /v1/models"),
     carried(
         "messages",
-        "tool results become messages of the role tool, before what else the message says, and mid_conv_system one of "
-        "the system after it; blocks of text without an image are one string, with a blank line between them; an image "
-        "in a tool result stays there, and some engines refuse it",
+        "tool results become messages of the role tool, before what else the message says; what the system says in "
+        "mid-conversation becomes text of the user's turn there, between `<system>` and `</system>`, since templates "
+        "of some models refuse it; blocks of text without an image are one string, with a blank line between them; an "
+        "image in a tool result stays there, and some engines refuse it",
     ),
-    carried("max_tokens", "required, but for count_tokens"),
-    carried("system", "the first message, its blocks one text with a blank line between them; none where it is empty"),
+    carried("max_tokens", "required, but for count_tokens; 0, which only fills the vendor's cache, is 1 for others"),
+    carried(
+        "system",
+        "the first message, its blocks one text with a blank line between them; none where it is empty. A first block "
+        "that begins with `x-anthropic-billing-header:` is for the vendor alone",
+    ),
     carried("stop_sequences", "`stop`"),
     carried("stream", ""),
     carried("temperature", ""),
@@ -250,6 +264,7 @@ FIELDS: tuple[Field, ...] = (
     carried("tool_choice", "any is `required`; disable_parallel_tool_use is `parallel_tool_calls`, turned round"),
     carried("metadata", f"user_id is `user`, beyond {USER_CHARS_MAX} characters by its SHA-256: OpenAI takes no more"),
     carried("output_config", "effort is `reasoning_effort`, format is `response_format` by the name `answer`"),
+    carried("output_format", "the older name of output_config.format, which goes before it"),
     carried("tidegate", "our own settings; never passed on"),
     native("thinking", "whether and how long a model thinks is each engine's own"),
     native(

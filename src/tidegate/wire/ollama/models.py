@@ -12,8 +12,8 @@ from tidegate.wire.hub import encode
 from tidegate.wire.ollama.dates import rfc3339
 from tidegate.wire.shape import read_body, read_fields
 
-# Clients compare it with the version that a feature came in: thinking, tools in streams and schemas are all older.
-VERSION = "0.12.0"
+# Clients compare it with the version that a feature came in, such as 0.13.4 for Responses; with this one Messages came.
+VERSION = "0.14.0"
 # Where the window stands in `model_info` depends on the architecture, which is ours to name.
 _ARCHITECTURE = "tidegate"
 _CAPABILITIES = {Capability.CHAT: "completion", Capability.TOOLS: "tools", Capability.VISION: "vision"}

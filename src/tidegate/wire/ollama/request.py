@@ -134,10 +134,16 @@ class _Conversation:
         return [self._message(message, f"messages[{at}]") for at, message in enumerate(messages)]
 
     def _message(self, message: Message, path: str) -> dict[str, Any]:
+        id = self._answered(message) if message.role == "tool" else None
+        if message.role == "tool" and id is None:
+            # Home Assistant cuts conversations so; engines want a result behind its call, and this is how those models
+            # see one that have no role for it.
+            text = f"<tool_response>\n{message.content or ''}\n</tool_response>"
+            return {"role": "user", "content": _content(text, message.images, f"{path}.images", "messages")}
         content = _content(message.content or "", message.images, f"{path}.images", "messages")
         made: dict[str, Any] = {"role": message.role, "content": content}
-        if message.role == "tool":
-            made["tool_call_id"] = self._answered(message, path)
+        if id is not None:
+            made["tool_call_id"] = id
         if message.thinking:
             made["reasoning_content"] = message.thinking
         if message.tool_calls:
@@ -152,15 +158,12 @@ class _Conversation:
         arguments = encode(call.function.arguments).decode()
         return {"id": id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
-    def _answered(self, message: Message, path: str) -> str:
-        """The call that a result is of, which no further result can be of."""
+    def _answered(self, message: Message) -> str | None:
+        """The call that a result is of, which no further result can be of; None where it stands there without one."""
         for call in self._open:
             if message.tool_call_id == call[0] or (
                 not message.tool_call_id and message.tool_name in (None, "", call[1])
             ):
                 self._open.remove(call)
                 return call[0]
-        raise BadRequest(
-            f"`{path}`: is the result of no call; before it stands an assistant's message with that call.",
-            param="messages",
-        )
+        return None

@@ -111,7 +111,11 @@ _COMMON: tuple[Field, ...] = (
 )
 CHAT: tuple[Field, ...] = (
     *_COMMON,
-    carried("messages", "calls without an id get one; results find theirs by it, by tool_name, or by their order"),
+    carried(
+        "messages",
+        "calls without an id get one; results find theirs by it, by tool_name, or by their order; one whose call is "
+        "not there becomes words of the user, between `<tool_response>` and `</tool_response>`",
+    ),
     carried("tools", ""),
 )
 GENERATE: tuple[Field, ...] = (

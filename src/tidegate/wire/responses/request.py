@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
+from tidegate.wire.anthropic.conversation import led, parts_of
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.fate import Fate, top_level
 from tidegate.wire.hub import call_of, text_or_parts
@@ -125,17 +126,7 @@ def _messages(asked: Body) -> list[dict[str, Any]]:
         for at, raw in enumerate(asked.input):
             found.add(_read(raw, f"input[{at}]"), f"input[{at}]")
         found.settle()
-    return _led(found.messages)
-
-
-def _led(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same, its instructions before all else one message: templates of some models have no place for a second."""
-    texts: list[str] = []
-    for message in messages:
-        if message["role"] != "system" or not isinstance(message["content"], str):
-            break
-        texts.append(message["content"])
-    return [{"role": "system", "content": "\n\n".join(texts)}, *messages[len(texts) :]] if len(texts) > 1 else messages
+    return led(found.messages)
 
 
 def _read(raw: Raw, path: str) -> _AnyItem:
@@ -191,7 +182,7 @@ class _Conversation:
         if "tool_calls" not in last:
             last = {"role": "assistant", "content": content}
             self.messages.append(last)
-        elif parts := _parts(last["content"]) + _parts(content):
+        elif parts := parts_of(last["content"]) + parts_of(content):
             last["content"] = text_or_parts(parts)
         if self._thought:
             last["reasoning_content"] = last.get("reasoning_content", "") + self._thought
@@ -202,12 +193,6 @@ class _Conversation:
         if self._thought or not self.messages or self.messages[-1]["role"] != "assistant":
             self._say(None)
         return self.messages[-1]
-
-
-def _parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    if isinstance(content, list):
-        return content
-    return [{"type": "text", "text": content}] if content else []
 
 
 def _content(parts: Sequence[MessagePart], item: _AnyItem, path: str) -> str | list[dict[str, Any]]:

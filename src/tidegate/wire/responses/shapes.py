@@ -219,7 +219,9 @@ FIELDS: tuple[Field, ...] = (
     carried("model", "by the names of GET /v1/models"),
     carried("input", "a call joins the assistant's message before it, a thought the one behind it; what is thought or "
             "said between calls, or between them and their results, stands before them; text without an image is one "
-            "string; developers speak as the system, and what it says before all else is one message"),
+            "string; developers speak as the system; what that says before all else is one message, and what it says "
+            "later text of the user's turn there, between `<system>` and `</system>`, since templates of some models "
+            "refuse it"),
     carried("instructions", "the first message, of the role system"),
     carried("tools", "functions"),
     carried("tool_choice", "auto, none, required, or a function"),
