@@ -158,7 +158,12 @@ async def test_certificates_under_the_same_name_are_read_by_a_reload(tmp_path: P
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, to = await asyncio.open_connection(HOST, engine.port)
-        await asyncio.gather(copy(reader, to), copy(there, writer))
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(copy(reader, to))
+                both.create_task(copy(there, writer))
+        finally:
+            to.transport.abort()
 
     async with FakeEngine(Script()) as engine, upstream(pass_on, context) as up:
         behind = remote(url=f"https://{HOST}:{up.port}/v1", tls_ca_file="ca.pem")
