@@ -203,6 +203,8 @@ def test_edits_outlive_a_session_and_go_with_who_logs_out(browser: Browser, serv
     assert asked == []
     page.get_by_role("button", name="Log out").click()
     log_in(page)
+    # Whoever goes elsewhere before he is let in has not logged in; between two pages there is no title, either.
+    expect(page.get_by_role("button", name="Log out")).to_be_visible(timeout=PATIENT_MS)
     page.goto(f"{served}/#/policy")
     expect(editor).to_have_value(before, timeout=PATIENT_MS)
     assert asked == ["beforeunload"]

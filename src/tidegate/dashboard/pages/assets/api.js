@@ -32,6 +32,13 @@ export function post(path, body = {}, signal = undefined) {
   });
 }
 
+let leaving = false;
+
+/** Whether the session is being ended: what is still under way then is refused, and must not lead to the door, where somebody may be typing by the time. */
+export function leaves(is) {
+  leaving = is;
+}
+
 async function ask(path, options) {
   let answer;
   try {
@@ -41,7 +48,7 @@ async function ask(path, options) {
     throw new Failed("The gateway does not answer.", { again: true });
   }
   if (answer.ok) return answer.status === 204 ? null : said(answer);
-  if (answer.status === 401 && location.pathname !== "/login") {
+  if (answer.status === 401 && !leaving && location.pathname !== "/login") {
     atDoor = true;
     location.assign(`/login?to=${encodeURIComponent(location.hash)}`);
   }

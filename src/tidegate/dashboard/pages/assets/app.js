@@ -2,7 +2,7 @@
 
 import { fill, h } from "./dom.js";
 import { onState } from "./live.js";
-import { post } from "./api.js";
+import { leaves, post } from "./api.js";
 import { wrong } from "./panel.js";
 import { switches } from "./theme.js";
 import * as audit from "./pages/audit.js";
@@ -57,11 +57,13 @@ logout.hidden = localStorage.getItem("tidegate-in") === null;
 let refused = null;
 logout.addEventListener("click", async () => {
   refused?.remove();
+  leaves(true);
   try {
     await post("/logout");
   } catch (error) {
     // A session that is over needs no end.
     if (error.status !== 401) {
+      leaves(false);
       refused = h("div", { class: "top" }, wrong(`You may still be logged in. ${error.message}`));
       main.prepend(refused);
       refused.scrollIntoView({ block: "nearest" });
