@@ -74,9 +74,10 @@ def relay_of(name: str) -> Relay:
 
 def _rows(load: Load, relays: Sequence[Relay], rounds: int) -> dict[str, dict[str, Summary]]:
     """By relay, CPU of a request or chunk, and how much that is of what the first relay takes."""
-    # All go on until the time is up, since who is done before leaves the core to the others.
-    each = load.ask.connections // len(relays)
-    ask = msgspec.structs.replace(load.ask, connections=each, requests=REQUESTS_MAX)
+    ask = msgspec.structs.replace(load.ask, connections=load.ask.connections // len(relays))
+    if ask.seconds is not None:
+        # All go on until the time is up, since who is done before leaves the core to the others.
+        ask = msgspec.structs.replace(ask, requests=REQUESTS_MAX)
     found: dict[str, list[Figures]] = {relay.name: [] for relay in relays}
     with tempfile.TemporaryDirectory() as folder:
         rig, body = Rig(Path(folder), pinned(-1)), Path(folder) / "body"

@@ -37,14 +37,15 @@ async def test_a_breaker_whose_time_is_over_says_nothing_of_an_endpoint_that_nob
         assert await seen(home) == (True, {"cloud": "up", "laptop": "up"})
 
 
+async def a_look(folder: Path) -> Live:
+    async with house(folder) as home:
+        return await asyncio.to_thread(look, at(home))
+
+
 async def test_a_slow_look_does_not_hide_what_a_later_one_has_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("textual")
-    from tidegate.cli import top
-
-    async with house(tmp_path) as home:
-        live = await asyncio.to_thread(look, at(home))
+    top, live = pytest.importorskip("tidegate.cli.top"), await a_look(tmp_path)
     late, begun, done = threading.Event(), [0], [0]
 
     def looks(_: Address) -> Live:
@@ -71,11 +72,7 @@ async def test_a_slow_look_does_not_hide_what_a_later_one_has_shown(
 async def test_looks_that_take_longer_than_from_one_to_the_next_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("textual")
-    from tidegate.cli import top
-
-    async with house(tmp_path) as home:
-        live = await asyncio.to_thread(look, at(home))
+    top, live = pytest.importorskip("tidegate.cli.top"), await a_look(tmp_path)
 
     def looks(_: Address) -> Live:
         threading.Event().wait(0.1)

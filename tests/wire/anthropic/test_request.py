@@ -29,12 +29,12 @@ from tests.wire.hub import (
 )
 from tidegate.core.model import Capability
 from tidegate.wire.anthropic.client import counted
-from tidegate.wire.anthropic.conversation import led
 from tidegate.wire.anthropic.outward import OUTPUT_TOKENS_DEFAULT, OUTWARD, messages_body
 from tidegate.wire.anthropic.request import keeps_long, parse
 from tidegate.wire.anthropic.shapes import FIELDS
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
+from tidegate.wire.instructions import led
 from tidegate.wire.intake import estimated_tokens
 from tidegate.wire.tokens import TokenRatio
 

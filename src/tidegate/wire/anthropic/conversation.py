@@ -1,4 +1,4 @@
-"""The hub's messages become `system` and `messages` of the Messages API, and later words of the system are marked."""
+"""The hub's messages become `system` and `messages` of the Messages API."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from tidegate.wire.anthropic.hub_shapes import (
     TextPart,
 )
 from tidegate.wire.errors import UNREADABLE, BadRequest
-from tidegate.wire.hub import text_or_parts
+from tidegate.wire.instructions import marked
 from tidegate.wire.surrogates import replace_lone_surrogates
 
 _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,58});base64,", re.IGNORECASE)
@@ -40,55 +40,6 @@ def call_id(id: str) -> str:
         return id
     digest = blake2b(id.encode(), digest_size=6).hexdigest()
     return f"{_NOT_IN_CALL_ID.sub('_', id)}_{digest}"
-
-
-def led(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The hub's messages with the instructions where every engine takes them. Those before all else are one message;
-    those between are marked words of the user, where they are: templates of some models refuse them there, and put
-    first they would change the beginning of a prompt that is cached."""
-    first = next((at for at, message in enumerate(messages) if message["role"] != "system"), len(messages))
-    found = list(messages[:first])
-    if first > 1:
-        found = [{"role": "system", "content": text_or_parts([p for m in found for p in parts_of(m["content"])])}]
-    told: list[dict[str, Any]] = []
-    for message in messages[first:]:
-        if message["role"] == "system":
-            told += [_marked_part(part) for part in parts_of(message["content"])]
-            continue
-        # What came of calls stands right behind them.
-        if told and message["role"] != "tool":
-            if message["role"] == "user" and found[-1]["role"] != "user":
-                message = {**message, "content": text_or_parts(told + parts_of(message["content"]))}
-            else:
-                _tell(found, told)
-            told = []
-        found.append(message)
-    if told:
-        _tell(found, told)
-    return found
-
-
-def parts_of(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """The parts of a message's content; none where it is empty."""
-    if isinstance(content, list):
-        return content
-    return [{"type": "text", "text": content}] if content else []
-
-
-def _tell(messages: list[dict[str, Any]], told: list[dict[str, Any]]) -> None:
-    """Put it at the end, into the user's turn where that is the last: to some templates turns have to alternate."""
-    if messages[-1]["role"] == "user":
-        told = parts_of(messages.pop()["content"]) + told
-    messages.append({"role": "user", "content": text_or_parts(told)})
-
-
-def _marked_part(part: dict[str, Any]) -> dict[str, Any]:
-    return {**part, "text": _mark(part["text"])} if part["type"] == "text" else part
-
-
-def _mark(text: str) -> str:
-    """What the system says, so that the model can tell it from what the user does."""
-    return f"<system>\n{text}\n</system>"
 
 
 def conversation(messages: Sequence[HubMessage]) -> dict[str, Any]:
@@ -148,7 +99,7 @@ def _with(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _marked(message: _System, path: str) -> list[dict[str, Any]]:
-    return [_marked_part(block) for block in _blocks(message, path)]
+    return [marked(block) for block in _blocks(message, path)]
 
 
 _Parts = Iterable[TextPart | ImagePart | RefusalPart]

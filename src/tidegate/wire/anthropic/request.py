@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, structs
 
-from tidegate.wire.anthropic.conversation import call_id, led
+from tidegate.wire.anthropic.conversation import call_id
 from tidegate.wire.anthropic.errors import THREAD_UNSUPPORTED
 from tidegate.wire.anthropic.shapes import (
     ACCEPTED,
@@ -38,6 +38,7 @@ from tidegate.wire.anthropic.shapes import (
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.fate import Fate, top_level
 from tidegate.wire.hub import call_of, encode, text_or_parts
+from tidegate.wire.instructions import led
 from tidegate.wire.openai import Call, Native
 from tidegate.wire.shape import known_only, read_body, read_fields
 

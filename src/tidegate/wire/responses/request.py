@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
-from tidegate.wire.anthropic.conversation import led, parts_of
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.fate import Fate, top_level
 from tidegate.wire.hub import call_of, text_or_parts
+from tidegate.wire.instructions import led, parts_of
 from tidegate.wire.openai import Call, Native
 from tidegate.wire.responses.shapes import (
     ACCEPTED,
