@@ -12,12 +12,31 @@ from tidegate.cli.journal import flip_text, print_explained, print_stages
 from tidegate.cli.main import main
 from tidegate.cli.output import Console
 from tidegate.core.facts import ACCELERATORS, MODELS
-from tidegate.core.flips import Axis, Copy, Flip
+from tidegate.core.flips import Axis, Copy, Flip, flips
 from tidegate.core.hardware import Machine
-from tidegate.core.model import JOURNAL_VERSION, Fingerprint, Handover, Line, Prefill, Probed, Segment, Slo, replace
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Decision,
+    Fact,
+    Fingerprint,
+    Handover,
+    Line,
+    Prefill,
+    Price,
+    Probed,
+    Segment,
+    Slo,
+    replace,
+)
 from tidegate.core.replay import explained, with_flips
+from tidegate.core.router import Router
 from tidegate.core.timeline import Stage, What
+from tidegate.core.why import WHY_TEXT, Why
 from tidegate.telemetry.segments import SegmentName
+
+CHEAP = Price(usd_per_input_token=1e-6, usd_per_output_token=4e-6)
+# As quick: nobody would go there who knows.
+DEAR = make.endpoint("dear", local=False, price=replace(CHEAP, usd_per_output_token=6e-6))
 
 
 def test_each_candidate_is_told_with_its_speed_what_it_saves_and_what_bounds_it() -> None:
@@ -96,16 +115,21 @@ def test_what_clients_call_things_moves_no_cursor() -> None:
     assert said.replace("\n", "").isprintable()
 
 
-def test_a_difference_is_told_by_an_id_that_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    router = make.router(make.endpoint())
-    request = make.request("\x1b[2Jr")
+def journal(folder: Path, router: Router, *facts: Fact) -> str:
+    """A segment that begins with what this router knows."""
     segment = Segment(
         version=JOURNAL_VERSION, software="t", policy=router.policy, endpoints=router.endpoints, state=router.snapshot()
     )
+    lines = [Line(at_s=0.0, fact=fact) for fact in (segment, *facts)]
+    (folder / "journal.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    return str(folder / "journal.jsonl")
+
+
+def test_a_difference_is_told_by_an_id_that_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    router = make.router(make.endpoint())
+    request = make.request("\x1b[2Jr")
     refused = replace(router.decide(request, 0.0), plan=())
-    lines = [Line(at_s=0.0, fact=fact) for fact in (segment, request, refused)]
-    (tmp_path / "journal.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(lines))
-    assert main(["replay", str(tmp_path / "journal.jsonl"), "--jobs", "1"]) == 1
+    assert main(["replay", journal(tmp_path, router, request, refused), "--jobs", "1"]) == 1
     said = capsys.readouterr().out
     assert "  [2Jr at " in said
     assert "\x1b" not in said
@@ -186,6 +210,46 @@ def test_what_would_have_made_it_another_decision_is_said_nearest_first() -> Non
     assert "cloud with 3,997 tokens or more of prompt (it has 200 tokens)" in said
     assert "in flight at laptop (it has 0)" in said
     assert said.index("of prompt") < said.index("in flight")
+
+
+def test_of_what_chance_decided_no_flip_leads_where_it_went(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    router = make.router(make.endpoint("cheap", local=False, price=CHEAP), DEAR, explore_share=0.1)
+    decided = ((request, router.decide(request, 0.0)) for request in (make.request(f"r{n}") for n in range(200)))
+    request, decision = next((one, found) for one, found in decided if found.why is Why.EXPLORES)
+    assert decision.plan[0].endpoint == "dear"
+    assert any(flip.goes_to == "dear" for flip in flips(Copy(router), request, 0.0))
+    assert main(["explain", request.id, "--journal", journal(tmp_path, router, request, decision)]) == 0
+    said = capsys.readouterr().out
+    assert "  without chance it would have gone to cheap\n" in said
+    assert "    dear with" not in said
+
+
+def test_a_decision_that_does_not_come_out_again_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    router = make.router(make.endpoint("cheap", local=False, price=CHEAP), DEAR)
+    request = make.request("r")
+    decision = router.decide(request, 0.0)
+    assert main(["explain", "r", "--journal", journal(tmp_path, router, request, decision)]) == 0
+    assert "come out again" not in capsys.readouterr().out
+    file = journal(tmp_path, router, request, replace(decision, plan=decision.plan[::-1]))
+    assert main(["explain", "r", "--journal", file]) == 1
+    said = capsys.readouterr().out
+    assert "-> dear, then cheap" in said
+    assert "  it does not come out again: " in said
+    assert main(["explain", "r", "--json", "--journal", file]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["again"] is False
+
+
+def test_a_decision_that_was_made_without_the_model_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = Decision(request_id="r", plan=(), why=Why.MODEL_FAILED, retry_after_s=1.0)
+    file = journal(tmp_path, make.router(), make.request("r"), refused)
+    assert main(["explain", "r", "--journal", file]) == 0
+    said = capsys.readouterr().out
+    assert f"-> refused: {WHY_TEXT[Why.MODEL_FAILED]}" in said
+    assert "it was made without the model: there are no candidates" in said
+    assert "candidate " not in said
 
 
 @pytest.mark.parametrize(

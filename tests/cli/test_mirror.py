@@ -26,6 +26,9 @@ from tidegate.sim.preview import Interval, figures_of
 CHAT = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "a secret of my own"}]}).encode()
 
 
+OF_ALL = "of all 7 requests it would have kept 2 promises that were not kept, and missed 1 that were.\n"
+
+
 class Running:
     """The command, where it listens, and one connection to it."""
 
@@ -97,22 +100,33 @@ def test_copies_are_decided_and_told_of_and_nothing_of_them_is_kept(tmp_path: Pa
 @pytest.mark.parametrize(
     ("saved", "compared", "said"),
     [
-        (None, True, "none would have ended both ways yet, so nothing is compared."),
-        (Interval(figure=0.2, low=0.1, high=0.3), True, "It would have saved $0.2 of"),
-        (None, False, "3 copies of requests were decided"),
+        (None, 0, "Of these none would have ended both ways yet, so nothing is compared.\n"),
+        (None, 7, f"None would have ended both ways yet, so no dollars are compared; {OF_ALL}"),
+        (
+            Interval(figure=0.2, low=0.1, high=0.3),
+            7,
+            f"It would have spent $0.2 less on a thousand requests (-0.3 to -0.1); {OF_ALL}",
+        ),
+        (
+            Interval(figure=-0.2, low=-0.3, high=0.1),
+            7,
+            f"It would have spent $0.2 more on a thousand requests (-0.1 to +0.3, so perhaps nothing); {OF_ALL}",
+        ),
+        (None, None, ""),
     ],
 )
-def test_dollars_are_told_of_what_was_compared(saved: Interval | None, compared: bool, said: str) -> None:
-    figures = msgspec.structs.replace(figures_of([], set()), requests=3)
+def test_what_is_compared_is_told_with_of_how_many_it_is(
+    saved: Interval | None, compared: int | None, said: str
+) -> None:
+    figures = msgspec.structs.replace(figures_of([], set()), requests=compared or 0)
+    theirs = None if compared is None else figures
     mirror = Mirror(
-        requests=3, by_endpoint={}, by_why={}, ours=figures, theirs=figures if compared else None,
-        saved_usd_per_1k=saved, missed=None if saved is None else 0, gained=None if saved is None else 0,
-    )  # fmt: skip
+        requests=9, by_endpoint={}, by_why={}, ours=figures, theirs=theirs, saved_usd_per_1k=saved, missed=1, gained=2
+    )
     text = io.StringIO()
     show(Console(file=text, width=160), Seen(passed_over={}, mirror=mirror))
     assert said in text.getvalue()
-    assert ("saved" in text.getvalue()) == (saved is not None)
-    assert ("nothing is compared" in text.getvalue()) == (compared and saved is None)
+    assert ("would have" in text.getvalue()) == bool(said)
 
 
 def test_what_is_no_copy_of_a_completion_is_answered_all_the_same_and_counted(tmp_path: Path) -> None:

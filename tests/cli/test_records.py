@@ -5,6 +5,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -115,6 +116,9 @@ def test_requests_are_printed_one_a_line(journal: Path, rows: list[Row], capsys:
     assert found == rows
 
 
+CSI = "\x9b"  # begins an order to a terminal, in one letter that JSON does not escape
+
+
 def test_what_an_id_has_in_it_moves_no_cursor(
     journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +127,36 @@ def test_what_an_id_has_in_it_moves_no_cursor(
     _, *lines = said(capsys, "show", journal)
     assert [line.split()[1] for line in lines] == [row.id.replace("r17", "r17[2J") for row in rows]
     assert all(line.isprintable() for line in lines)
+
+
+def test_nor_does_anything_else_that_others_have_written_there(
+    journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = segments(journal)
+    text = re.sub(r'("(?:software|klass|name|endpoint)":"[^"]+)', rf"\1{CSI}31m", path.read_text())
+    path.write_text(text)
+    printed = [*said(capsys, "ls", journal), *said(capsys, "show", journal)]
+    assert all(line.isprintable() for line in printed)
+    served = [line for line in printed if " ok " in line]
+    assert served
+    assert all(line.count("31m") == 2 for line in served)
+    path.write_text(text.replace(f'"version":{JOURNAL_VERSION}', f'"version":{JOURNAL_VERSION + 1}', 1))
+    assert main(["journal", "show", str(journal)]) == 2
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()
+
+
+def test_nor_does_json_and_it_says_the_same(
+    journal: Path, stage: Stage, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    asked = next(line.fact for line in stage.lines if isinstance(line.fact, Request))
+    model = f"=1+1{CSI}31m\x7f\U000e0001"
+    (path,) = segments(journal)
+    path.write_text(path.read_text().replace(f'"model":"{asked.model}"', f'"model":"{model}"'))
+    for what in ([], ["--kind", "request"]):
+        assert main(["journal", "show", str(journal), "--json", *what]) == 0
+        lines = capsysbinary.readouterr().out.splitlines()
+        assert all(line.decode().isprintable() for line in lines)
+        assert {fact.get("fact", fact)["model"] for fact in map(json.loads, lines)} == {model}
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -333,6 +367,20 @@ def test_csv_has_the_same_columns_and_rows(
     found = relation.aggregate("count(*), sum(usd), epoch(max(arrived_at))").fetchall()
     wanted = (len(rows), sum(row.usd for row in rows), max(row.arrived_s for row in rows))
     assert found == [pytest.approx(wanted)]
+
+
+@pytest.mark.parametrize("first", list("=+-@\t\r"))
+def test_no_text_of_a_csv_is_a_formula_to_a_spreadsheet(
+    first: str, journal: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = next(line.fact for line in stage.lines if isinstance(line.fact, Request))
+    (path,) = segments(journal)
+    model = json.dumps(f"{first}1+1")
+    path.write_text(path.read_text().replace(f'"model":"{asked.model}"', f'"model":{model}'))
+    file = tmp_path / "requests.csv"
+    said(capsys, "export", journal, "--csv", file)
+    with file.open(newline="") as lines:
+        assert {one["model"] for one in csv.DictReader(lines)} == {f"'{first}1+1"}
 
 
 @pytest.mark.parametrize("form", ["--csv", "--parquet"])

@@ -234,6 +234,30 @@ def test_an_engine_that_tells_nothing_changes_nothing() -> None:
     assert msgspec.json.encode(model.state) == before
 
 
+@pytest.mark.parametrize("loading", [False, True])
+def test_what_an_engine_told_while_it_was_down_is_void_once_it_is_up(loading: bool) -> None:
+    """A vLLM that sleeps is down, and so is a llama.cpp that loads; neither says of itself that this is over."""
+    router = make.router()
+    router.observe(Probed(endpoint="laptop", up=False, resident=False, loading=loading), 0.0)
+    router.observe(Probed(endpoint="laptop", up=True), 1.0)
+    assert router.endpoint("laptop").cold.at(1.0, 0) is WARM
+    assert router.decide(make.request(arrived_s=1.0), 1.0).plan[0].endpoint == "laptop"
+
+
+def test_an_engine_that_says_it_is_away_when_it_is_up_again_is_believed() -> None:
+    router = make.router()
+    router.observe(Probed(endpoint="laptop", up=False), 0.0)
+    router.observe(Probed(endpoint="laptop", up=True, resident=False), 1.0)
+    assert router.endpoint("laptop").cold.at(1.0, 0).share > 0.9
+
+
+def test_a_load_that_goes_on_when_the_engine_is_up_again_began_when_that_was_told() -> None:
+    router = make.router()
+    router.observe(Probed(endpoint="laptop", up=False, resident=False, loading=True), 0.0)
+    router.observe(Probed(endpoint="laptop", up=True, loading=True), 4.0)
+    assert router.endpoint("laptop").cold.at(4.0, 0).load_s == pytest.approx(LOAD_S - 4.0)
+
+
 def test_what_was_told_before_the_last_use_is_void() -> None:
     model = ColdModel(LOAD_S, None)
     model.told(False, 0.0)

@@ -5,8 +5,20 @@ import pytest
 
 from tests import make
 from tidegate.core.dual import BEGINS, CLASSES_MAX, LEAST, Dual, Duals, fault
-from tidegate.core.model import Decision, Held, Judged, Released, Request, Run, Slo, replace
+from tidegate.core.model import (
+    Decision,
+    Ending,
+    FirstToken,
+    Held,
+    Judged,
+    Released,
+    Request,
+    Run,
+    Slo,
+    replace,
+)
 from tidegate.core.replay import explained
+from tidegate.core.resume import rest_of
 from tidegate.core.revive import fault as fault_of
 from tidegate.core.revive import reconfigured, revived
 from tidegate.core.router import Router
@@ -106,6 +118,24 @@ def test_what_is_held_when_it_is_overdue_already_counts_at_once() -> None:
     router = make.router()
     router.observe(Held(request=asked("a", slo=Slo(ttft_s=2.0))), 5.0)
     assert router.state.overdue == {"a": True}
+
+
+def test_the_rest_of_an_answer_that_is_held_is_missed_when_its_own_promise_ends() -> None:
+    """The answer began in time and broke off: its rest is promised as soon from then on."""
+    router, request = make.router(), asked("a", slo=Slo(ttft_s=2.0))
+    router.observe(Held(request=request), 0.1)
+    router.observe(make.started(request, "laptop"), 0.5)
+    router.observe(FirstToken(request_id="a", endpoint="laptop", ttft_s=0.5), 1.0)
+    router.observe(make.ended("a", "laptop", ending=Ending.FAILED, ttft_s=0.5, output_tokens=5), 1.5)
+    rest = rest_of(request, said_tokens=5, said_bytes=20, spent_usd=0.0, to=("laptop",), now_s=1.5)
+    router.observe(Held(request=rest), 1.5)
+    again = Router(router.endpoints, router.policy, state_of(router))
+    for each in (router, again):
+        tell(each, 1, kept=True, at_s=1.5)
+        assert each.state.overdue == {}
+        tell(each, 1, kept=True, at_s=2.6)
+        assert each.state.overdue == {"a": True}
+    assert again.state.duals == router.state.duals
 
 
 def test_where_nobody_can_say_nothing_is_learned() -> None:

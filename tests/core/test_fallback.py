@@ -14,6 +14,7 @@ from tidegate.core.model import (
     Endpoint,
     Fact,
     Held,
+    Judged,
     Line,
     ModelFailed,
     Observation,
@@ -125,6 +126,7 @@ def test_what_is_held_is_released_when_it_is_sent_without_a_prediction() -> None
         (Probed(endpoint="laptop", up=False), lambda r: not r.endpoint("laptop").state.up),
         (Released(request_id="waits"), lambda r: r.held == 0),
         (Held(request=make.request("new")), lambda r: r.held == 2),
+        (Judged(request_id="waits", klass="chat", attainment=0.9), lambda r: r.state.overdue == {}),
         (FAILED, lambda r: r.decide(make.request("x"), 5.0).why is Why.STATIC_RULE),
     ],
     ids=lambda v: type(v).__name__,
@@ -195,6 +197,23 @@ def test_a_fact_that_was_not_taken_in_fails_again_and_replay_goes_on_as_the_gate
     after = router.decide(other, 10.0)
     assert after.plan[0] != decision.plan[0]  # its slot is taken
     lines += [Line(at_s=10.0, fact=fact) for fact in (started, FAILED, other, after)]
+    assert replay(lines).difference is None
+
+
+def test_a_failure_that_is_not_taken_in_whole_either_is_told_once_and_replays() -> None:
+    """Where all are to be kept, what is learned of one that is missed divides by nothing."""
+    router = Router(ENDPOINTS, make.policy())
+    for name in ("one", "two"):
+        router.observe(Held(request=make.request(name, attainment=1.0, ttft_s=3.0)), 0.0)
+    seen, request = Probed(endpoint="laptop", up=True), make.request("r", arrived_s=10.0)
+    lines = journal(router, seen, FAILED)
+    for fact in (seen, FAILED):
+        with pytest.raises(ZeroDivisionError):
+            router.observe(fact, 10.0)
+    router.observe(seen, 10.0)
+    decision = router.decide(request, 10.0)
+    assert decision.why is Why.STATIC_RULE
+    lines += [Line(at_s=10.0, fact=fact) for fact in (seen, request, decision)]
     assert replay(lines).difference is None
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests import make
 from tidegate.core.classify import SHORT_TOKENS_MAX
-from tidegate.core.flips import Axis, Copy, First, Flip, first, flips, longer, scaled
+from tidegate.core.flips import Axis, Copy, First, Flip, first, flips, longer, scaled, vanish
 from tidegate.core.model import Endpoint, FirstToken, Held, Price, Request, Slo, replace
 from tidegate.core.price import Tier
 from tidegate.core.router import Router
@@ -61,6 +61,21 @@ def test_with_more_in_flight_it_waits_or_goes_elsewhere() -> None:
     # And back again, with as many less.
     back = found(known, asked)[Axis.IN_FLIGHT, "laptop", False]
     assert (back.at, back.goes_to) == (flip.at - 1.0, "laptop")
+
+
+def test_who_is_late_is_thought_away_as_if_he_had_never_come() -> None:
+    """Told as over, five of whom nothing came for long would make an outage, which no smaller number in flight does."""
+    laptop, asked = make.endpoint("laptop", concurrency=16), request(worth_usd=0.05, slo=Slo(ttft_s=30.0))
+    known = router(laptop, replace(CLOUD, price=scaled(CLOUD.price, 10.0)))
+    for number in range(5):
+        known.observe(make.started(request(f"late-{number}"), "laptop"), NOW_S - 12.0 + number)
+    assert goes(known, asked) == First("laptop", waits=False)
+    assert (Axis.IN_FLIGHT, "laptop", False) not in found(known, asked)
+    copy = Copy(known).router
+    for number in range(5):
+        vanish(copy, "laptop", f"late-{number}", NOW_S)
+    assert copy.endpoint("laptop").state.breaker.strikes == 0.0
+    assert goes(copy, asked) == First("laptop", waits=False)
 
 
 def test_the_price_of_the_engine_at_which_it_is_not_worth_running() -> None:

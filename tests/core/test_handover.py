@@ -15,8 +15,10 @@ from tidegate.core.model import (
     Fingerprint,
     FirstToken,
     Handover,
+    Held,
     Prefill,
     Price,
+    Released,
     Request,
     Run,
     Shipped,
@@ -461,6 +463,42 @@ def test_a_trial_of_which_nothing_is_told_is_over_with_its_answer() -> None:
     ship(router, long(id="trial"), at_s, 1.0)
     use(router, long(id="trial"), at_s + 3.0, cached_tokens=None)
     assert (known.trial, known.answered, known.openings) == ("", 0, 0)
+
+
+def tried() -> tuple[Router, Request, float]:
+    """A way that had failed, and a trial of it whose KV cache has come; when it had."""
+    router = pair()
+    for number in range(3):
+        ship(router, long(id=f"r{number}"), float(number), 0.5, ok=False, cause="unreachable")
+    at_s = handover(router).state.breaker.open_until_s
+    ship(router, long(id="trial"), at_s, 1.0)
+    return router, long(id="trial", shipped=NAME), at_s + 2.1
+
+
+def test_a_trial_is_over_with_a_client_that_leaves_before_it_has_a_slot() -> None:
+    router, request, now_s = tried()
+    known = handover(router).state.breaker
+    router.observe(Held(request=request), now_s)
+    assert (known.trial, known.answered) == ("trial", 1)
+    router.observe(Released(request_id="trial"), now_s + 1.0)
+    assert (known.trial, known.answered, known.openings) == ("", 0, 0)
+
+
+def test_a_trial_is_over_where_its_request_was_served_elsewhere() -> None:
+    router, request, now_s = tried()
+    known = handover(router).state.breaker
+    router.observe(started(request, "rack"), now_s)
+    router.observe(make.ended("trial", "rack", output_tokens=10), now_s + 1.0)
+    assert (known.trial, known.answered, known.openings) == ("", 0, 0)
+
+
+def test_a_trial_goes_on_while_its_answer_does_whatever_became_of_another_attempt() -> None:
+    router, request, now_s = tried()
+    known = handover(router).state.breaker
+    router.observe(started(request, "laptop"), now_s)
+    router.observe(started(request, "rack", hedge=True), now_s + 1.0)
+    router.observe(make.ended("trial", "rack", ending=Ending.FAILED), now_s + 2.0)
+    assert (known.trial, known.answered) == ("trial", 1)
 
 
 def test_a_kv_cache_that_is_of_use_makes_good_what_failed_before() -> None:

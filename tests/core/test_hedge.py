@@ -9,7 +9,7 @@ from tests import make
 from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.hedge import MOMENTS, SAVED, Hedges, Hedging, fault, starts_s
 from tidegate.core.length import Length
-from tidegate.core.model import Ending, Price, Prior, Request, Run, Slo, replace
+from tidegate.core.model import Ending, FirstToken, Price, Prior, Request, Run, Slo, replace
 from tidegate.core.router import Router
 
 SHARE = 0.02
@@ -95,6 +95,20 @@ def test_whoever_is_beaten_is_lost_the_first_as_well_as_the_second(lost: str) ->
     played = Played(vendors())
     played.answers(20)
     assert played.race(lost=lost) == pytest.approx(200e-6)
+
+
+@pytest.mark.parametrize(("won", "lost"), [("west", "east"), ("east", "west")])
+def test_who_has_won_is_not_beaten_by_a_client_that_leaves(won: str, lost: str) -> None:
+    played = Played(vendors())
+    played.answers(20)
+    router, request, before_usd = played.router, make.request(), played.router.hedge_left_usd
+    played.tell_started(request, "east", hedge=False)
+    played.tell_started(request, "west", hedge=True)
+    router.observe(FirstToken(request_id=request.id, endpoint=won, ttft_s=0.5), played.now_s + 0.5)
+    router.observe(make.ended(request.id, lost, ending=Ending.CANCELLED), played.now_s + 0.5)
+    left = make.ended(request.id, won, ending=Ending.CANCELLED, ttft_s=0.5, output_tokens=90, prompt_tokens=200)
+    router.observe(left, played.now_s + 1.0)
+    assert before_usd - router.hedge_left_usd == pytest.approx(200e-6), "the prompt of who has lost"
 
 
 def test_a_request_that_a_vendor_finds_fault_with_is_not_paid() -> None:

@@ -1,6 +1,7 @@
 """What an endpoint is known to have of prompts: what counts, from when on, and until when."""
 
 from collections.abc import Callable
+from random import Random
 
 import msgspec
 import pytest
@@ -162,6 +163,21 @@ def test_a_conversation_takes_one_place_however_many_turns_it_has() -> None:
     for turn in range(1, 60):
         given(prefixes, talk(1, 4 * turn), float(turn))
     assert len(state.uses) == 1
+
+
+def test_who_begins_anew_from_a_snapshot_forgets_the_same_prompts_as_the_one_before_it() -> None:
+    state, draw = Prompts(), Random(3)
+    again, live = state, Prefixes(ALWAYS, state)
+    restored = live
+    for index in range(5_000):
+        if index % 500 == 0:
+            again = msgspec.json.decode(msgspec.json.encode(state), type=Prompts)
+            restored = Prefixes(ALWAYS, again)
+        digests = tuple([draw.getrandbits(32) for _ in range(draw.choice((1, 2, 3, 5, 7, 9, 11, 30, 60, 100, 200)))])
+        for each in (live, restored):
+            given(each, digests, float(index))
+        assert state.uses == again.uses
+    assert len(state.uses) < 500
 
 
 def test_a_snapshot_goes_on_as_the_state_itself() -> None:

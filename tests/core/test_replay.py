@@ -171,3 +171,35 @@ def test_explain_knows_what_a_whole_replay_does(seed: int) -> None:
     assert len(known) > 20
     for request_id in list(known)[-8:]:
         assert [one.candidates for one in explain(lines, request_id)] == known[request_id]
+
+
+def test_where_nobody_could_decide_there_are_no_candidates_and_the_last_decision_before_has_its_flips() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1))
+    router.observe(make.started(make.request("other"), "laptop"), 0.0)
+    request = make.request("r")
+    head = Segment(
+        version=JOURNAL_VERSION, software="t", policy=router.policy, endpoints=router.endpoints, state=router.snapshot()
+    )
+    waits = router.decide(request, 0.0)
+    assert isinstance(waits.plan[0], Wait)
+    router.observe(Held(request=request), 0.0)
+    refused = Decision(request_id="r", plan=(), why=Why.MODEL_FAILED, retry_after_s=1.0)
+    told = ((0.0, head), (0.0, request), (0.0, waits), (0.0, Held(request=request)))
+    more = ((1.0, router.decide(request, 1.0)), (2.0, router.decide(request, 2.0)), (3.0, refused))
+    found = explain([Line(at_s=at_s, fact=fact) for at_s, fact in (*told, *more)], "r")
+    assert [one.decision.why is Why.MODEL_FAILED for one in found] == [False, False, False, True]
+    assert [bool(one.candidates) for one in found] == [True, True, True, False]
+    assert [one.flips is not None for one in found] == [True, False, True, False]
+
+
+def test_a_decision_that_was_tampered_with_does_not_come_out_again() -> None:
+    lines = Storm(3).run(200).lines
+    asked = [line.fact.request_id for line in lines if isinstance(line.fact, Decision)]
+    assert all(one.again for one in explain(lines, asked[5]))
+    other = [
+        replace(line, fact=replace(line.fact, retry_after_s=77.0))
+        if isinstance(line.fact, Decision) and line.fact.request_id == asked[5]
+        else line
+        for line in lines
+    ]
+    assert not any(one.again for one in explain(other, asked[5]))

@@ -50,6 +50,14 @@ def test_the_router_that_is_asked_about_stays_as_it_is() -> None:
     assert cells[0][0].local
 
 
+def test_who_is_late_there_says_nothing_of_an_engine_with_nobody() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=16), make.endpoint("cloud", local=False))
+    for number in range(5):
+        router.observe(started(replace(ASKED, id=f"late {number}"), "laptop"), 100.0 + number)
+    idle = surface(make.router(*router.endpoints), ASKED, "laptop", PROMPTS[:3], [0, 1], 112.0)
+    assert surface(router, ASKED, "laptop", PROMPTS[:3], [0, 1], 112.0) == idle
+
+
 def test_lengths_reach_beyond_every_window_and_neither_list_is_too_long() -> None:
     router = make.router()
     found = lengths(router, "m")

@@ -544,6 +544,22 @@ def test_what_is_known_is_what_all_lines_have_come_to_whenever_it_is_asked_for(
         assert bytes(known.state) == state_of(other)
 
 
+def test_however_many_models_clients_make_up_the_samples_are_of_those_that_are_served(journal: Path) -> None:
+    path = next(journal.glob("journal-*.jsonl"))
+    head, *lines = path.read_bytes().splitlines(keepends=True)
+    asked = next(line for line in read(path) if isinstance(line.fact, Request))
+    assert isinstance(asked.fact, Request)
+    made_up = (
+        replace(asked, fact=replace(asked.fact, id=f"x{number}", model=f"none-{number}"))
+        for number in range(follow.SAMPLES_MAX)
+    )
+    path.write_bytes(b"".join([head, *(msgspec.json.encode(line) + b"\n" for line in made_up), *lines]))
+    with indexed(journal) as seen:
+        known = seen.follower.known()
+    assert known is not None
+    assert {one.model for one in known.samples} == {asked.fact.model}
+
+
 def test_of_a_journal_that_cannot_be_replayed_nothing_is_known_and_its_rows_are_shown(journal: Path) -> None:
     path = next(journal.glob("journal-*.jsonl"))
     head, _, lines = path.read_bytes().partition(b"\n")

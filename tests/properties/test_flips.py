@@ -2,14 +2,16 @@
 
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.properties.storm import Storm
-from tidegate.core.flips import Copy, Flip, Walk, first, flips, walks
+from tidegate.core.flips import Copy, Flip, Walk, first, flips, vanish, walks
 from tidegate.core.model import Decision, Request
 from tidegate.core.router import Router
+from tidegate.core.state import EndpointState
 
 seeds = st.integers(0, 10_000)
 # Each looks at some decisions of a storm, along up to some twenty axes.
@@ -75,6 +77,28 @@ def check_flips(seed: int) -> None:
             assert (answer.endpoint, answer.waits) == (flip.goes_to, flip.waits)
             for value in between(walk, flip, draw):
                 assert value == flip.at or walk.ask(value) == here, f"{flip} flips at {value} already"
+
+
+def taught(state: EndpointState) -> bytes:
+    """All that the end of an attempt may teach."""
+    cold, strikes = state.cold, (state.breaker.strikes, state.breaker.openings)
+    of_loads = (cold.idle, cold.levels, cold.resident, cold.away, cold.loads)
+    of_times = (state.ttft, state.tpot, state.e2e, state.late, state.prompts.kept)
+    return msgspec.json.encode((strikes, of_loads, of_times, state.limit, state.network, state.given))
+
+
+@settings(max_examples=60)
+@given(seeds)
+def test_who_is_thought_away_teaches_nothing(seed: int) -> None:
+    storm = Storm(seed).run(120)
+    now_s, router = storm.now_s + 30.0, Copy(storm.router).router
+    for name in [endpoint.name for endpoint in storm.endpoints]:
+        state = router.endpoint(name).state
+        before = taught(state)
+        for request_id in list(state.reservations):
+            vanish(router, name, request_id, now_s)
+        assert not state.reservations
+        assert taught(state) == before
 
 
 @pytest.mark.lengthy

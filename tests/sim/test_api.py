@@ -187,6 +187,17 @@ def test_errors_are_told_after_the_times_that_they_took() -> None:
     assert api(errors=1.0, refusal_s=0.1).answer(job(), NOW_S).ttft_s == 0.1
 
 
+def test_streams_break_off_at_their_rate_and_anywhere() -> None:
+    poor, usual = api(broken=0.25), api()
+    told = [poor.answer(job(f"r{number}"), NOW_S) for number in range(2000)]
+    broken = [one.breaks_at for one in told if one.breaks_at is not None]
+    assert len(broken) / 2000 == pytest.approx(0.25, abs=0.03)
+    assert sum(broken) / len(broken) == pytest.approx(0.5, abs=0.05)
+    # What they are like besides is what it would be.
+    whole = [usual.answer(job(f"r{number}"), NOW_S) for number in range(2000)]
+    assert [(one.ttft_s, one.tpot_s) for one in told] == [(one.ttft_s, one.tpot_s) for one in whole]
+
+
 def test_errors_come_at_their_rate_and_take_no_place() -> None:
     poor = api(errors=0.25, error_status=529, concurrency=1)
     met = []

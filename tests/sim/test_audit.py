@@ -44,6 +44,21 @@ def test_the_policy_is_no_better_than_itself(played: Audit) -> None:
     assert (better.figure, better.low, better.high) == (0.0, 0.0, 0.0)
 
 
+def test_of_requests_that_come_at_once_nothing_is_better_or_worse_beyond_chance() -> None:
+    made = asked(Week(count=12, engine=profile(slots=1)).twin(), arrived_s=1_000.0)
+    found = audit(made, core.policy())
+    rows = [*found.rules, found.reached, *found.changes]
+    assert any(one.better.figure for one in rows)
+    assert all(one.better.low <= 0.0 <= one.better.high for one in rows)
+    assert found.recommended is None
+
+
+def test_what_changes_nothing_here_may_change_a_promise_on_another_day(played: Audit) -> None:
+    same = [one for one in played.changes if one.better.figure == 0.0]
+    assert same
+    assert all(one.better.low < 0.0 < one.better.high for one in same)
+
+
 def test_what_is_recommended_is_better_beyond_chance(played: Audit) -> None:
     found = [one for one in played.changes if one.better.low > 0.0]
     assert played.recommended == (found[0].name if found else None)
@@ -148,13 +163,14 @@ def test_whoever_waits_for_a_vendor_to_come_back_does_not_exceed_the_bound() -> 
     assert found.bound_per_1k == pytest.approx(there.bound_per_1k)
 
 
-def test_whoever_asks_a_vendor_again_that_fails_does_not_exceed_the_bound() -> None:
+@pytest.mark.parametrize("fails", [{"errors": 0.5}, {"broken": 0.5}], ids=["at once", "in the midst of an answer"])
+def test_whoever_asks_a_vendor_again_that_fails_does_not_exceed_the_bound(fails: dict[str, float]) -> None:
     # Nobody else may serve them.
     made = msgspec.structs.replace(asked(away_for_a_while(), residency=("api",)), faults=())
     stand = made.stands["api"]
     assert stand.api is not None
-    fails = msgspec.structs.replace(stand, api=msgspec.structs.replace(stand.api, errors=0.5))
-    found = audit(msgspec.structs.replace(made, stands={**made.stands, "api": fails}), core.policy())
+    poor = msgspec.structs.replace(stand, api=msgspec.structs.replace(stand.api, **fails))
+    found = audit(msgspec.structs.replace(made, stands={**made.stands, "api": poor}), core.policy())
     assert 0.3 < found.reached.kept < 0.9
     assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
     # As if none failed: what a later attempt draws is not known.

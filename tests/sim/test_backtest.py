@@ -10,6 +10,7 @@ from tidegate.core.model import Line
 from tidegate.sim.backtest import RATIO, REQUESTS_MIN, Backtest, Off, backtest, cut_s, parts, world
 from tidegate.sim.observed import Asked, Down, Observed, ObservedError, known
 from tidegate.sim.place import Local, Remote
+from tidegate.sim.preview import JUDGED_MIN, blocks_of
 from tidegate.sim.twin import played
 from tidegate.sim.world import World
 
@@ -105,6 +106,39 @@ def test_an_error_within_chance_is_no_alarm() -> None:
     assert msgspec.structs.replace(one, low=0.26).beyond
     assert msgspec.structs.replace(one, error=-0.4, low=-0.6, high=-0.26).beyond
     assert not msgspec.structs.replace(one, error=-0.4, low=-0.6, high=-0.24).beyond
+
+
+def seen_twice_as_late(observed: Observed, ids: set[str]) -> Backtest:
+    """First content was seen of these alone, and in the twin it comes after twice the time."""
+    asked = [one if one.request.id in ids else first_at(one, None) for one in observed.asked]
+    before, after = parts(_asked(observed, asked), cut_s(observed))
+    late = [first_at(one, 2.0 * (one.outcome.ttft_s or 0.0) or None).outcome for one in after.asked]
+    return backtest(before, after, late)
+
+
+def first_at(one: Asked, ttft_s: float | None) -> Asked:
+    return msgspec.structs.replace(one, outcome=msgspec.structs.replace(one.outcome, ttft_s=ttft_s))
+
+
+@pytest.mark.parametrize("count", [1, 3, JUDGED_MIN - 1])
+def test_a_time_of_which_few_are_known_is_not_told(count: int) -> None:
+    observed = Week(count=500).observed()
+    found = seen_twice_as_late(observed, {one.request.id for one in observed.asked[-count:]})
+    assert "ttft" not in {one.figure for one in found.off}
+    assert "ttft" not in found.drifted
+
+
+def test_a_time_that_is_known_in_one_stretch_alone_is_no_alarm() -> None:
+    observed = Week(count=500).observed()
+    _, after = parts(observed, cut_s(observed))
+    blocks = blocks_of([one.request.arrived_s for one in after.asked])
+    full = max(blocks, key=blocks.count)
+    stretch = {one.request.id for one, block in zip(after.asked, blocks, strict=True) if block == full}
+    found = seen_twice_as_late(observed, stretch)
+    assert figure(found, "ttft").error == pytest.approx(1.0)
+    assert "ttft" not in found.drifted
+    # In all of them, it is one.
+    assert "ttft" in seen_twice_as_late(observed, {one.request.id for one in observed.asked}).drifted
 
 
 def test_where_nothing_was_paid_there_is_no_share_of_it() -> None:

@@ -106,17 +106,57 @@ def test_nothing_is_compared_where_nobody_said_where_all_goes() -> None:
     assert (found.theirs, found.saved_usd_per_1k, found.missed, found.gained) == (None, None, None, None)
 
 
-def test_nothing_is_compared_while_no_request_is_over_in_both_worlds() -> None:
-    slow = replace(OWN, prior=replace(OWN.prior, prefill_s_per_token=0.02, decode_s_per_token=2.0))
-    mirror = Mirrored((CLOUD, slow), core.policy(), start_s=START_S, now="own")
+SLOW = replace(OWN, prior=replace(OWN.prior, prefill_s_per_token=0.02, decode_s_per_token=2.0))
+
+
+def test_nothing_is_compared_of_what_may_still_be_in_time_and_no_dollars_before_both_have_ended() -> None:
+    mirror = Mirrored((CLOUD, SLOW), core.policy(), start_s=START_S, now="own")
     assert went(mirror.take(request(0, 0.0))) == "cloud"
+    mirror.pass_until(START_S + 1.9)
+    found = mirror.told()
+    assert found.theirs is not None
+    assert (found.ours.requests, found.theirs.requests, found.missed, found.gained) == (0, 0, 0, 0)
     mirror.pass_until(START_S + 60.0)
     found = mirror.told()
     assert found.theirs is not None
-    assert (found.ours.requests, found.theirs.requests) == (1, 0)
-    assert (found.saved_usd_per_1k, found.missed, found.gained) == (None, None, None)
+    assert (found.ours.requests, found.theirs.requests) == (1, 1)
+    assert (found.saved_usd_per_1k, found.missed, found.gained) == (None, 0, 1)
     mirror.pass_until(START_S + 90_000.0)
     assert mirror.told().saved_usd_per_1k is not None
+
+
+def test_what_is_stuck_where_all_goes_now_has_missed_its_promise() -> None:
+    silent = replace(SLOW, concurrency=100, prior=replace(SLOW.prior, prefill_s_per_token=1.0))
+    mirror = Mirrored((CLOUD, silent), core.policy(), start_s=START_S, now="own")
+    for number in range(100):
+        mirror.take(request(number, 0.1 * number))
+    mirror.pass_until(START_S + 30.0)
+    found = mirror.told()
+    assert found.theirs is not None
+    assert found.ours.requests == found.theirs.requests == 100
+    assert (found.ours.kept, found.theirs.kept, found.theirs.served) == (1.0, 0.0, 0.0)
+    assert (found.missed, found.gained) == (0, 100)
+    # What it costs nobody knows before its end.
+    assert (found.saved_usd_per_1k, found.ours.usd_per_1k, found.theirs.usd_per_1k) == (None, 0.0, 0.0)
+
+
+def test_after_one_request_no_saving_is_certain() -> None:
+    mirror = mirrored(now="cloud")
+    mirror.take(request(0, 0.0))
+    mirror.pass_until(START_S + 900.0)
+    saved = mirror.told().saved_usd_per_1k
+    assert saved is not None
+    assert saved.low < 0.0 < saved.figure < saved.high
+
+
+def test_where_nothing_differs_one_dear_request_still_may() -> None:
+    mirror = mirrored(now="own")
+    for number in range(20):
+        mirror.take(request(number, 10.0 * number))
+    mirror.pass_until(START_S + 900.0)
+    saved = mirror.told().saved_usd_per_1k
+    assert saved is not None
+    assert saved.low < saved.figure == 0.0 < saved.high
 
 
 def test_where_all_goes_now_may_be_where_it_may_not_go_here() -> None:

@@ -1,5 +1,6 @@
 """What a journal tells of requests is what they came to, and of attempts what they were."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -414,6 +415,27 @@ def test_what_was_under_way_when_its_process_died_is_counted() -> None:
         (0.0, core.started(request, "cloud")),
         (9.0, header().fact),
     )
+    assert (found.asked, found.unended) == ([], 1)
+
+
+UNDER_WAY: dict[str, Callable[[Request], list[tuple[float, object]]]] = {
+    "the next attempt": lambda request: [*failed(request, "cloud"), (1.0, core.started(request, "rack"))],
+    "a hedge that has won": lambda request: [
+        (0.0, core.started(request, "cloud")),
+        (1.0, core.started(request, "rack", hedge=True)),
+        (1.5, FirstToken(request_id="r", endpoint="rack", ttft_s=0.5)),
+        (1.5, Ended(request_id="r", endpoint="cloud", ending=Ending.CANCELLED, e2e_s=1.5)),
+    ],
+    "the hold after a failure": lambda request: [*failed(request, "cloud"), (1.0, Held(request=request))],
+}
+
+
+@pytest.mark.parametrize("ends", ["the journal", "a process"])
+@pytest.mark.parametrize("goes_on", UNDER_WAY)
+def test_what_goes_on_at_the_end_has_no_end_whatever_ended_before(goes_on: str, ends: str) -> None:
+    request = core.request("r")
+    restart = () if ends == "the journal" else ((9.0, header().fact),)
+    found = of((0.0, request), (0.0, plan("cloud", "rack")), *UNDER_WAY[goes_on](request), *restart)
     assert (found.asked, found.unended) == ([], 1)
 
 

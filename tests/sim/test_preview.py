@@ -10,7 +10,7 @@ from tidegate.core.model import Slo, replace
 from tidegate.core.why import Why
 from tidegate.sim.observed import LEFT, Asked, Observed, observe
 from tidegate.sim.outcome import Outcome
-from tidegate.sim.preview import Preview, preview
+from tidegate.sim.preview import Interval, Preview, interval, preview
 from tidegate.sim.preview_page import affected, changes, figures, headline, notes, page, robust_text
 from tidegate.sim.robust import Robust
 
@@ -155,6 +155,14 @@ def test_promises_kept_are_compared_of_the_same_requests() -> None:
     assert found.affected[0].kept == 0.5
 
 
+def test_how_one_stretch_alone_scatters_nobody_knows() -> None:
+    alone, together = interval([3.0], [0]), interval([3.0] * 50, [7] * 50)
+    assert alone == together
+    assert alone.low < 0.0 < alone.figure == 3.0 < alone.high
+    assert interval([0.5] * 50, [7] * 50, most=1.0) == Interval(figure=0.5, low=-1.0, high=1.0)
+    assert interval([3.0] * 50, [7] * 25 + [8] * 25).low == pytest.approx(3.0)
+
+
 def test_who_left_is_in_no_figure() -> None:
     left = [replace(one, outcome=LEFT) if one.request.id == "r0" else one for one in ALL]
     found = of(left, ALL, ALL)
@@ -221,19 +229,18 @@ def test_the_page_says_first_how_far_off_it_is_and_never_markup() -> None:
     assert [row[0] for row in figures(found).rows] == ["real", "simulated", "changed"]
 
 
+FEW = Robust(requests=100, otherwise=40, untried=0, unseen=0, effective=3.0)
+TRIED = Robust(requests=100, otherwise=40, untried=7, unseen=5, effective=60.0, more_usd_per_1k=1.5, low=1.0, high=2.0)
+
+
 @pytest.mark.parametrize(
     ("estimate", "said"),
     [
         (None, "Nothing was explored"),
-        (Robust(requests=100, otherwise=40, untried=0, effective=3.0), "there is no estimate: of 100 requests 40"),
-        (
-            Robust(requests=100, otherwise=40, untried=7, effective=60.0, more_usd_per_1k=1.5, low=1.0, high=2.0),
-            "$+1.5 of a thousand requests more ($+1 to $+2)",
-        ),
-        (
-            Robust(requests=100, otherwise=40, untried=7, effective=60.0, more_usd_per_1k=1.5, low=1.0, high=2.0),
-            "7 are in no figure, with which it would do what was certain not to be tried",
-        ),
+        (FEW, "there is no estimate: of 100 requests 40"),
+        (TRIED, "$+1.5 of a thousand requests more ($+1 to $+2)"),
+        (TRIED, "7 are in no figure, with which it would do what was certain not to be tried"),
+        (TRIED, "5 are in no figure, of which nobody sees whether their promises are kept"),
     ],
 )
 def test_what_was_tried_is_told_or_why_it_tells_nothing(estimate: Robust | None, said: str) -> None:

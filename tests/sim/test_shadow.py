@@ -54,7 +54,12 @@ def test_promises_that_were_lost_for_lack_of_room_are_gained(tmp_path: Path) -> 
     assert found.gained > 10
     assert found.missed <= 1
     assert len(found.some_missed) == found.missed
-    assert f"kept {found.gained} promises that were not kept, and missed {found.missed}" in verdict(found)
+    count = found.preview.real.requests
+    assert found.compared == count
+    said = f"kept {found.gained} promises that were not kept, and missed {found.missed} that were."
+    spent, kept = verdict(found).split("; ")
+    assert " on a thousand requests (" in spent
+    assert kept == f"of all {count} requests it would have {said}"
     # LiteLLM knows no price of a local model, and writes none.
     assert 0 < found.billed < found.preview.real.requests
     assert f"Dollars of {found.billed} requests are what the log says" in " ".join(remarks(found))

@@ -7,7 +7,9 @@ import pytest
 from tests.sim.foreign_days import configuration
 from tidegate.config.problem import ConfigError
 from tidegate.sim import suite
+from tidegate.sim.report import report
 from tidegate.sim.scenario import load
+from tidegate.sim.stage import play
 from tidegate.sim.suite import compared, scenarios, settings
 
 WORLD = """
@@ -123,6 +125,48 @@ def test_of_two_policies_it_is_told_what_each_comes_to_and_which_bounds_break(tm
     same = compared(folder / "s0.toml", [None], policy, policy)
     assert same.saved_usd_per_1k.figure == same.kept_more.figure == 0.0
     assert same.old == same.new
+
+
+def test_a_policy_that_refuses_for_ever_whom_another_serves_has_kept_less(tmp_path: Path) -> None:
+    folder = repository(tmp_path, "")
+    config = tmp_path / "tidegate.toml"
+    config.write_text(config.read_text().replace("context_tokens = 16384", "context_tokens = 512"))
+    some_are_longer = WORLD.replace("prompt_tokens = 200", "prompt_tokens = { median = 200, sigma = 1.0, most = 6000 }")
+    (folder / "s0.toml").write_text(some_are_longer)
+    policy = tmp_path / "poor.toml"
+    policy.write_text(POOR)
+    found = compared(folder / "s0.toml", [0], None, policy)
+    assert found.new.served < found.old.served
+    assert found.new.judged == found.old.judged == found.new.requests
+    assert found.old.kept is not None
+    assert found.new.kept is not None
+    assert found.new.kept < found.old.kept
+    assert found.kept_more.figure == pytest.approx(found.new.kept - found.old.kept)
+
+
+def test_loads_for_nobody_cost_in_a_difference_what_they_cost_in_a_simulation(tmp_path: Path) -> None:
+    file = repository(tmp_path, "") / "s0.toml"
+    config, unloads = tmp_path / "tidegate.toml", "load_s = 20, unload_after_s = 60 }"
+    ours = config.read_text().replace("batch_slowdown = 0.05 }", f"batch_slowdown = 0.05, {unloads}")
+    config.write_text(ours.replace('"llamacpp"', '"ollama"\nrunning_cost = { usd_per_hour = 0.1 }'))
+    file.write_text(WORLD.replace('"laptop-8b"', f'{{ preset = "laptop-8b", {unloads}'))
+    scenario = load(file)
+    played = play(scenario)
+    assert played.warm_ups_usd > 0.0
+    told = report(scenario, "", played).groups[0]
+    found = compared(file, [None], None, None)
+    assert found.old == found.new
+    assert found.old.usd_per_1k == pytest.approx(1000.0 * told.usd / told.requests, rel=1e-9)
+    # Where all goes there it is loaded less often for nobody.
+    (policy := tmp_path / "poor.toml").write_text(POOR)
+    assert play(load(file, policy=policy)).warm_ups_usd < played.warm_ups_usd
+    other = compared(file, [None], None, policy)
+    assert other.saved_usd_per_1k.figure == pytest.approx(other.old.usd_per_1k - other.new.usd_per_1k, rel=1e-9)
+
+
+def test_where_nothing_differs_one_dear_request_still_may(tmp_path: Path) -> None:
+    found = compared(repository(tmp_path, "") / "s0.toml", [None], None, None)
+    assert found.saved_usd_per_1k.low < 0.0 < found.saved_usd_per_1k.high
 
 
 def test_settings_that_differ_are_told_one_by_one(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tidegate.core.why import Why
 from tidegate.sim import inferred
 from tidegate.sim.api import ApiProfile, CacheProfile
 from tidegate.sim.binder import Binder
+from tidegate.sim.decider import AtOnce
 from tidegate.sim.job import Job
 from tidegate.sim.observed import Attempted, Down, ObservedError, known, observe
 from tidegate.sim.place import Local, Remote
@@ -187,6 +188,34 @@ def test_errors_take_as_long_as_they_took() -> None:
     network = core.router(API).endpoint("api").network
     assert found.errors == pytest.approx(0.2)
     assert set(found.error_times_s) == {9.0 - network.seconds(800)}
+
+
+def test_streams_break_off_as_often_as_they_did() -> None:
+    week = Week(engine=profile(slots=1), api=replace(USUAL, broken=0.2))
+    assert sum(one.outcome == "failed_mid_stream" for one in week.world.outcomes) > 30
+    made = week.twin()
+    api = made.stands["api"].api
+    assert api is not None
+    assert api.broken == pytest.approx(0.2, abs=0.05)
+    assert api.errors == 0.0
+    away = played(made, week.observed().policy, decider=partial(AtOnce, {}, usual="api"))
+    broken = sum(one.outcome == "failed_mid_stream" for one in away) / len(away)
+    assert broken == pytest.approx(api.broken, abs=0.05)
+
+
+def test_what_a_client_or_the_gateway_ended_has_not_broken_off() -> None:
+    attempts = [attempt(10.0 * number) for number in range(80)]
+    for number, (ending, cause) in enumerate(
+        [(Ending.FAILED, "truncated_stream"), (Ending.CANCELLED, ""), (Ending.TIMED_OUT, "stalled")] * 20
+    ):
+        one = attempt(10.0 * number + 5.0)
+        assert one.ended is not None
+        one.ended = replace(one.ended, ending=ending, cause=cause)
+        attempts.append(one)
+    assert api_of(attempts).broken == pytest.approx(0.2)
+    assert api_of(attempts[:5] + attempts[80:]).broken == pytest.approx(0.8)
+    # Of few nothing is known.
+    assert api_of(attempts[80:95]).broken == 0.0
 
 
 GIVEN_UP = {"ending": Ending.TIMED_OUT, "cause": "no_content"}

@@ -16,7 +16,7 @@ from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Prefill, Ruling, Step, Wait
 from tidegate.core.replay import Difference, Explained, ReplayError, Report, summed
 from tidegate.core.timeline import Stage
-from tidegate.core.why import WHY_TEXT
+from tidegate.core.why import WHY_TEXT, Why
 from tidegate.telemetry.explain import find
 from tidegate.telemetry.reading import JournalError, unwritten
 from tidegate.telemetry.replaying import reproduce
@@ -61,7 +61,7 @@ def explain(options: argparse.Namespace) -> int:
         console = Console(highlight=False)
         for one in found:
             print_explained(console, one)
-    return 0
+    return 0 if all(one.again for one in found) else 1
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -133,6 +133,14 @@ def print_explained(console: Console, one: Explained) -> None:
         f"  -> [bold {_CHOSEN}]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
         soft_wrap=True,
     )
+    if not one.again:
+        console.print(
+            f"  it does not come out again: what stands below is what tidegate {__version__} makes of it, and tidegate "
+            "replay says how it differs",
+            soft_wrap=True,
+        )
+    if decision.why is Why.MODEL_FAILED:
+        console.print("  it was made without the model: there are no candidates", soft_wrap=True)
     if decision.propensity < 1.0:
         console.print(f"  chosen with a probability of {decision.propensity:.4g}, for some requests explore")
     for ruling in request.rulings:
@@ -153,7 +161,8 @@ def print_explained(console: Console, one: Explained) -> None:
     candidates = sorted((*one.candidates, *one.prefills), key=_rank)
     for candidate in candidates:
         table.add_row(*_row(candidate, usd), style=_style(candidate, decision))
-    print_table(console, table)
+    if candidates:
+        print_table(console, table)
     for candidate in candidates:
         if candidate.excluded is not None:
             by = f" ({candidate.rule})" if candidate.rule else ""
@@ -181,7 +190,7 @@ def print_explained(console: Console, one: Explained) -> None:
     if one.densities:
         print_densities(console, one.densities)
     if one.flips is not None:
-        print_flips(console, one.flips)
+        print_flips(console, one.flips, decision)
     if one.stages:
         print_stages(console, one.stages)
 
@@ -203,8 +212,12 @@ def print_stages(console: Console, stages: Sequence[Stage]) -> None:
     print_table(console, table)
 
 
-def print_flips(console: Console, flips: Sequence[Flip]) -> None:
-    """The least that would have made it another decision, nearest first."""
+def print_flips(console: Console, flips: Sequence[Flip], decision: Decision) -> None:
+    """The least that would have made it another decision, nearest first; of one that chance has made, another one than
+    it would be without."""
+    if decision.why is Why.EXPLORES and decision.propensity < 1.0 and len(decision.plan) > 1:
+        # Behind the one that chance asks first stands the best.
+        console.print(f"  without chance it would have gone to {decision.plan[1].endpoint}", soft_wrap=True)
     if not flips:
         console.print("  nothing that was tried would have made it another decision")
         return

@@ -25,7 +25,8 @@ from tidegate.gateway.routes import ROUTES
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
 from tidegate.sim.mirrored import Mirror, Mirrored
-from tidegate.sim.preview_page import figures_row
+from tidegate.sim.preview import Figures
+from tidegate.sim.preview_page import figures_row, promises_text, spent_text
 from tidegate.sim.purse import Purse
 from tidegate.sim.sheet import Sheet
 from tidegate.telemetry.journal import Journal
@@ -224,19 +225,25 @@ def show(console: Console, found: Seen) -> None:
         rows.insert(0, figures_row("as now", mirror.theirs))
     columns = ("simulated", "requests", "kept", "served", "away", "$/1k", "ttft p50", "p95")
     print_sheet(console, Sheet(columns, tuple(rows)))
-    saved = mirror.saved_usd_per_1k
-    if saved is not None:
-        console.print(
-            f"It would have saved ${saved.figure:.4g} of a thousand requests ({saved.low:+.4g} to {saved.high:+.4g}), "
-            f"kept {mirror.gained} promises that were not kept, and missed {mirror.missed} that were.",
-            soft_wrap=True,
-        )
-    elif mirror.theirs is not None:
-        console.print("Of these none would have ended both ways yet, so nothing is compared.", soft_wrap=True)
+    if mirror.theirs is not None:
+        console.print(compared_text(mirror, mirror.theirs), soft_wrap=True)
     for kind, counts in (("to", mirror.by_endpoint), ("because of", mirror.by_why), ("not", found.passed_over)):
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
         if said:
             console.print(f"{kind}: {said}", soft_wrap=True, markup=False)
+
+
+def compared_text(mirror: Mirror, theirs: Figures) -> str:
+    """What Tidegate would have come to beside how things are."""
+    if not theirs.requests:
+        return "Of these none would have ended both ways yet, so nothing is compared."
+    saved = mirror.saved_usd_per_1k
+    spent = (
+        "None would have ended both ways yet, so no dollars are compared"
+        if saved is None
+        else f"It would have {spent_text(saved)}"
+    )
+    return f"{spent}; {promises_text(theirs.requests, mirror.gained or 0, mirror.missed or 0)}."
 
 
 def _error_body(status: int, message: str) -> tuple[bytes, bytes]:

@@ -291,12 +291,17 @@ class ColdModel:
             self._load = None
         return cold
 
-    def told(self, resident: bool | None, now_s: float, *, loading: bool = False) -> None:
-        """A probe heard whether the model is there, or on its way; None: nothing was heard."""
+    def told(self, resident: bool | None, now_s: float, *, loading: bool = False, back: bool = False) -> None:
+        """A probe heard whether the model is there, or on its way; None: nothing was heard. Of an engine that is `back`
+        after it was down, what it told before says nothing any more."""
         state = self.state
         if resident is None and not loading:
+            if back:
+                state.told = state.told_loading_s = None
+                self._see_hot()
             return
-        state.told_loading_s = (state.told_loading_s or now_s) if loading else None
+        since_s = now_s if state.told_loading_s is None else state.told_loading_s
+        state.told_loading_s = since_s if loading else None
         if resident is None:
             return
         if state.told is None or now_s > state.told_s:

@@ -76,7 +76,7 @@ class Dual(msgspec.Struct):
 
 
 class Duals:
-    """What promises of classes with a target are worth. `hold`, `settle` and `judged` write, the rest reads.
+    """What promises of classes with a target are worth. `hold`, `settle`, `judged` and `over` write, the rest reads.
 
     What is held beyond its promise is missed, however long it is held after that: it counts then, and is `overdue`
     until it is over. Else all that is kept would be known at once, and what is missed when it is too late.
@@ -86,7 +86,8 @@ class Duals:
 
     def __init__(self, by_class: dict[str, Dual], overdue: dict[str, bool], held: dict[str, Request]) -> None:
         self._by_class, self._overdue, self._held = by_class, overdue, held
-        # When the promises of what is held end, the next one first. Some of them may be held no more.
+        # When the promises of what is held end, the next one first. Some of them may be held no more, or with another
+        # promise.
         self._ends: list[tuple[float, str]] = []
         for one in held.values():
             self._add(one)
@@ -128,10 +129,13 @@ class Duals:
         heappush(self._ends, (end_s, request.id))
 
     def settle(self, now_s: float) -> None:
-        """What is held until now, and should have shown something before, has missed its promise."""
+        """What is held until now, and should have shown something before, has missed its promise: the one that it is
+        held with, for the rest of an answer is promised later than its beginning was."""
         while self._ends and self._ends[0][0] <= now_s:
             request = self._held.get(heappop(self._ends)[1])
-            if request is not None and request.attainment is not None and request.id not in self._overdue:
+            if request is None or request.attainment is None or request.id in self._overdue:
+                continue
+            if ends_s(request) <= now_s:
                 self._overdue[request.id] = True
                 self._learn(request.klass, False, request.attainment, now_s)
 
@@ -139,6 +143,10 @@ class Duals:
         """What became of a promise, unless that is known."""
         if self._overdue.pop(fact.request_id, None) is None and fact.kept is not None:
             self._learn(fact.klass, fact.kept, fact.attainment, now_s)
+
+    def over(self, request_id: str) -> None:
+        """It is over, and nothing is learned of it."""
+        self._overdue.pop(request_id, None)
 
     def _learn(self, klass: str, kept: bool, attainment: float, now_s: float) -> None:
         name, known = base_of(klass), self._by_class

@@ -229,13 +229,14 @@ class EndpointModel(Estimator):
 
     def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
-        if fact.resident is False or (fact.up and not self.state.up):
+        back = fact.up and not self.state.up
+        if back or fact.resident is False:
             self.prefixes.forget()
         self.health.probed(up=fact.up, now_s=now_s)
         self._seat(now_s)
         self.state.up = fact.up
         self.identity.looked()
-        self.cold.told(fact.resident, now_s, loading=fact.loading)
+        self.cold.told(fact.resident, now_s, loading=fact.loading, back=back)
         self.late.probed()
         if self._shares_compute and fact.running is not None:
             measured_s = now_s if fact.measured_s is None else fact.measured_s

@@ -12,7 +12,7 @@
 ```
 
 An attempt at a prompt alone commits nothing: once its KV cache is where it is to be, it is decided again. So it is
-where nobody of a plan would serve what is asked.
+where nobody of a plan would serve what is asked, and behind a plan of which other settings have taken a step.
 """
 
 from enum import Enum, StrEnum
@@ -58,7 +58,7 @@ class Relay(Record, frozen=True, kw_only=True):
 
 
 class Hold(Record, frozen=True, kw_only=True):
-    """Keep the request; decide again at `until_s` at the latest."""
+    """Keep the request until it is decided again; for `until_s` see `core.model.Wait`."""
 
     until_s: float
 
@@ -90,8 +90,8 @@ class Decide(Record, frozen=True, kw_only=True):
 
 
 class Again(Record, frozen=True, kw_only=True):
-    """To none of the plan's steps could it be sent, or those that were asked found fault with it: decide again,
-    knowing that."""
+    """To none of the plan's steps could it be sent, those that were asked found fault with it, or the settings are
+    others by now: decide again, knowing that."""
 
 
 class Finish(Record, frozen=True, kw_only=True):
@@ -245,12 +245,17 @@ class Flight:
             return self._timer()
         return self._decide(endpoint) if fetching else self._go_on(now_s)
 
-    def passed_over(self, endpoint: str, now_s: float, *, fetching: bool = False) -> list[Action]:
-        """Nothing was sent there, which is no attempt. `fetching`: see `failed`."""
+    def passed_over(
+        self, endpoint: str, now_s: float, *, fetching: bool = False, outdated: bool = False
+    ) -> list[Action]:
+        """Nothing was sent there, which is no attempt. `fetching`: see `failed`. `outdated`: the plan was made under
+        other settings, so that whoever is not in it may serve by now, whatever became of the steps before."""
         if endpoint not in self._open:
             return []
         self._close(endpoint)
         self.attempts -= 1
+        if outdated:
+            self._uncounted = self.attempts
         if self._open:
             return self._timer()
         return self._decide(endpoint) if fetching else self._go_on(now_s)

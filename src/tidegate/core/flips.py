@@ -102,6 +102,16 @@ def first(decision: Decision) -> First:
     return First(step.endpoint, isinstance(step, Wait))
 
 
+def vanish(router: Router, endpoint: str, request_id: str, now_s: float) -> None:
+    """Tell a copy that this attempt is under way no more. It did not really end: so it teaches neither how long an
+    answer takes, nor that its model is away, nor that its endpoint is silent, and gave nobody more of an engine."""
+    state = router.endpoint(endpoint).state
+    sent = state.reservations[request_id]
+    sent.teaches, sent.cold, sent.engine_s, state.heard_s = False, None, 0.0, now_s
+    e2e_s = max(0.0, now_s - sent.started_s)
+    router.observe(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=e2e_s), now_s)
+
+
 class Copy:
     """A router of its own that knows what another one did, to be asked what would be."""
 
@@ -346,9 +356,7 @@ class _Crowd:
         while self._there(told) > count:
             reservations = told.router.endpoint(self._endpoint).state.reservations
             latest = max(reservations, key=lambda one: (reservations[one].started_s, one))
-            e2e_s = max(0.0, now_s - reservations[latest].started_s)
-            gone = Ended(request_id=latest, endpoint=self._endpoint, ending=Ending.CANCELLED, e2e_s=e2e_s)
-            told.router.observe(gone, now_s)
+            vanish(told.router, self._endpoint, latest, now_s)
         return first(told.router.decide(self._request, now_s))
 
     def _there(self, copy: Copy) -> int:

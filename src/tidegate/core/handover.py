@@ -41,7 +41,7 @@ _NEVER: Final = frozenset({Capability.EMBEDDING, Capability.VISION, Capability.A
 
 class HandoverModel:
     """One handover, from its `source` to its `target`, as it is `declared`. `base` reads, and `started`, `computed`,
-    `shipped` and `used` write. Those `inbound` are all that have the same target, this one among them.
+    `shipped`, `used` and `over` write. Those `inbound` are all that have the same target, this one among them.
     """
 
     __slots__ = ("declared", "inbound", "name", "network", "source", "state", "target")
@@ -204,6 +204,13 @@ class HandoverModel:
                 state.sent_bytes += fact.kv_bytes
                 state.declared_bytes += one.declared_bytes
 
+    def over(self, request_id: str, now_s: float) -> None:
+        """It waits for the target no more, or has gone elsewhere: of a trial whose KV cache had come, nobody finds out
+        whether that was of use."""
+        known = self.state.breaker
+        if known.answered and known.trial == request_id and request_id not in self.target.state.reservations:
+            known.learn(request_id, Ending.CANCELLED, now_s)
+
     def keep_books(self, fact: Ended | Shipped, now_s: float) -> None:
         """Nothing is under way of what the model could not take in, unless it has been computed, and is to be sent."""
         if isinstance(fact, Ended) and fact.ending is Ending.OK and not fact.cause:
@@ -262,6 +269,11 @@ class Handovers:
     def may_ship(self, request: Request) -> bool:
         """Whether its prompt may be computed elsewhere: once, and where another attempt can make good what fails."""
         return not request.shipped and attempts_max(request, self._policy) > 1
+
+    def over(self, request_id: str, now_s: float) -> None:
+        """It waits no more, or an attempt at it is over that no KV cache was sent for."""
+        for one in self.models.values():
+            one.over(request_id, now_s)
 
     def keep_books(self, fact: Ended | Shipped, now_s: float) -> None:
         """What was to come from this endpoint, where the model could not take in what has become of it."""

@@ -36,6 +36,8 @@ from tidegate.core.shares import give, left
 
 # Where the static rule is to take over for no time at all, it still does for the decision that failed.
 STATIC_S_LEAST = 0.001
+# Engines count a few tokens otherwise than they bound them: what is beyond that was not bounded.
+EXCEEDS_TOKENS = 64
 
 
 class Learner:
@@ -108,6 +110,7 @@ class Learner:
                 known.duals.hold(fact.request, now_s)
             case Released():
                 known.waiting.release(fact.request_id)
+                known.handovers.over(fact.request_id, now_s)
             case Probed():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     self._probed(fact, model, now_s)
@@ -145,6 +148,8 @@ class Learner:
                 known.handovers.keep_books(fact, now_s)
             case Shipped():
                 known.handovers.keep_books(fact, now_s)
+            case Judged():
+                known.duals.over(fact.request_id)
             case Probed():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.state.up = fact.up
@@ -219,8 +224,9 @@ class Learner:
         if fact.ending is Ending.OK and fact.cause not in UNBILLED:
             self._known.hedges.paid(usd, now_s)
         if sent.raced:
-            lost_usd = usd if fact.ending is Ending.CANCELLED and fact.cause not in UNBILLED else 0.0
-            self._known.hedges.lost(lost_usd - sent.hedge_usd, now_s)
+            # Who has shown content first has beaten the other, whatever becomes of its client.
+            beaten = fact.ending is Ending.CANCELLED and sent.first_s is None and fact.cause not in UNBILLED
+            self._known.hedges.lost((usd if beaten else 0.0) - sent.hedge_usd, now_s)
 
     def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
         before = model.identity.fingerprint
@@ -240,6 +246,8 @@ class Learner:
             self._paid(fact, model, sent, now_s)
         if sent.target or sent.shipped:
             self._handed_over(fact, sent, now_s)
+        else:
+            self._known.handovers.over(fact.request_id, now_s)
         # An engine that finds fault with a request has not served it.
         if sent.session and fact.ending is Ending.OK and not fact.cause:
             self._known.sessions.served(sent.session, fact.endpoint, now_s)
@@ -248,6 +256,8 @@ class Learner:
             tokens = fact.output_tokens / sent.completions
             cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
             at_least = cut or fact.ending is not Ending.OK
+            if sent.output_tokens_max is not None and tokens > sent.output_tokens_max + EXCEEDS_TOKENS:
+                model.state.exceeds = True
             self._known.lengths.learn(
                 sent.klass,
                 # Of an answer that was resumed, all of it.

@@ -257,7 +257,11 @@ class Prefill(Record, frozen=True, kw_only=True, tag="prefill"):
 
 
 class Wait(Record, frozen=True, kw_only=True, tag="wait"):
-    """Hold the request here until a slot of `endpoint` is free, and decide again at `until_s` at the latest."""
+    """Hold the request here until a slot of `endpoint` is free.
+
+    That is expected at `until_s`, or a look at it is due then: whoever holds it looks when first content, an end or a
+    probe is told, and else once in `Policy.recheck_s`.
+    """
 
     endpoint: str
     until_s: float

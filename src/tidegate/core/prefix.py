@@ -11,10 +11,13 @@ from tidegate.core.keeping import Keeping, age_cell, distance_cell, size_cell
 from tidegate.core.prior import CachePrior
 from tidegate.core.prompts import DIGESTS_MAX, GRID, Given, Prefix, Prompts, Span, Use
 
-# Bytes of an endpoint's snapshot that its prompts may take, and what one takes without its digests, and each of these.
+# Bytes of an endpoint's snapshot that its prompts may take, and what one takes without its digests.
 STATE_BYTES_MAX: Final = 38_000
 _USE_BYTES: Final = 48
-_BYTES_PER_BYTE: Final = 4.0 / 3.0  # base64
+# What they take is counted in thirds of a byte: base64 makes four of each byte of a digest, and sums of whole numbers
+# are the same whether they were kept or are made anew from a snapshot.
+_THIRDS: Final = 3
+_THIRDS_PER_DIGEST_BYTE: Final = 4
 # Engines evict by the order of use; uses within a tenth of a second count as one.
 TICKS_PER_S: Final = 10.0
 
@@ -22,14 +25,14 @@ TICKS_PER_S: Final = 10.0
 class Prefixes:
     """What one endpoint has of prompts. `put`, `learn`, `settle` and `forget` write, the rest reads."""
 
-    __slots__ = ("_bytes", "_index", "_state", "keeping")
+    __slots__ = ("_index", "_state", "_thirds", "keeping")
 
     def __init__(self, prior: CachePrior, state: Prompts) -> None:
         self._state = state
         self.keeping = Keeping(prior, state.kept)
         # By digest, the latest prompt that has it at a place of the grid.
         self._index: dict[int, Use] = {}
-        self._bytes = 0.0
+        self._thirds = 0
         self._build()
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -135,13 +138,13 @@ class Prefixes:
         for key, one in behind:
             state.uses[key] = one
             self._own(one)
-        self._bytes += _size(prefix)
+        self._thirds += _thirds_of(prefix)
         if replaced is not None:
             self._dropped(replaced)
         if given.continues is not None and given.continues != last:
             # Whoever goes on with the conversation finds it at its new end.
             self._drop(given.continues)
-        while self._bytes > STATE_BYTES_MAX and len(state.uses) > 1:
+        while self._thirds > _THIRDS * STATE_BYTES_MAX and len(state.uses) > 1:
             self._evict()
 
     def learn(
@@ -184,7 +187,7 @@ class Prefixes:
         """The oldest: of what it has, nobody older has anything."""
         key = next(iter(self._state.uses))
         use = self._state.uses.pop(key)
-        self._bytes -= _size(use.prefix)
+        self._thirds -= _thirds_of(use.prefix)
         for digest in at_grid(use.prefix):
             if self._index.get(digest) is use:
                 del self._index[digest]
@@ -196,15 +199,15 @@ class Prefixes:
 
     def _dropped(self, use: Use) -> None:
         """One is gone whose places all belong to another by now, unless digests have met by chance."""
-        self._bytes -= _size(use.prefix)
+        self._thirds -= _thirds_of(use.prefix)
         if any(self._index[digest] is use for digest in at_grid(use.prefix)):
             self._build()
 
     def _build(self) -> None:
         self._index.clear()
-        self._bytes = 0.0
+        self._thirds = 0
         for use in self._state.uses.values():
-            self._bytes += _size(use.prefix)
+            self._thirds += _thirds_of(use.prefix)
             self._own(use)
 
 
@@ -216,5 +219,5 @@ def _rank(last: int, use: Use) -> tuple[int, int]:
     return use.prefix.blocks, last
 
 
-def _size(prefix: Prefix) -> float:
-    return _USE_BYTES + len(prefix.digests) * _BYTES_PER_BYTE
+def _thirds_of(prefix: Prefix) -> int:
+    return _THIRDS * _USE_BYTES + _THIRDS_PER_DIGEST_BYTE * len(prefix.digests)

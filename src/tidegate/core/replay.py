@@ -89,7 +89,8 @@ class Explained(Record, frozen=True, kw_only=True):
     bounds of estimates hold with probability `quantile`.
     `flips` are the least that would have made it another one, None where nobody has looked for them. By its `prefills`
     the prompt could have been computed for one of ours. At the last decision of a request stand the `stages` of what
-    became of it.
+    became of it. Where it does not come out `again`, another one was recorded than what is recomputed here. Of one that
+    was made without the model (`Why.MODEL_FAILED`) nothing is recomputed: it has no candidates.
     """
 
     at_s: float
@@ -103,6 +104,7 @@ class Explained(Record, frozen=True, kw_only=True):
     flips: tuple[Flip, ...] | None = None
     prefills: tuple[Candidate, ...] = ()
     stages: tuple[Stage, ...] = ()
+    again: bool = True
 
 
 class Replay:
@@ -150,7 +152,8 @@ class Replay:
         try:
             self.router.observe(fact, now_s)
         except Exception as error:
-            self._failure = error
+            # Of a failure that was not taken in whole no second one is told.
+            self._failure = None if isinstance(fact, ModelFailed) else error
         return None
 
     def _begin(self, segment: Segment) -> None:
@@ -314,12 +317,12 @@ def explain(
     """Every decision about one request, each with its candidates as they stood then.
 
     The first and the last of them with what would have made it another: who waits is decided many times. There are so
-    many `decisions` about it; None where they are to be counted, for which all lines are kept. What became of it may
-    have begun `before` these lines of its run, and end `after` them: of these so many are read as it takes.
+    many `decisions` of the model about it; None where they are to be counted, for which all lines are kept. What became
+    of it may have begun `before` these lines of its run, and end `after` them: of these so many are read as it takes.
     """
     if decisions is None:
         lines = list(lines)
-        decisions = sum(is_about(line, request_id) for line in lines)
+        decisions = sum(is_of_the_model(line) for line in lines if is_about(line, request_id))
     core, found, timeline = Replay(), list[Explained](), Timeline(request_id)
     for line in before:
         timeline.feed(line)
@@ -339,12 +342,16 @@ def explain(
             if not _sends(line.fact) or line.fact.request_id not in core.requests:
                 continue
         decided = core.feed(line)
-        decisions -= about
-        if request is not None and decided is not None and about:
-            assert core.router is not None
-            assert isinstance(line.fact, Decision)
-            one = explained(core.router, request, line.fact, line.at_s)
-            found.append(with_flips(one, Copy(core.router)) if not found or not decisions else one)
+        if request is None or not about:
+            continue
+        assert core.router is not None
+        assert isinstance(line.fact, Decision)
+        if decided is None:
+            found.append(_undecided(core.router, request, line.fact, line.at_s))
+            continue
+        decisions -= 1
+        one = replace(explained(core.router, request, line.fact, line.at_s), again=decided == line.fact)
+        found.append(with_flips(one, Copy(core.router)) if not found or not decisions else one)
     for line in after:
         if not timeline.goes_on:
             break
@@ -374,9 +381,28 @@ def is_about(line: Line, request_id: str) -> bool:
     return isinstance(line.fact, Decision) and line.fact.request_id == request_id
 
 
+def is_of_the_model(line: Line) -> bool:
+    """Whether it is a decision that the model has made, or the static rule, so that it can be made again."""
+    return isinstance(line.fact, Decision) and line.fact.why is not Why.MODEL_FAILED
+
+
 def with_flips(one: Explained, copy: Copy) -> Explained:
-    """The same with what would have made it another; `copy` knows what was known when it was decided."""
-    return replace(one, flips=flips(copy, one.request, one.at_s))
+    """The same with what would have made it another; `copy` knows what was known when it was decided. What leads where
+    it went is none of that: it went there by chance, and would go elsewhere without."""
+    went, found = first(one.decision), flips(copy, one.request, one.at_s)
+    return replace(one, flips=tuple([flip for flip in found if (flip.goes_to, flip.waits) != went]))
+
+
+def _undecided(router: Router, request: Request, decision: Decision, at_s: float) -> Explained:
+    """A decision that nobody has made: what failed then may fail again."""
+    return Explained(
+        at_s=at_s,
+        request=request,
+        decision=decision,
+        candidates=(),
+        worth_usd=0.0,
+        quantile=router.policy.quantile,
+    )
 
 
 def explained(router: Router, request: Request, decision: Decision, at_s: float) -> Explained:

@@ -156,6 +156,7 @@ def reconfigured(
                 handovers=known.handovers,
                 given=known.given,
                 given_rest=known.given_rest,
+                exceeds=known.exceeds,
             )
         else:
             found[name] = replace(EndpointState(), up=False)
@@ -251,6 +252,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         allowances=headroom.revived(e.allowances, now_s),
         given=replace(e.given, at_s=min(e.given.at_s, now_s)),
         given_rest=replace(e.given_rest, at_s=min(e.given_rest.at_s, now_s)),
+        exceeds=e.exceeds,
     )
 
 
@@ -292,7 +294,7 @@ def _learned_by(learned: Learned | None, now_s: float) -> Learned | None:
     return Learned(
         sums=replace(learned.sums, at_s=min(learned.sums.at_s, now_s)),
         cells=[replace(cell, at_s=min(cell.at_s, now_s)) for cell in learned.cells],
-        shift=replace(learned.shift, at_s=min(learned.shift.at_s, now_s)),
+        shift=replace(learned.shift, at_s=min(learned.shift.at_s, now_s), moved_s=min(learned.shift.moved_s, now_s)),
         promises=list(learned.promises),
         mean=replace(learned.mean, at_s=min(learned.mean.at_s, now_s)),
         silences=list(learned.silences),

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from tidegate.core.classify import base_of, classify
-from tidegate.core.flips import Copy, first, longer
-from tidegate.core.model import Candidate, Ended, Ending, Record, Released, Request, replace
+from tidegate.core.flips import Copy, first, longer, vanish
+from tidegate.core.model import Candidate, Record, Released, Request, replace
 from tidegate.core.router import Router
 from tidegate.core.sending import started
 from tidegate.core.why import Why
@@ -85,10 +85,8 @@ def _anybody(router: Router, request: Request, now_s: float) -> Router:
     for model in router.serving(request.model):
         if not model.owned:
             continue
-        for name, reservation in sorted(model.state.reservations.items()):
-            e2e_s = max(0.0, now_s - reservation.started_s)
-            ended = Ended(request_id=name, endpoint=model.name, ending=Ending.CANCELLED, e2e_s=e2e_s)
-            router.observe(ended, now_s)
+        for name in sorted(model.state.reservations):
+            vanish(router, model.name, name, now_s)
     return router
 
 

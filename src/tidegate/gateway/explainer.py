@@ -65,7 +65,9 @@ async def _said(decision_id: str, journal: Path, lines: bytes) -> msgspec.Raw | 
         child = await asyncio.create_subprocess_exec(sys.executable, *verb, stdin=pipe, stdout=pipe, stderr=nowhere)
         async with asyncio.timeout(TIMEOUT_S):
             out, _ = await child.communicate(lines)
-        return msgspec.Raw(out.strip()) if child.returncode == 0 else None
+        # Of a decision that does not come out again it says so in what it prints, and by its status, too.
+        said = out.strip()
+        return msgspec.Raw(said) if said and child.returncode in (0, 1) else None
     except OSError:  # it did not start, or took too long
         return None
     finally:

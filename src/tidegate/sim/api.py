@@ -68,8 +68,9 @@ class ApiProfile(Record, frozen=True, kw_only=True, omit_defaults=False, forbid_
     Limits are token buckets, which hold a minute's worth: tokens are those of prompts as they come, and those of output
     once it has ended. `retry_after_s` is what a full house says, which cannot know; a bucket says how long it needs.
     A model that nobody used for `idle_s` takes `cold_start_s` to come back; without `idle_s` it is always there.
-    The share `errors` of requests fails, with `error_status`, after one of `error_times_s` where there are any. Whoever
-    else is not served is told after `refusal_s`.
+    The share `errors` of requests fails, with `error_status`, after one of `error_times_s` where there are any. Of
+    the streams that begin the share `broken` breaks off, anywhere in the answer. Whoever else is not served is told
+    after `refusal_s`.
     """
 
     ttft_s: _Seconds
@@ -89,6 +90,7 @@ class ApiProfile(Record, frozen=True, kw_only=True, omit_defaults=False, forbid_
     errors: _Share = 0.0
     error_status: Annotated[int, Meta(ge=500, le=599)] = FAULTY
     error_times_s: tuple[_Seconds, ...] = ()
+    broken: _Share = 0.0
     refusal_s: _Seconds = 0.0
 
     def __post_init__(self) -> None:
@@ -108,7 +110,7 @@ class Answer(Record, frozen=True, kw_only=True):
     """What a request meets. Times count from when it arrived there.
 
     With a `status` other than 200, `ttft_s` is when that is said, and `retry_after_s` when it may be worth coming back,
-    None where nothing is said.
+    None where nothing is said. A stream breaks off when the share `breaks_at` of it has come, None where it does not.
     """
 
     status: int
@@ -116,6 +118,7 @@ class Answer(Record, frozen=True, kw_only=True):
     tpot_s: float = 0.0
     cached_tokens: int = 0
     retry_after_s: float | None = None
+    breaks_at: float | None = None
 
 
 class Api:
@@ -161,8 +164,9 @@ class Api:
             ttft_s *= profile.load[int(now_s // 3600.0) % 24]
         ttft_s += self._cold_s(now_s)
         tpot_s = profile.tpot_s * profile.tpot_spread.drawn(draw) * self.slowdown
+        breaks_at = draw.random() if profile.broken and draw.random() < profile.broken else None
         self._open[job.request.id] = (now_s + ttft_s, tpot_s)
-        return Answer(status=OK, ttft_s=ttft_s, tpot_s=tpot_s, cached_tokens=cached_tokens)
+        return Answer(status=OK, ttft_s=ttft_s, tpot_s=tpot_s, cached_tokens=cached_tokens, breaks_at=breaks_at)
 
     def limit(self, requests_per_minute: float | None, now_s: float) -> None:
         """From now on so many requests a minute are served, None is without a limit; the first minute's are there."""

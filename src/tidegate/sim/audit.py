@@ -37,6 +37,7 @@ from tidegate.sim.practice import (
     Threshold,
 )
 from tidegate.sim.preview import Interval, blocks_of, interval
+from tidegate.sim.report import percentiles
 from tidegate.sim.twin import Twin, played
 
 # A bound of so many takes seconds, and a play of them one or two.
@@ -156,7 +157,7 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
     planned = score.row("a schedule", play(policy, decider=partial(Planned, best.plan)), ours)
     fresh = score.row("fresh reports", play(policy, probe_s=FRESH_S), ours)
     told = score.row("told lengths", play(policy, probe_s=FRESH_S, changed=_Told(jobs, [*mine, *remotes])), ours)
-    row = score.row(_POLICY, ours, ours)
+    row = replace(score.row(_POLICY, ours, ours), better=Interval(figure=0.0, low=0.0, high=0.0))
     changes = [score.row(name, play(made), ours) for name, made in changed]
     changes.sort(key=lambda one: -one.value_per_1k)
     # Whoever knows everything can do what anybody did.
@@ -231,8 +232,13 @@ class _Score:
             value_per_1k=1000.0 * sum(usd.values()) / count,
             kept=sum(one.kept for one in outcomes) / count,
             usd_per_1k=1000.0 * sum(one.usd for one in outcomes) / count,
-            better=interval(differences, blocks_of(times)),
+            better=interval(differences, blocks_of(times), least=1000.0 * self._dear_usd(known)),
         )
+
+    def _dear_usd(self, ours: Sequence[Outcome]) -> float:
+        """What one request of twenty is worth, or lost, at least: as much as one more or less may come to."""
+        found = percentiles(abs(self._usd(one)) for one in ours)
+        return 0.0 if found is None else found.p95
 
     def _usd(self, one: Outcome) -> float:
         piece = self._pieces[one.request.id]
@@ -378,7 +384,7 @@ def _pieces(
 
 def _fails(twin: Twin, vendor: EndpointModel) -> bool:
     api = twin.stands[vendor.name].api
-    return api is not None and api.errors > 0.0
+    return api is not None and (api.errors > 0.0 or api.broken > 0.0)
 
 
 def _limit_s(request: Request) -> float:

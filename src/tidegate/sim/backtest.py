@@ -14,7 +14,7 @@ from tidegate.core.model import Record, replace
 from tidegate.core.router import Router
 from tidegate.sim.observed import LEFT, Down, Observed, ObservedError, since
 from tidegate.sim.outcome import Outcome, side_by_side
-from tidegate.sim.preview import Interval, blocks_of, interval
+from tidegate.sim.preview import JUDGED_MIN, Interval, blocks_of, interval
 from tidegate.sim.twin import Twin, twin
 
 # Of either part; with fewer, chance says more.
@@ -154,9 +154,10 @@ def _dollars(pairs: Sequence[tuple[float, float]], blocks: Sequence[int], within
 def _times(
     figure: str, pairs: Sequence[tuple[float | None, float | None]], blocks: Sequence[int], within: float
 ) -> Off | None:
-    """By how much longer they are, in the mean of logarithms: a minute that is two says as much as a second that is."""
+    """By how much longer they are, in the mean of logarithms: a minute that is two says as much as a second that is.
+    None where few are known."""
     known = [(log(a), log(b), at) for (a, b), at in zip(pairs, blocks, strict=True) if a and b]
-    if not known:
+    if len(known) < JUDGED_MIN:
         return None
     found = interval([b - a for a, b, _ in known], [at for *_, at in known], another_day=False)
     grown = Interval(figure=exp(found.figure) - 1.0, low=exp(found.low) - 1.0, high=exp(found.high) - 1.0)

@@ -98,6 +98,7 @@ def _rules(
         written=endpoints,
         endpoints=endpoints,
         models=None,
+        keyed=None,
         problems=problems,
     )
     for table in found:

@@ -173,6 +173,7 @@ class ApiTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[tuple[Seconds, ...], Meta(max_length=1024)] | None,
         Meta(description="Times after which they do, each as likely. `refusal_s`, if left out."),
     ] = None
+    broken: Annotated[Share | None, Meta(description="Share of streams that break off, anywhere in the answer.")] = None
     refusal_s: Annotated[Seconds | None, Meta(description="Time until a request that is not served hears of it.")] = (
         None
     )

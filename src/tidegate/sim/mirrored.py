@@ -6,7 +6,7 @@ prediction beside another. Beside Tidegate's world there may be one in which all
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from math import exp
 
 import msgspec
@@ -20,7 +20,7 @@ from tidegate.sim.chance import Chance
 from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job
 from tidegate.sim.outcome import Outcome, side_by_side
-from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, gained, interval
+from tidegate.sim.preview import Figures, Interval, blocks_of, dear_usd, figures_of, gained, interval, pairs_of
 from tidegate.sim.purse import Purse
 from tidegate.sim.twin import TIMEOUT_S, Asks, Stand, placed, prompt_blocks, stand
 from tidegate.sim.world import World
@@ -35,19 +35,20 @@ KEPT_MAX = 20_000
 class Mirror(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What a mirror has come to: of the last requests that are over, and in all by endpoint and by reason.
 
-    `theirs` and the differences are None where nobody said where all goes now, and these also where no request is over
-    in both worlds. `saved_usd_per_1k` is what Tidegate would save; promises are `missed` that only theirs keeps, and
-    `gained` that only Tidegate does.
+    Over is here, too, what is under way and has missed its promise, but for dollars: of it nobody knows yet what it
+    costs. `theirs` and the differences are None where nobody said where all goes now, and both sides are of the same
+    requests where somebody did. `saved_usd_per_1k` is what Tidegate would save, None while no request has ended in both
+    worlds; promises are `missed` that only theirs keeps, and `gained` that only Tidegate does.
     """
 
     requests: int
     by_endpoint: dict[str, int]
     by_why: dict[str, int]
     ours: Figures
-    theirs: Figures | None
-    saved_usd_per_1k: Interval | None
-    missed: int | None
-    gained: int | None
+    theirs: Figures | None = None
+    saved_usd_per_1k: Interval | None = None
+    missed: int | None = None
+    gained: int | None = None
 
 
 class Mirrored:
@@ -117,29 +118,33 @@ class Mirrored:
 
     def told(self) -> Mirror:
         """What it has come to."""
-        ours, theirs = list(self._over), list(self._their_over)
-        saved: Interval | None = None
-        missed = won = None
-        if self._theirs is not None:
-            ours, theirs = side_by_side(ours, theirs)
-            other = {one.request.id: one for one in ours}
-            pairs = [(one, other[one.request.id]) for one in theirs if one.request.id in other]
-            pairs.sort(key=lambda pair: pair[0].request.arrived_s)
-            if pairs:
-                blocks = blocks_of([a.request.arrived_s for a, _ in pairs])
-                saved = interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks)
-                missed = sum(gained(a, b) < 0 for a, b in pairs)
-                won = sum(gained(a, b) > 0 for a, b in pairs)
-        return Mirror(
+        overdue = self._ours.overdue()
+        ours, late = [*self._over, *overdue], {one.request.id for one in overdue}
+        found = Mirror(
             requests=self._count,
             by_endpoint=dict(self._by_endpoint.most_common()),
             by_why=dict(self._by_why.most_common()),
-            ours=figures_of(ours, self._away),
-            theirs=None if self._theirs is None else figures_of(theirs, self._away),
-            saved_usd_per_1k=saved,
-            missed=missed,
-            gained=won,
+            ours=self._figures(ours, late),
         )
+        if self._theirs is None:
+            return found
+        overdue = self._theirs.overdue()
+        late |= {one.request.id for one in overdue}
+        pairs = pairs_of(*side_by_side([*self._their_over, *overdue], ours))
+        pairs.sort(key=lambda pair: pair[0].request.arrived_s)
+        return replace(
+            found,
+            ours=self._figures([b for _, b in pairs], late),
+            theirs=self._figures([a for a, _ in pairs], late),
+            saved_usd_per_1k=_saved([(a, b) for a, b in pairs if a.request.id not in late]),
+            missed=sum(gained(a, b) < 0 for a, b in pairs),
+            gained=sum(gained(a, b) > 0 for a, b in pairs),
+        )
+
+    def _figures(self, outcomes: Sequence[Outcome], late: Container[str]) -> Figures:
+        """Dollars are of those that are not `late`, and under way still."""
+        ended = figures_of([one for one in outcomes if one.request.id not in late], self._away)
+        return replace(figures_of(outcomes, self._away), usd_per_1k=ended.usd_per_1k)
 
     def _worlds(self) -> tuple[World, ...]:
         return (self._ours,) if self._theirs is None else (self._ours, self._theirs)
@@ -180,6 +185,14 @@ class Mirrored:
         length: Length = self._lengths.of(request)
         drawn = length.median_tokens * exp(self._chance.at("length", request.id).gauss(0.0, length.sigma))
         return max(1, round(drawn))
+
+
+def _saved(pairs: Sequence[tuple[Outcome, Outcome]]) -> Interval | None:
+    """What the second of each would save of a thousand requests."""
+    if not pairs:
+        return None
+    blocks = blocks_of([a.request.arrived_s for a, _ in pairs])
+    return interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks, least=dear_usd([a for a, _ in pairs]))
 
 
 def _scattered(one: Stand) -> Stand:

@@ -551,6 +551,9 @@ def _named(known: _Open) -> str | None:
         return "refused"
     if ended is not None and _served(ended):
         return "ok"
+    if not known.stands_still:
+        # Whatever failed before, something goes on for it.
+        return None
     if known.released_s is not None:
         # Let go while it waited, whatever was tried before: where nothing of ours is the cause, its client is gone.
         if not known.released_for:

@@ -82,6 +82,7 @@ class Failure:
 REFUSED = Failure(Ending.FAILED, "refused")
 RESET = Failure(Ending.FAILED, "reset")
 FULL = Failure(Ending.REFUSED, "overloaded", 1.0)
+BROKEN = Failure(Ending.FAILED, "truncated_stream")
 
 # Who stands still answers no probe. One that is lost is bad luck, and after the second it is down: for each of them a
 # gateway waits five seconds in vain, and a second in between (`gateway.probe`).
@@ -433,7 +434,17 @@ class Remote(_Away):
         attempt.cached_tokens = answer.cached_tokens
         first_s = loop.now_s + answer.ttft_s
         loop.at(first_s, self._back, self._listener.first, attempt)
-        loop.at(first_s + answer.tpot_s * (attempt.job.target - 1), self._finish, attempt)
+        rest_s = answer.tpot_s * (attempt.job.target - 1)
+        if answer.breaks_at is not None and attempt.streamed:
+            loop.at(first_s + answer.breaks_at * rest_s, self._break, attempt)
+        else:
+            loop.at(first_s + rest_s, self._finish, attempt)
+
+    def _break(self, attempt: Attempt) -> None:
+        if attempt in self._attempts:
+            # What there was time for has been made.
+            self.cancel(attempt)
+            self._back(self._listener.failed, attempt, BROKEN)
 
     def _finish(self, attempt: Attempt) -> None:
         if self._attempts.pop(attempt, None) is not None:

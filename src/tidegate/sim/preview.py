@@ -117,12 +117,12 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     # Of whom nobody can say whether what he was promised was kept, the twin's word counts for nothing.
     known = {one.request.id for one in real if one.judged is not None}
     backtest = _backtest(figures[0], figures[1], _known([one for one in ours if one.request.id in known]))
-    pairs = _pairs(ours, theirs)
-    both = _judged(pairs)
+    pairs = pairs_of(ours, theirs)
+    both = judged_by_both(pairs)
     blocks = blocks_of([one.request.arrived_s for one, _ in pairs])
     saved = [1000.0 * (a.usd - b.usd) for a, b in pairs]
     off_usd = figures[1].usd_per_1k - figures[0].usd_per_1k
-    usd = interval(saved, blocks, off_usd, least=_dear_usd([a for a, _ in pairs]))
+    usd = interval(saved, blocks, off_usd, least=dear_usd([a for a, _ in pairs]))
     gains, judged_blocks = [float(gained(a, b)) for a, b in both], blocks_of([a.request.arrived_s for a, _ in both])
     gone = [float(b.endpoint in away) - float(a.endpoint in away) for a, b in pairs]
     return Preview(
@@ -152,9 +152,11 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     )
 
 
-def figures_of(outcomes: Sequence[Outcome], away: set[str], timed: Container[str] | None = None) -> Figures:
+def figures_of(
+    outcomes: Sequence[Outcome], away: set[str], timed: Container[str] | None = None, *, besides_usd: float = 0.0
+) -> Figures:
     """Of some requests; `away` are the endpoints that are not ours. Times are of those whose ids are `timed`, of all
-    where that is None."""
+    where that is None. So many dollars `besides_usd` were spent for none of them in particular."""
     count = max(1, len(outcomes))
     served = [one for one in outcomes if one.outcome == "ok"]
     times = percentiles(one.ttft_s for one in served if timed is None or one.request.id in timed)
@@ -165,7 +167,7 @@ def figures_of(outcomes: Sequence[Outcome], away: set[str], timed: Container[str
         kept=_kept(known),
         served=len(served) / count,
         away=sum(one.endpoint in away for one in served) / count,
-        usd_per_1k=1000.0 * sum(one.usd for one in outcomes) / count,
+        usd_per_1k=1000.0 * (sum(one.usd for one in outcomes) + besides_usd) / count,
         ttft_s_p50=None if times is None else times.p50,
         ttft_s_p95=None if times is None else times.p95,
     )
@@ -189,19 +191,19 @@ def _backtest(real: Figures, played: Figures, judged: Sequence[bool]) -> Backtes
     return Backtest(usd=usd, ttft=ttft, kept=kept, away=played.away - real.away)
 
 
-def _dear_usd(outcomes: Sequence[Outcome]) -> float:
+def dear_usd(outcomes: Sequence[Outcome]) -> float:
     """What a thousand requests cost that are as dear as one of twenty."""
     found = percentiles(one.usd for one in outcomes)
     return 0.0 if found is None else 1000.0 * found.p95
 
 
-def _pairs(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+def pairs_of(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     """The same request under both, in the order of arrivals; one that has no end under both is left out."""
     other = {one.request.id: one for one in theirs}
     return [(one, other[one.request.id]) for one in ours if one.request.id in other]
 
 
-def _judged(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[Outcome, Outcome]]:
+def judged_by_both(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[Outcome, Outcome]]:
     """Those of which it is known under both whether their promises were kept: one policy may promise what nobody sees
     of an answer in one piece, and the other not."""
     return [(a, b) for a, b in pairs if a.judged is not None and b.judged is not None]
@@ -236,21 +238,20 @@ def interval(
     """The mean, and where it lies on another day: as stretches of this one scatter, and as far as the twin is `wrong`.
 
     Another day scatters as this one does, so that both count; without it, where it would lie had this day been longer.
-    One difference of `least` more may always be, and none of more than `most` either way: of shares, that is 1.
+    One difference of `least` more may always be, and none of more than `most` either way: of shares, that is 1. How one
+    stretch alone scatters nobody knows: by all that it comes to, so that nothing is beyond chance.
     """
     count = len(differences)
     if not count:
         return Interval(figure=0.0, low=0.0, high=0.0)
     mean = sum(differences) / count
-    sums: dict[int, list[float]] = {}
+    sums: dict[int, float] = {}
     for block, difference in zip(blocks, differences, strict=True):
-        known = sums.setdefault(block, [0.0, 0.0])
-        known[0] += difference - mean
-        known[1] += 1.0
+        sums[block] = sums.get(block, 0.0) + difference - mean
     # Of a ratio of sums, since stretches have more requests or fewer.
     size = len(sums)
-    variance = sum(total * total for total, _ in sums.values()) / count**2
-    variance = (variance * size / (size - 1) if size > 1 else 0.0) + (least / count) ** 2
+    variance = sum(total * total for total in sums.values()) / count**2
+    variance = (variance * size / (size - 1) if size > 1 else mean * mean) + (least / count) ** 2
     # What is wrong of both policies alike cancels out; what is wrong of one alone is taken for as much as of a share.
     model = wrong * min(1.0, _touched(differences))
     half = _t90(size - 1) * sqrt((2.0 if another_day else 1.0) * variance + model * model)
@@ -278,7 +279,7 @@ def _affected(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[Affected, ...]:
 
 
 def _one(kind: str, name: str, pairs: Sequence[tuple[Outcome, Outcome]]) -> Affected:
-    count, both = len(pairs), _judged(pairs)
+    count, both = len(pairs), judged_by_both(pairs)
     return Affected(
         kind=kind,
         name=name,

@@ -63,23 +63,42 @@ def affected(found: Preview) -> Sheet:
     return Sheet(columns, tuple(rows))
 
 
+def spent_text(saved: Interval) -> str:
+    """What would have been spent less, or more, for people."""
+    word = "less" if saved.figure >= 0.0 else "more"
+    least, most = sorted((-saved.low, -saved.high))
+    # What does not differ from nothing is no saving.
+    sure = ", so perhaps nothing" if least < 0.0 < most else ""
+    return f"spent ${abs(saved.figure):.4g} {word} on a thousand requests ({least:+.4g} to {most:+.4g}{sure})"
+
+
+def promises_text(requests: int, gained: int, missed: int) -> str:
+    """Which promises would have been kept, and which not: of all requests, and not of a thousand."""
+    return (
+        f"of all {requests} requests it would have kept {gained} promises that were not kept, and missed {missed} that "
+        "were"
+    )
+
+
 def robust_text(one: Robust | None) -> str:
     """The estimate by what was tried, or why there is none."""
     if one is None:
         return "Nothing was explored (`policy.explore_share`), so that what was tried says nothing of what was not."
-    untried = ""
+    left_out = ""
     if one.untried:
-        untried = f" {one.untried} are in no figure, with which it would do what was certain not to be tried."
+        left_out += f" {one.untried} are in no figure, with which it would do what was certain not to be tried."
+    if one.unseen:
+        left_out += f" {one.unseen} are in no figure, of which nobody sees whether their promises are kept."
     if one.more_usd_per_1k is None:
         return (
             f"By what was explored there is no estimate: of {one.requests} requests {one.otherwise} would go "
             f"elsewhere, and what was tried of that counts as {one.effective:.0f}; it takes {EFFECTIVE_MIN:.0f}."
-            f"{untried}"
+            f"{left_out}"
         )
     return (
         f"By what was explored, without a simulation, it is worth ${one.more_usd_per_1k:+.3g} of a thousand requests "
         f"more (${one.low:+.3g} to ${one.high:+.3g}): {one.otherwise} of {one.requests} would go elsewhere, and what "
-        f"was tried of that counts as {one.effective:.0f} requests.{untried}"
+        f"was tried of that counts as {one.effective:.0f} requests.{left_out}"
     )
 
 

@@ -12,7 +12,7 @@ from tidegate.core.model import Record
 from tidegate.sim.adopted import Adopted
 from tidegate.sim.observed import Observed
 from tidegate.sim.outcome import Outcome, side_by_side
-from tidegate.sim.preview import Preview, gained, preview
+from tidegate.sim.preview import Preview, gained, pairs_of, preview
 
 # Requests that are told of one by one.
 MISSED_MAX = 10
@@ -33,8 +33,8 @@ class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     Of the log's `records` the `unused` are in no figure, by reason; the others were `placed` at endpoints, each so many
     by what says so. The dollars of `billed` requests are what the log says, of the others what the prices of the
-    configuration make of their tokens; of `unseen` nobody saw first content. `missed` promises are kept by the other
-    alone, `gained` by Tidegate alone.
+    configuration make of their tokens; of `unseen` nobody saw first content. Of the `compared` requests, all that have
+    an end under both, `missed` promises are kept by the other alone, `gained` by Tidegate alone.
     """
 
     preview: Preview
@@ -44,6 +44,7 @@ class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
     placed: dict[str, dict[str, int]]
     billed: int
     unseen: int
+    compared: int
     missed: int
     gained: int
     some_missed: tuple[Missed, ...]
@@ -64,8 +65,7 @@ def as_billed(observed: Observed, adopted: Adopted) -> Observed:
 def shadow(adopted: Adopted, observed: Observed, theirs: Sequence[Outcome], ours: Sequence[Outcome]) -> Shadow:
     """From what the log says, and what the same requests come to as they were sent, and as Tidegate sends them."""
     served, would = side_by_side(theirs, ours)
-    other = {one.request.id: one for one in would}
-    pairs = [(one, other[one.request.id]) for one in served if one.request.id in other]
+    pairs = pairs_of(served, would)
     missed = [(a, b) for a, b in pairs if gained(a, b) < 0]
     names = adopted.strangers.most_common(MISSED_MAX)
     placed: dict[str, dict[str, int]] = {}
@@ -79,6 +79,7 @@ def shadow(adopted: Adopted, observed: Observed, theirs: Sequence[Outcome], ours
         placed=placed,
         billed=sum(one.request.id in adopted.billed for one in observed.asked),
         unseen=adopted.unseen,
+        compared=len(pairs),
         missed=len(missed),
         gained=sum(gained(a, b) > 0 for a, b in pairs),
         some_missed=tuple(

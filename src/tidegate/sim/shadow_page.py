@@ -4,7 +4,7 @@ from html import escape
 
 from tidegate.config.moment import iso
 from tidegate.sim.page import document, section, tile
-from tidegate.sim.preview_page import affected, changes, figures, notes, off, points
+from tidegate.sim.preview_page import affected, changes, figures, notes, off, points, promises_text, spent_text
 from tidegate.sim.shadow import Shadow
 from tidegate.sim.sheet import MISSING, Sheet
 
@@ -18,16 +18,8 @@ def headline(found: Shadow) -> str:
 
 def verdict(found: Shadow) -> str:
     """What it would have saved, and what it would have missed."""
-    saved = found.preview.saved_usd_per_1k
-    word = "less" if saved.figure >= 0.0 else "more"
-    least, most = sorted((-saved.low, -saved.high))
-    # What does not differ from nothing is no saving.
-    sure = ", so perhaps nothing" if least < 0.0 < most else ""
-    return (
-        f"Tidegate would have spent ${abs(saved.figure):.4g} {word} on a thousand requests ({least:+.4g} to "
-        f"{most:+.4g}{sure}), kept {found.gained} promises that were not "
-        f"kept, and missed {found.missed} that were."
-    )
+    spent = spent_text(found.preview.saved_usd_per_1k)
+    return f"Tidegate would have {spent}; {promises_text(found.compared, found.gained, found.missed)}."
 
 
 def sheets(found: Shadow) -> list[tuple[str, Sheet]]:
@@ -72,8 +64,8 @@ def page(found: Shadow, log: str) -> str:
     saved = found.preview.saved_usd_per_1k
     tiles = (
         tile(f"${saved.figure:+.3g}", f"saved of a thousand requests ({saved.low:+.3g} to {saved.high:+.3g})"),
-        tile(str(found.gained), "promises kept that were not kept"),
-        tile(str(found.missed), "promises missed that were kept"),
+        tile(str(found.gained), f"promises kept that were not kept, of {found.compared} requests"),
+        tile(str(found.missed), f"promises missed that were kept, of {found.compared} requests"),
         tile(f"{found.preview.backtest.usd:+.1%}", "the simulation is off in dollars, on what really came"),
         tile(points(found.preview.backtest.kept), "and in promises kept"),
     )

@@ -9,9 +9,19 @@ import msgspec
 
 from tidegate.config.load import document, policy_tables, read
 from tidegate.config.problem import ConfigError, Problem, join
-from tidegate.core.model import Record
-from tidegate.sim.outcome import Outcome
-from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, interval
+from tidegate.core.model import Endpoint, Record, replace
+from tidegate.sim.outcome import Outcome, side_by_side
+from tidegate.sim.preview import (
+    Figures,
+    Interval,
+    blocks_of,
+    dear_usd,
+    figures_of,
+    gained,
+    interval,
+    judged_by_both,
+    pairs_of,
+)
 from tidegate.sim.report import Mark, report
 from tidegate.sim.scenario import OWN, Scenario, load
 from tidegate.sim.stage import play
@@ -39,7 +49,9 @@ class Tested(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 class Compared(Record, frozen=True, kw_only=True, omit_defaults=False):
     """One scenario under two policies, all its seeds together. Differences are of the new one, per request, in nine of
-    ten runs like these; `broken` bounds held before, and `mended` ones did not."""
+    ten runs like these; `broken` bounds held before, and `mended` ones did not. Promises `kept` are of the requests of
+    which that is known under both; who is refused for ever by one policy alone is let down by that. Dollars have those
+    in them that loads for nobody in particular cost."""
 
     scenario: str
     seeds: int
@@ -96,34 +108,31 @@ def tested(file: Path, seed: int | None, policy: Path | None) -> Tested:
 
 def compared(file: Path, seeds: Sequence[int | None], old: Path | None, new: Path | None) -> Compared:
     """Play it under both, with each of the seeds. Raises ConfigError or BadTrace."""
+    runs = [_both(file, seed, old, new) for seed in seeds]
+    every, judged = _Paired(), _Paired()
     befores: list[Outcome] = []
     afters: list[Outcome] = []
-    saved: list[float] = []
-    kept: list[float] = []
-    blocks: list[int] = []
     marks: list[tuple[Mark, Mark]] = []
-    away: set[str] = set()
-    for seed in seeds:
-        before, after = (load(file, seed=seed, policy=policy) for policy in (old, new))
-        away = {endpoint.name for endpoint in after.endpoints if not endpoint.local}
-        (ours, our_marks), (theirs, their_marks) = _played(before), _played(after)
-        marks += zip(our_marks, their_marks, strict=True)
+    for before, after in runs:
+        ours, theirs = side_by_side(before.outcomes, after.outcomes)
         befores += ours
         afters += theirs
-        other = {one.request.id: one for one in theirs}
-        pairs = [(one, other[one.request.id]) for one in ours if one.request.id in other]
-        # Stretches of one run are alike; those of another are others.
-        first = max(blocks, default=-1) + 1
-        blocks += [first + block for block in blocks_of([a.request.arrived_s for a, _ in pairs])]
-        saved += [1000.0 * (a.usd - b.usd) for a, b in pairs]
-        kept += [float(b.kept) - float(a.kept) for a, b in pairs]
+        pairs = pairs_of(ours, theirs)
+        every.add(pairs)
+        judged.add(judged_by_both(pairs))
+        marks += zip(before.marks, after.marks, strict=True)
+    warm_ups_usd = [sum(run.warm_ups_usd for run in some) for some in zip(*runs, strict=True)]
+    # What was spent for none of them in particular is shared by all.
+    share_usd = (warm_ups_usd[0] - warm_ups_usd[1]) / max(1, len(every.pairs))
+    saved = [1000.0 * (a.usd - b.usd + share_usd) for a, b in every.pairs]
+    away = {endpoint.name for endpoint in runs[0][1].endpoints if not endpoint.local}
     return Compared(
         scenario=file.stem,
         seeds=len(seeds),
-        old=figures_of(befores, away),
-        new=figures_of(afters, away),
-        saved_usd_per_1k=interval(saved, blocks),
-        kept_more=interval(kept, blocks, least=1.0, most=1.0),
+        old=_figures(befores, [a for a, _ in judged.pairs], away, warm_ups_usd[0]),
+        new=_figures(afters, [b for _, b in judged.pairs], away, warm_ups_usd[1]),
+        saved_usd_per_1k=interval(saved, every.blocks, least=dear_usd(befores)),
+        kept_more=interval([float(gained(a, b)) for a, b in judged.pairs], judged.blocks, least=1.0, most=1.0),
         broken=_changed(marks, was=True),
         mended=_changed(marks, was=False),
     )
@@ -140,10 +149,48 @@ def settings(old: Path | None, new: Path | None) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-def _played(scenario: Scenario) -> tuple[list[Outcome], tuple[Mark, ...]]:
+class _Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scenario came to, by arrival, and its bounds. Loads for nobody in particular cost `warm_ups_usd`."""
+
+    outcomes: list[Outcome]
+    endpoints: tuple[Endpoint, ...]
+    warm_ups_usd: float
+    marks: tuple[Mark, ...]
+
+
+class _Paired(msgspec.Struct):
+    """The same requests under both policies, and in which stretch of which run each came."""
+
+    pairs: list[tuple[Outcome, Outcome]] = []
+    blocks: list[int] = []
+
+    def add(self, pairs: Sequence[tuple[Outcome, Outcome]]) -> None:
+        """Those of one more run: its stretches are alike, and those of another are others."""
+        first = max(self.blocks, default=-1) + 1
+        self.blocks += [first + block for block in blocks_of([a.request.arrived_s for a, _ in pairs])]
+        self.pairs += pairs
+
+
+def _both(file: Path, seed: int | None, old: Path | None, new: Path | None) -> tuple[_Run, _Run]:
+    before, after = (load(file, seed=seed, policy=policy) for policy in (old, new))
+    return _played(before), _played(after)
+
+
+def _played(scenario: Scenario) -> _Run:
     played = play(scenario)
-    outcomes = sorted(played.outcomes, key=lambda one: (one.request.arrived_s, one.request.id))
-    return outcomes, report(scenario, "", played).bounds
+    return _Run(
+        outcomes=sorted(played.outcomes, key=lambda one: (one.request.arrived_s, one.request.id)),
+        endpoints=played.endpoints,
+        warm_ups_usd=played.warm_ups_usd,
+        marks=report(scenario, "", played).bounds,
+    )
+
+
+def _figures(outcomes: Sequence[Outcome], judged: Sequence[Outcome], away: set[str], warm_ups_usd: float) -> Figures:
+    """Of one policy; promises are of those that are `judged` under both."""
+    of_judged = figures_of(judged, away)
+    found = figures_of(outcomes, away, besides_usd=warm_ups_usd)
+    return replace(found, judged=of_judged.judged, kept=of_judged.kept)
 
 
 def _changed(marks: Sequence[tuple[Mark, Mark]], *, was: bool) -> tuple[str, ...]:

@@ -409,6 +409,8 @@ def _api(
     failed = [one for one in let_in if _failed(one)] if len(let_in) >= ANSWERS_MIN else []
     refused = sum(one.ended is not None and one.ended.ending is Ending.REFUSED for one in failed)
     silent = [one for one in let_in if _is_silent(one)]
+    streamed = [one for one in let_in if one.ttft_s is not None and _is_over(one)]
+    broken = sum(_broke_off(one) for one in streamed) if len(streamed) >= ANSWERS_MIN else 0
     troubled = ApiProfile(
         ttft_s=prior.overhead_s,
         ttft_s_per_uncached_token=prior.prefill_s_per_token,
@@ -417,6 +419,7 @@ def _api(
         # A refusal teaches less than a failure: all are taken for what most of them are.
         error_status=UNAVAILABLE if 2 * refused > len(failed) else FAULTY,
         error_times_s=tuple(_there_s(_took_s(one), one, network) for one in failed),
+        broken=broken / len(streamed) if broken else 0.0,
         requests_per_minute=_per_minute(attempts),
     )
     if len(answered) < ANSWERS_MIN:
@@ -518,6 +521,16 @@ def _failed(one: Attempted) -> bool:
     if ended is None or one.ttft_s is not None:
         return False
     return ended.ending is Ending.FAILED or (ended.ending is Ending.REFUSED and ended.cause in _OVERLOADED)
+
+
+def _is_over(one: Attempted) -> bool:
+    """Whether it came to its end, and nobody gave it up before."""
+    return one.ended is not None and one.ended.ending in (Ending.OK, Ending.FAILED)
+
+
+def _broke_off(one: Attempted) -> bool:
+    """Whether it came to nothing by the endpoint's fault, after first content."""
+    return one.ttft_s is not None and one.ended is not None and one.ended.ending is Ending.FAILED
 
 
 def _is_silent(one: Attempted) -> bool:

@@ -35,7 +35,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import UPLOAD_S_LEAST, UPLOAD_S_SURE
-from tidegate.core.promise import is_left, judged, was_kept
+from tidegate.core.promise import is_left, judged, kept, was_kept
 from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
@@ -183,6 +183,16 @@ class World:
     def arrive(self, job: Job) -> None:
         """One more request, which comes when it says."""
         self.loop.at(job.request.arrived_s, self._begin, job)
+
+    def overdue(self) -> list[Outcome]:
+        """Those under way whose promise is missed already, as if they were given up now."""
+        found = []
+        for drive in self._drives.values():
+            request, e2e_s = drive.came.request, self.loop.now_s - drive.came.request.arrived_s
+            ttft_s = None if drive.first_s is None else drive.first_s - request.arrived_s
+            if kept(request, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=None, whole=False) is False:
+                found.append(self._outcome(drive, "timed_out"))
+        return found
 
     @property
     def warm_ups_usd(self) -> float:
@@ -564,46 +574,49 @@ class World:
             self._cancel(drive, action.endpoint, ending, cause)
 
     def _over(self, drive: _Drive, outcome: str, attempt: Attempt | None = None) -> None:
-        job, now_s = drive.came, self.loop.now_s
-        request, decision = job.request, drive.decision
-        output_tokens = 0 if attempt is None else drive.job.request.said_tokens + attempt.output_tokens
+        now_s, request, decision = self.loop.now_s, drive.came.request, drive.decision
         assert not drive.attempts, "nothing is under way of what is over"
         assert not drive.shipments, "nor its KV cache"
         assert decision is not None, "it was decided"
         del self._drives[request.id]
         if not self._drives:
             self._sweeps_end_s = self._sweep_s(now_s)
-        ttft_s = None if drive.first_s is None else drive.first_s - request.arrived_s
-        ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
-        kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
-        told = judged(request, ending, kept)
+        came, ending = self._outcome(drive, outcome, attempt), _ENDINGS.get(outcome, Ending.FAILED)
+        was = was_kept(
+            request, decision, ending, ttft_s=came.ttft_s, e2e_s=came.e2e_s, output_tokens=came.output_tokens
+        )
+        told = judged(request, ending, was)
         if told is not None:
             self._tell(told)
-        self.outcomes.append(
-            Outcome(
-                # Without the prompt's digests, which would be most of the memory of a long run.
-                request=replace(request, prefix=()),
-                outcome=outcome,
-                endpoint="" if attempt is None else attempt.endpoint,
-                why=decision.why,
-                attempts=drive.flight.attempts,
-                held_s=drive.held_s,
-                ttft_s=ttft_s,
-                e2e_s=now_s - request.arrived_s,
-                predicted_s=None if attempt is None else attempt.predicted_s,
-                measured_s=None if attempt is None or attempt.seen_s is None else attempt.seen_s - attempt.sent_s,
-                prompt_tokens=job.prompt_tokens,
-                cached_tokens=0 if attempt is None else attempt.cached_tokens,
-                output_tokens=output_tokens,
-                usd=drive.usd,
-                sent=tuple(drive.sent),
-                refused_for_ever=ending is Ending.REFUSED and decision.retry_after_s is None,
-            )
-        )
+        self.outcomes.append(came)
         assert self._traffic is not None, "somebody asked"
-        follows = self._traffic.follows(job, now_s, served=outcome == "ok")
+        follows = self._traffic.follows(drive.came, now_s, served=outcome == "ok")
         if follows is not None:
             self.loop.at(follows.request.arrived_s, self._begin, follows)
+
+    def _outcome(self, drive: _Drive, outcome: str, attempt: Attempt | None = None) -> Outcome:
+        """What it comes to where it is over now."""
+        job, request, decision = drive.came, drive.came.request, drive.decision
+        assert decision is not None, "it was decided"
+        return Outcome(
+            # Without the prompt's digests, which would be most of the memory of a long run.
+            request=replace(request, prefix=()),
+            outcome=outcome,
+            endpoint="" if attempt is None else attempt.endpoint,
+            why=decision.why,
+            attempts=drive.flight.attempts,
+            held_s=drive.held_s,
+            ttft_s=None if drive.first_s is None else drive.first_s - request.arrived_s,
+            e2e_s=self.loop.now_s - request.arrived_s,
+            predicted_s=None if attempt is None else attempt.predicted_s,
+            measured_s=None if attempt is None or attempt.seen_s is None else attempt.seen_s - attempt.sent_s,
+            prompt_tokens=job.prompt_tokens,
+            cached_tokens=0 if attempt is None else attempt.cached_tokens,
+            output_tokens=0 if attempt is None else drive.job.request.said_tokens + attempt.output_tokens,
+            usd=drive.usd,
+            sent=tuple(drive.sent),
+            refused_for_ever=outcome == "refused" and decision.retry_after_s is None,
+        )
 
     # --- held work ------------------------------------------------------------------------------------------------
 

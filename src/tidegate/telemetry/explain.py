@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from tidegate.core.model import Decision, Line, Request
-from tidegate.core.replay import Explained, is_about
+from tidegate.core.replay import Explained, is_about, is_of_the_model
 from tidegate.core.replay import explain as explain_lines
 from tidegate.telemetry.reading import (
     JournalError,
@@ -40,12 +40,12 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
     lines = read if paths == [journal] else read_if_there
     for file in reversed(paths):
         wanted = request_id or _last_id(lines(file))
-        count = sum(is_about(line, wanted) for line in lines(file)) if wanted else 0
-        if wanted and count:
+        about = [is_of_the_model(line) for line in lines(file) if is_about(line, wanted)] if wanted else []
+        if wanted and about:
             earlier, later = beside(file)
             before = () if _began_in(lines(file), wanted) else _from_where_it_began(earlier, wanted)
             after = (line for path in later[:AROUND_MAX] for line in _readable(path))
-            found = explain_lines(lines(file), wanted, count, before=before, after=after)
+            found = explain_lines(lines(file), wanted, sum(about), before=before, after=after)
             if found:
                 return found
     if not any(True for file in paths for _ in lines(file)):

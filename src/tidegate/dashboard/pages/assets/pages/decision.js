@@ -61,8 +61,8 @@ function draw(body, told, tierOf) {
   fill(
     body,
     verdict(row, explained, why, tierOf),
-    last ? flipsCard(row, last, why, tierOf) : h("section", { class: "card" }, empty("It could not be decided again", told.problem ? `${sentenceCase(told.problem)}.` : "What is known of it stands above.")),
-    last ? candidatesCard(last, why, tierOf) : null,
+    last?.flips ? flipsCard(row, last, why, tierOf) : h("section", { class: "card" }, empty("It could not be decided again", told.problem ? `${sentenceCase(told.problem)}.` : "What is known of it stands above.")),
+    last?.candidates.length ? candidatesCard(last, why, tierOf) : null,
     last ? timelineCard(row, last, tierOf) : null,
     before.length ? earlierCard(before, why, tierOf) : null,
     last?.densities?.length ? computingCard(last) : null,
@@ -104,6 +104,7 @@ function story(explained, tierOf) {
   const last = explained.at(-1);
   const prefill = explained.map((one) => one.decision.plan?.[0]).find((step) => step?.type === "prefill");
   if (prefill) said.push(handedOver(prefill, last.stages ?? [], tierOf));
+  if (last?.again === false) said.push("It does not come out again: candidates and flips are what this software makes of it now.");
   if (last?.decision.propensity !== undefined && last.decision.propensity < 1) said.push(`It was chosen with a probability of ${plain(last.decision.propensity, 3)}: some requests explore.`);
   for (const ruling of last?.request.rulings ?? []) said.push(`The operators' rule ${ruling.rule} held: ${ruled(ruling)}.`);
   return said.map((one) => h("p", { class: "soft after" }, one));
@@ -141,7 +142,7 @@ function facts(row, request, last) {
     ["Arrived", moment(row?.at_s ?? request?.arrived_s)],
     ["Prompt", `${count(row?.prompt_tokens ?? request?.prompt_tokens)} tokens`],
     ["Promised", promised.length ? promised.map((one) => h("div", {}, one)) : "nothing"],
-    ["Keeping it is worth", last ? usd(last.worth_usd) + (last.worth_share === undefined ? "" : `, ${share(last.worth_share)} of the most`) : null],
+    ["Keeping it is worth", last?.candidates.length ? usd(last.worth_usd) + (last.worth_share === undefined ? "" : `, ${share(last.worth_share)} of the most`) : null],
     ["Data may go", (request?.residency ?? []).join(", ") || null],
     ["Key", row?.key || null],
   ];
