@@ -7,7 +7,7 @@ from docs.flight import flight
 from docs.openai_fields import openai_fields
 from tidegate.cli.main import CHAOS_PORT
 from tidegate.config.courier import reference as courier
-from tidegate.config.discovered import ASSUMED_TOKENS, ENABLE
+from tidegate.config.discovered import ASSUMED_TOKENS, ENABLE, UNTOLD_SLOTS
 from tidegate.config.reference import reference as configuration
 from tidegate.config.vendors import VENDORS
 from tidegate.core.why import WHY_TEXT
@@ -71,11 +71,11 @@ What is found is what is there at the start: an engine or a key that comes later
 Asked are the ports below on 127.0.0.1, and each address that is named with `--engine URL`, of which there may be
 {ENGINES_MAX}: on this machine or in its own network, which is then a site of its own. What stands there is told by
 what it answers, whatever the port, in {BOUND_S:g} seconds for all. No credential is sent, no model loaded and no
-token made. Who lists no models at `/v1/models` is asked nothing more.
+token made. Who neither lists models at `/v1/models` nor wants a key there is asked nothing more.
 
 An engine that is still loading is served when its probes find it ready; one that does not even list its model is
-waited for, {PATIENCE_S:g} s at the most. One that wants a key is left to a file. Another Tidegate is never taken for
-an engine.
+waited for, {PATIENCE_S:g} s at the most. One that wants a key is left to a file; what wants a login and says so in
+no engine's words is none. Another Tidegate is never taken for an engine.
 
 | port | usually |
 | --- | --- |
@@ -91,8 +91,9 @@ an engine.
 | any other | it lists models; served as `openai`, with a window of {ASSUMED_TOKENS} tokens where it tells none |
 
 Each model that an engine lists is an endpoint, {MODELS_MAX} of one engine at the most. Not served are models that
-make embeddings, where the engine says so, and those that Ollama passes on to its cloud. Engines that list the same
-name are one model for clients.
+make embeddings or no text at all, where the engine says so, and those that Ollama passes on to its cloud. Engines that
+list the same name are one model for clients. A llama.cpp that does not tell yet how many requests it runs at once is
+given {UNTOLD_SLOTS} until it does.
 
 ## Vendors
 

@@ -78,7 +78,7 @@ def test_a_model_is_warmed_up_where_that_costs_nobody_anything(tmp_path: Path, w
 
 
 def test_models_of_one_engine_of_ours_stand_beside_each_other(tmp_path: Path) -> None:
-    other = MINE.replace("[endpoint.mine]", "[endpoint.other]")
+    other = MINE.replace("[endpoint.mine]", "[endpoint.other]").replace('"m"', '"n"')
     found = {e.name: e.beside for e in built(tmp_path, SITES + MINE + other).endpoints}
     assert (found["mine"], found["other"]) == (("other",), ("mine",))
 

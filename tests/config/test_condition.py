@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.config.condition import DEPTH_MAX, FEATURES, TEXT_MAX, ConditionError, condition
+from tidegate.config.condition import DEPTH_MAX, FEATURES, TEXT_MAX, ConditionError, condition, one_of
 from tidegate.core.condition import All, Comparison, Condition, Features, Not, Some, holds
 from tidegate.core.model import Capability
 
-KNOWN = {"class": {"interactive", "batch"}, "model": {"small", "large"}, "needs": [one.value for one in Capability]}
+KNOWN = {
+    "class": one_of({"interactive", "batch"}),
+    "model": one_of({"small", "large"}),
+    "needs": one_of([one.value for one in Capability]),
+}
 LONG: dict[str, Any] = {
     "prompt_tokens": 40_000,
     "output_tokens_max": None,

@@ -126,9 +126,10 @@ ENGINES = st.builds(
     models=st.lists(MODELS, max_size=4, unique_by=lambda one: one.name).map(tuple),
     slots=st.none() | st.integers(1, 10_000),
 )
+FOUND = st.lists(ENGINES, max_size=4, unique_by=lambda one: one.url)
 
 
-@given(st.lists(ENGINES, max_size=6), st.none() | st.floats(0.01, 1e6))
+@given(FOUND, st.none() | st.floats(0.01, 1e6))
 def test_whatever_is_found_makes_a_good_configuration_with_each_model_once(
     engines: list[FoundEngine], usd_per_day: float | None
 ) -> None:
@@ -144,7 +145,7 @@ def test_whatever_is_found_makes_a_good_configuration_with_each_model_once(
 
 
 @pytest.mark.lengthy
-@given(st.lists(ENGINES, min_size=1, max_size=3), st.none() | st.floats(0.01, 1e6))
+@given(FOUND.filter(bool), st.none() | st.floats(0.01, 1e6))
 def test_the_text_written_down_and_read_again_is_the_same_configuration(
     tmp_path_factory: pytest.TempPathFactory, engines: list[FoundEngine], usd_per_day: float | None
 ) -> None:

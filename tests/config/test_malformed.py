@@ -105,6 +105,13 @@ MALFORMED = [
     ("site.home = 7\n" + MINE, "site.home", "not a table", "[site.home]"),
     (HOME, "endpoint", "there is none", "[endpoint.NAME]"),
     (GOOD + "[endpoint.a.b]\n", "endpoint.a.b", "no such setting", ""),
+    (GOOD + "[endpoint.mine.hardwar]\nurl = 'x'\n", "endpoint.mine.hardwar", "no such setting", "`hardware`"),
+    (GOOD + "[endpoint.mine.foo]\nx = 1\n", "endpoint.mine.foo", "no such setting", "known are"),
+    (GROUP.replace("chat", "llama3.2"), "model.llama3.2", "no such setting", '[model."llama3.2"]'),
+    (GROUP + GROUP[len(GOOD) :].replace("chat", "chat.1"), "model.chat.1", "no such setting", '[model."chat.1"]'),
+    (GROUP.replace("chat", "a.b.c"), "model.a.b", "no such setting", 'a name with a dot is quoted: [model."a.b.c"]'),
+    (GOOD + MINE.replace("mine", "gpt-4.1"), "endpoint.gpt-4.1", "no such setting", '[endpoint."gpt-4.1"]'),
+    (GOOD + "[class.a.b]\nworth_usd = 1\n", "class.a.b", "no such setting", '[class."a.b"]'),
     # names
     (GOOD + "[site.local]\nlocal = true\n", "site.local", "already has a meaning", "another name"),
     (GOOD + "[site.anywhere]\nlocal = false\n", "site.anywhere", "already has a meaning", "another name"),
@@ -304,6 +311,39 @@ MALFORMED = [
     (HOME + MINE.replace("8080", "8080/v1/messages/"), "endpoint.mine.url", "ends in `/messages`", "/v1 or"),
     (HOME + MINE.replace("8080", "8080/v1/embeddings"), "endpoint.mine.url", "ends in `/embeddings`", "/v1 or"),
     (HOME + MINE.replace("8080", "8080/api/v3/responses"), "endpoint.mine.url", "ends in `/responses`", "/v1 or"),
+    (HOME + MINE.replace("8080", "8080/v1/models"), "endpoint.mine.url", "ends in `/models`", "/v1 or"),
+    (GOOD + MINE.replace("mine", "other"), "endpoint.other.url", "`mine` is the same model", "make one endpoint"),
+    (
+        GOOD + MINE.replace("mine", "other").replace("serves", "model").replace('["m"]', '"m"'),
+        "endpoint.other.url",
+        "endpoint `mine` is the same model of the same engine",
+        "several names",
+    ),
+    # what is no site of ours
+    (
+        GOOD + THEIRS.replace("cloud", "home").replace("example", "openai"),
+        "endpoint.theirs.site",
+        "this is an address of `openai`",
+        "local = false, and write a price",
+    ),
+    (
+        GOOD + THEIRS.replace("cloud", "home").replace("https://api.example.com/v1", "https://OLLAMA.com"),
+        "endpoint.theirs.site",
+        "this is an address of `ollama`",
+        "local = false",
+    ),
+    (
+        HOME + MINE.replace("llamacpp", "ollama") + "model = 'gpt-oss:120b-cloud'\n",
+        "endpoint.mine.site",
+        "`gpt-oss:120b-cloud` runs in Ollama's cloud",
+        "local = false, and write a price",
+    ),
+    (
+        HOME + MINE.replace("llamacpp", "ollama").replace('"m"', '"m", "glm-4.6:cloud"'),
+        "endpoint.mine.site",
+        "`glm-4.6:cloud` runs in Ollama's cloud",
+        "local = false",
+    ),
     (
         GOOD + THEIRS.replace("https", "http") + FREE + "api_key_env = 'KEY'\n",
         "endpoint.theirs.url",

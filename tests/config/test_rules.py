@@ -9,10 +9,11 @@ from tests.config.test_malformed import GOOD, THEIRS, problems_of
 from tidegate.config.build import Built, build
 from tidegate.config.config import Config
 from tidegate.config.diff import diff, without_restart
-from tidegate.config.load import parse
+from tidegate.config.load import load_unreached, parse
 from tidegate.core.condition import Comparison
 from tidegate.core.model import Ruling, Slo
 from tidegate.core.ruling import Rule
+from tidegate.state.keys import KeyFile, new_id
 
 BASE = GOOD + THEIRS + "price = 'free'\n"
 LONG = "[[rule]]\nname = 'long'\nwhen = 'prompt_tokens > 32768'\nto = ['theirs']\n"
@@ -73,6 +74,7 @@ WRONG = [
     (rule(when="'promt_tokens > 5'"), "rule.r.when", "character 1", "`prompt_tokens`"),
     (rule(when="'class == \"bach\"'"), "rule.r.when", "character 10: `class` is never `bach`", "`batch`"),
     (rule(when="'model == \"n\"'"), "rule.r.when", "character 10: `model` is never `n`", "`m`"),
+    (rule(when="'key == \"alice-0123abcd\"'"), "rule.r.when", "character 8: `key` is never", "`gateway.keys`"),
     (
         rule(to=None, when="'class == \"batch\"'", **{"class": "'batch'"}),
         "rule.r.when",
@@ -90,6 +92,25 @@ def test_a_rule_that_means_nothing_is_refused_with_its_place_and_a_remedy(
     found = [p for p in problems_of(tmp_path, BASE + text) if p.path == path and message in p.message]
     assert found
     assert remedy in found[0].remedy
+
+
+@pytest.mark.parametrize("when", ['key == "{}"', 'key != "{}"', '"{}" == key', 'key in ["alice-0123abcd", "{}"]'])
+def test_a_key_is_named_by_its_id(tmp_path: Path, when: str) -> None:
+    KeyFile(tmp_path / "keys.db", write=True).close()
+    keyed = "[gateway]\nkeys = 'keys.db'\n" + BASE
+    for other in ("alice", "alice-0123ABCD", "-0123abcd", "alice-0123abcd "):
+        (problem,) = problems_of(tmp_path, keyed + rule(when=f"'{when.format(other)}'"))
+        assert (problem.path, f"`key` is never `{other}`" in problem.message) == ("rule.r.when", True)
+        assert "`tidegate keys list`" in problem.remedy
+    for good in ("alice-0123abcd", "team-a-00000000", new_id("bob"), ""):
+        parse(keyed + rule(when=f"'{when.format(good)}'"), str(tmp_path / "tidegate.toml"), {})
+
+
+def test_what_others_call_their_keys_is_up_to_them(tmp_path: Path) -> None:
+    """A simulated world and another gateway's log have keys of their own."""
+    file = tmp_path / "tidegate.toml"
+    file.write_text(BASE + rule(when="'key == \"alice\"'"))
+    assert load_unreached(file).rules
 
 
 def test_a_name_that_is_an_endpoint_and_a_site_has_to_be_told_apart(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ async def filling(folder: Path) -> None:
         assert answer.error["code"] == "spending_unrecorded"
         assert not home.engines["cloud"].seen
         assert home.gateway.spending.problem
+        assert await home.gateway._changes.written()
         ballast.unlink()
         await eventually(lambda: not home.gateway.spending.problem)
         assert (await _paid(home)).endpoint == "cloud"

@@ -15,10 +15,13 @@ from tests.gateway.neighbours import Neighbour, Page, blurting, models, neighbou
 from tests.http.harness import client, read_response, serving
 from tidegate.clock import Clock
 from tidegate.config.address import Url
+from tidegate.config.build import build
 from tidegate.config.discovered import FoundEngine, State, toml
 from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import parse
 from tidegate.config.schema import GatewayTable
+from tidegate.core.model import Probed
+from tidegate.core.router import Router
 from tidegate.engines.fake import FakeEngine
 from tidegate.engines.recognise import MODELS_MAX
 from tidegate.gateway.app import Gateway
@@ -115,6 +118,19 @@ async def test_of_ollama_the_models_that_run_here_and_can_chat_are_served() -> N
     assert {model.name for model in one.models if model.tools and not model.remark} == {"llama3.2:latest"}
 
 
+async def test_of_ollama_a_model_that_makes_images_is_not_served() -> None:
+    pages = neighbours.OLLAMA | {"/api/show qwen3:8b": page({"capabilities": ["image"]})}
+    one = await engine(pages)
+    assert set(served(one)) == {"llama3.2:latest"}
+    assert {model.remark for model in one.models if model.name == "qwen3:8b"} == {"it does not write text"}
+
+
+async def test_an_ollama_that_tells_nothing_of_what_a_model_can_do_has_it_served() -> None:
+    pages = {path: said for path, said in neighbours.OLLAMA.items() if path != "/api/show qwen3:8b"}
+    for told in ({}, {"/api/show qwen3:8b": page({"capabilities": []})}):
+        assert "qwen3:8b" in served(await engine(pages | told))
+
+
 async def test_of_several_models_of_llama_cpp_each_has_its_own_window() -> None:
     one = await engine(neighbours.LLAMACPP_OF_SEVERAL)
     assert (served(one), one.slots) == ({"qwen3-8b": 32768, "smol": None}, None)
@@ -163,6 +179,17 @@ async def test_an_engine_without_a_model_is_found_and_serves_nothing() -> None:
 async def test_an_engine_that_wants_a_key_is_found_and_not_served() -> None:
     one = await engine(neighbours.LOCKED)
     assert (one.kind, one.state, one.served) == (EngineKind.OLLAMA, State.LOCKED, ())
+    one = await engine({"/v1/models": page({"error": {"message": "No key", "type": "auth"}}, 401)})
+    assert (one.kind, one.state, one.served) == (EngineKind.OPENAI, State.LOCKED, ())
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("said", [b"<html>Sign in</html>", b"", b"Forbidden", b"[]", b'{"a":1}'])
+async def test_what_wants_a_login_is_no_engine_unless_it_says_so(status: int, said: bytes) -> None:
+    async with neighbour({"/v1/models": page(said, status)}) as there:
+        told = await found(there.url)
+    assert told.engines == ()
+    assert [passed.why for passed in told.passed] == ["it wants a login, and does not say that it is an engine"]
 
 
 async def test_an_engine_that_is_named_twice_is_one() -> None:
@@ -173,12 +200,42 @@ async def test_an_engine_that_is_named_twice_is_one() -> None:
     assert [(passed.url, passed.why) for passed in told.passed] == [(str(other), f"this is {there.url} again")]
 
 
+class Both(Neighbour):
+    """An engine that answers to `localhost`, and a web page that has the same port at 127.0.0.1."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.pages = neighbours.VLLM if exchange.headers[b"host"].startswith(b"localhost") else {}
+        super().__call__(exchange)
+
+
+async def test_an_engine_behind_a_stranger_at_the_other_address_of_the_machine_is_found() -> None:
+    both = Both({})
+    async with serving(both) as server:
+        both.port = server.port
+        named = structs.replace(both.url, host="localhost")
+        told = await found(both.url, named)
+    assert [one.url for one in told.engines] == [str(named)]
+    assert [passed.url for passed in told.passed] == [str(both.url)]
+
+
 # --- engines that start -----------------------------------------------------------------------------------------------
 
 
 async def test_an_engine_that_lists_its_model_while_it_loads_is_served_when_it_is_ready() -> None:
     one = await engine(neighbours.LOADING)
     assert (one.state, served(one)) == (State.STARTING, {"smollm2": None})
+
+
+@pytest.mark.parametrize("pages", [neighbours.LOADING, neighbours.LLAMACPP_OF_SEVERAL], ids=["loading", "several"])
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_a_llama_cpp_that_does_not_tell_yet_how_many_it_runs_gets_as_many_as_it_tells_later(
+    pages: dict[str, Page], slots: int
+) -> None:
+    made = build(parse(toml([await engine(pages)], (), None), "(no file)", {}), 0.0)
+    router = Router(made.endpoints, made.policy)
+    name = made.endpoints[0].name
+    router.observe(Probed(endpoint=name, up=True, slots=slots), 1.0)
+    assert router.endpoint(name).capacity.places == slots
 
 
 class Loading(Neighbour):

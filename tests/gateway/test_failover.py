@@ -36,7 +36,16 @@ REFUSALS = {
         status=529, error=b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
     ),
 }
-TROUBLES = SILENCES | BROKEN | STATUSES | WORDLESS | REFUSALS
+# So LM Studio and a llama.cpp of several models say what is wrong with their model.
+ABSENT = {
+    name: Script(status=400, error=json.dumps({"error": {"message": words, "type": "invalid_request_error"}}).encode())
+    for name, words in {
+        "nothing_loaded": "No models loaded. Please load a model in the developer page.",
+        "not_loaded": "model is not loaded",
+        "not_there": "model 'own' not found",
+    }.items()
+}
+TROUBLES = SILENCES | BROKEN | STATUSES | WORDLESS | REFUSALS | ABSENT
 
 # A request may live for a second here, so that a silence is over before a test is.
 SECOND: dict[str, Any] = {
@@ -59,6 +68,13 @@ async def test_trouble_before_first_content_is_made_good_elsewhere_exactly_once(
     assert answer.header("x-tidegate-attempts") == "2"
     if stream:
         assert answer.events[-1] == "[DONE]"
+
+
+async def test_an_engine_without_its_model_is_left_alone_after_some_failures(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(ABSENT["nothing_loaded"]), cloud=remote()) as home:
+        answers = [await home.ask() for _ in range(8)]
+        assert len(home.engines["laptop"].seen) < 8
+    assert {answer.endpoint for answer in answers} == {"cloud"}
 
 
 @pytest.mark.parametrize("stream", [True, False])

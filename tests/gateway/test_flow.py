@@ -14,7 +14,7 @@ from tidegate.clock import Clock
 from tidegate.core.model import Endpoint, Headroom
 from tidegate.engines.base import Failure, Outgoing
 from tidegate.engines.openai import OpenAI
-from tidegate.gateway.attempt import SURPLUS_BYTES_MAX, SURPLUS_S_MAX, Attempt
+from tidegate.gateway.attempt import ERROR_BYTES_MAX, ERROR_S_MAX, SURPLUS_BYTES_MAX, SURPLUS_S_MAX, Attempt
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool
 from tidegate.http.connection import Connection
@@ -76,6 +76,7 @@ class Way:
         version: bytes = b"1.1",
         include_usage: bool = True,
         clock: SetClock | None = None,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
     ) -> None:
         self.clock = clock or SetClock()
         pool = Pool(Origin("x", 80), clock=Clock())
@@ -89,7 +90,7 @@ class Way:
         upstream = Upstream(ENDPOINT, dialect, pool, "m", ())
         self.attempt = Attempt(upstream, outgoing, self.reader, self.client, self.clock.now_s, hedge=False)
         self.attempt.carry(
-            pool.send(b"POST", b"/", (), b"{}", self.attempt, first_byte_timeout_s=5.0, idle_timeout_s=IDLE_TIMEOUT_S)
+            pool.send(b"POST", b"/", (), b"{}", self.attempt, first_byte_timeout_s=5.0, idle_timeout_s=idle_timeout_s)
         )
         self.pool = pool
 
@@ -269,5 +270,45 @@ def test_what_goes_on_behind_the_end_is_let_go_and_a_little_is_not() -> None:
         assert way.feed(framed(PING)).pool.statistics().open == 1
         way.clock.at_s += 2.0
         assert way.feed(framed(PING)).pool.statistics().open == 0
+
+    on(main)
+
+
+def test_who_says_no_more_behind_the_end_keeps_its_connection_for_as_long_as_who_goes_on() -> None:
+    def main() -> None:
+        way = Way(idle_timeout_s=600.0).feed(HEAD, *map(framed, [ROLE, *TEXTS[:2], STOP, DONE]))
+        way.link.check(1.0)
+        way.link.check(SURPLUS_S_MAX)
+        assert (way.client.said, way.pool.statistics().open) == ("completed", 1)
+        way.link.check(SURPLUS_S_MAX + 1.0)
+        assert (way.client.said, way.pool.statistics().open) == ("completed", 0)
+
+    on(main)
+
+
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 1000000\r\n\r\nno"
+
+
+def test_an_error_is_told_when_its_body_falls_silent() -> None:
+    def main() -> None:
+        way = Way(idle_timeout_s=600.0).feed(UNAVAILABLE)
+        way.link.check(1.0)
+        assert way.client.said == ""
+        way.link.check(1.0 + ERROR_S_MAX)
+        assert (way.client.said, way.pool.statistics().open) == ("status_503", 0)
+
+    on(main)
+
+
+def test_an_error_is_told_when_its_body_drips_on_or_is_beyond_all_bounds() -> None:
+    def main() -> None:
+        way = Way(clock=SetClock()).feed(UNAVAILABLE, b".")
+        way.clock.at_s += ERROR_S_MAX
+        assert way.feed(b".").client.said == ""
+        way.clock.at_s += 1.0
+        assert (way.feed(b".").client.said, way.pool.statistics().open) == ("status_503", 0)
+        way = Way().feed(UNAVAILABLE, b"." * (ERROR_BYTES_MAX - 3))
+        assert way.client.said == ""
+        assert (way.feed(b"..").client.said, way.pool.statistics().open) == ("status_503", 0)
 
     on(main)

@@ -81,6 +81,62 @@ async def test_an_endpoint_that_was_never_up_says_why_where_and_what_to_do(
     assert KEY not in str(line)
 
 
+@pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
+async def test_an_engine_that_is_well_and_refuses_our_key_is_down_for_that(tmp_path: Path, engine: str) -> None:
+    """Whoever asks is told that it is well."""
+
+    def answer(exchange: Exchange) -> None:
+        said = b'{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}'
+        exchange.respond(200 if exchange.path == "/health" else 401, [], said)
+
+    async with serving(answer) as server:
+        place = remote(url=f"http://{HOST}:{server.port}", engine=engine)
+        async with house(tmp_path, laptop=local(), cloud=place) as home:
+            assert await because(home, "cloud") == "it answered 401: our key is refused"
+            (line,) = told(home, "endpoint down")
+    assert "`api_key_env`" in str(line["remedy"])
+
+
+async def test_an_ollama_without_its_model_is_down_until_it_has_it(tmp_path: Path) -> None:
+    kept = ["other:latest"]
+
+    def answer(exchange: Exchange) -> None:
+        pages: dict[str, object] = {
+            "/api/version": {"version": "0.13.0"},
+            "/api/ps": {"models": []},
+            "/api/tags": {"models": [{"name": name} for name in kept]},
+        }
+        exchange.respond(200, [], json.dumps(pages[exchange.path]).encode())
+
+    async with serving(answer) as server:
+        place = local(url=f"http://{HOST}:{server.port}", engine="ollama", model="gemma3", warm_up=False)
+        async with house(tmp_path, laptop=place, cloud=remote()) as home:
+            assert await because(home, "laptop") == "it has no model `gemma3:latest`"
+            assert (await home.ask()).header("x-tidegate-attempts") == "1"
+            kept.append("gemma3:latest")
+            await prober(home, "laptop").once()
+            assert await because(home, "laptop") is None
+            (line,) = told(home, "endpoint down")
+    assert "`model`" in str(line["remedy"])
+
+
+async def test_a_vllm_that_lists_other_models_is_told_of_once(tmp_path: Path) -> None:
+    listed = ["other"]
+
+    def answer(exchange: Exchange) -> None:
+        exchange.respond(200, [], json.dumps({"data": [{"id": name} for name in listed]}).encode())
+
+    async with serving(answer) as server:
+        place = local(url=f"http://{HOST}:{server.port}", engine="vllm", model="own")
+        async with house(tmp_path, laptop=place, cloud=remote()) as home:
+            for names in (["other"], ["own"], ["own", "other"], ["other"], ["other"]):
+                listed[:] = names
+                await prober(home, "laptop").once()
+            assert await because(home, "laptop") is None
+            lines = told(home, "model not listed")
+    assert [(line["endpoint"], line["model"]) for line in lines] == [("laptop", "own")] * 2
+
+
 async def test_each_time_that_it_goes_and_comes_back_the_log_has_one_line(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         engine, looks = home.engines["laptop"], prober(home, "laptop")
@@ -121,10 +177,10 @@ def test_whatever_a_probe_meets_has_short_words_and_a_remedy(cause: Cause) -> No
 
 def test_an_engine_that_cannot_serve_yet_is_told_apart_from_one_that_fails() -> None:
     busy = ProbeAnswer(status=503, body=b"")
-    assert "loading" in unfit(busy, Signals(up=False, resident=False, loading=True)).because
-    assert "sleep" in unfit(ProbeAnswer(status=200, body=b""), Signals(up=False, resident=False)).because
-    assert unfit(busy, Signals(up=False)).because == "it answered 503"
-    assert "`engine`" in unfit(ProbeAnswer(status=404, body=b""), Signals(up=False)).remedy
+    assert "loading" in unfit([busy], Signals(up=False, resident=False, loading=True)).because
+    assert "sleep" in unfit([ProbeAnswer(status=200, body=b"")], Signals(up=False, resident=False)).because
+    assert unfit([busy], Signals(up=False)).because == "it answered 503"
+    assert "`engine`" in unfit([ProbeAnswer(status=404, body=b"")], Signals(up=False)).remedy
 
 
 def test_an_address_is_told_with_its_scheme_and_a_port_that_is_not_the_usual_one() -> None:

@@ -192,9 +192,32 @@ async def test_a_plan_made_before_does_not_lead_where_data_may_no_longer_go(tmp_
         await home.fell("aaa")
         answer = await asking
         assert home.engines["bbb"].seen == []
-        assert answer.status == 503
-        assert "taken out of it meanwhile" in answer.error["message"]
+        # Decided anew, there is nobody but who has failed.
+        assert answer.status == 502
+        assert "could not be reached" in answer.error["message"]
         assert (await home.ask()).endpoint == "bbb"
+
+
+@pytest.mark.parametrize("hand", ["reload", "drain"])
+async def test_a_plan_whose_next_step_was_taken_out_ends_in_another_decision(tmp_path: Path, hand: str) -> None:
+    """While the first step of its plan fails, the second is taken out, and one that was not in it comes."""
+    async with (
+        FakeEngine(Script(), context_tokens=8192) as new,
+        house(tmp_path, aaa=local(Script(first_s=60)), bbb=local()) as home,
+    ):
+        asking = asyncio.create_task(home.ask())
+        await eventually(lambda: home.engines["aaa"].in_flight == 1)
+        add(home, endpoint("ccc", new.url, prior=SURE))
+        if hand == "reload":
+            text = file(home).read_text()
+            begin, end = text.index("[endpoint.bbb]"), text.index("[endpoint.ccc]")
+            file(home).write_text(text[:begin] + text[end:])
+        await reload(home)
+        if hand == "drain":
+            assert (await home.change("PUT", "/api/endpoints/bbb/drain")).status == 200
+        await home.fell("aaa")
+        answer = await asking
+        assert (answer.status, answer.endpoint) == (200, "ccc")
 
 
 @pytest.mark.parametrize(
@@ -665,6 +688,20 @@ async def test_a_reload_vouches_for_a_model_that_no_probe_has_seen_yet(
         engine.weights = "/models/c.gguf"
         await member.prober.once()
         assert (await home.ask()).error["code"] == "model_not_alike"
+
+
+async def test_what_was_told_of_an_engine_was_not_told_of_the_next_one_by_its_name(tmp_path: Path) -> None:
+    models = {"m": {"endpoints": {"laptop": "identical"}, "fingerprint": {"weights": "gguf:b.gguf:1000:500"}}}
+    async with (
+        FakeEngine(Script(), context_tokens=8192) as new,
+        house(tmp_path, models=models, laptop=llama()) as home,
+    ):
+        new.weights = home.engines["laptop"].weights
+        edit(home, home.engines["laptop"].url, new.url)
+        await reload(home)
+        assert (await home.ask()).error["code"] == "model_not_alike"
+        told = [line["event"] for line in home.log("event") if line["event"].startswith("fingerprint ")]
+        assert told == ["fingerprint contradicts"] * 2
 
 
 async def test_a_probe_that_is_lost_at_a_reload_takes_back_nothing_that_a_name_demands(tmp_path: Path) -> None:

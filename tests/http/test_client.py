@@ -487,6 +487,23 @@ def test_fetch_tells_apart_that_there_was_no_connection_in_time(run: Run) -> Non
     run(main())
 
 
+def test_fetch_tells_apart_that_no_connection_of_ours_was_free(run: Run) -> None:
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def main() -> None:
+        async with upstream(silence) as up, pool(up.port, connections_max=1) as to:
+            first = asyncio.create_task(fetch(to, b"GET", b"/", [], b"", 60.0, 100))
+            await eventually(lambda: to.statistics().open == 1)
+            with pytest.raises(TransportError) as caught:
+                await fetch(to, b"GET", b"/", [], b"", 0.05, 100)
+            assert caught.value.cause is Cause.POOL_FULL
+            assert to.statistics().waiting == 0
+            first.cancel()
+
+    run(main())
+
+
 def test_what_would_split_the_request_is_refused(run: Run) -> None:
     async def main() -> None:
         async with pool(1) as to:

@@ -15,8 +15,8 @@ _PATH = re.compile(r"^(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$")
 # A version at the end: the protocol's own, a vendor's, as in `/api/paas/v4`, or one before Google's name of the
 # protocol. Three digits are hardware, as in `/v100`.
 _VERSIONED = re.compile(r"/v[0-9]{1,2}(?:[a-z][a-z0-9]*)?(?:/openai)?$")
-# What is added to an address for a request of one kind.
-_REQUESTS = ("/chat/completions", "/completions", "/messages", "/embeddings", "/responses")
+# What is added to an address for a request of one kind, or for a probe.
+_REQUESTS = ("/chat/completions", "/completions", "/messages", "/embeddings", "/responses", "/models")
 
 
 class Address(msgspec.Struct, frozen=True):

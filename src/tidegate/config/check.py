@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from tidegate.config import door, files, groups, handovers, hardware, rule, secret, tariff
+from tidegate.config import away, door, files, groups, handovers, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.config import Config
 from tidegate.config.defaults import chats, defaults, warms_up
@@ -40,12 +40,16 @@ def check(
     files.check(draft, problems)
     secrets: dict[str, Secret] = {}
     authorities: dict[str, str] = {}
+    urls: dict[str, Url] = {}
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)
         _site(path, endpoint, draft, problems)
         _model(path, name, endpoint, draft, problems)
         tariff.check(path, endpoint, draft.sites.get(endpoint.site), problems)
         url = _url(path, endpoint, draft.gateway, problems, reached=variables is not None)
+        away.check(path, endpoint, _asked(name, endpoint, draft), draft.sites.get(endpoint.site), url, problems)
+        if url is not None:
+            urls[name] = url
         _courier_place(path, endpoint, problems)
         if variables is not None:
             named = endpoint.api_key_env, endpoint.api_key_file
@@ -60,9 +64,10 @@ def check(
         hardware.check(path, endpoint.hardware, endpoint.model_facts, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
+    _twins(urls, draft, problems)
     handovers.check(draft, problems, reached=variables is not None)
     groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)
-    _rules(draft, problems)
+    _rules(draft, problems, reached=variables is not None)
     if not draft.written["endpoint"]:
         problems.add("endpoint", "there is none", "write [endpoint.NAME] with its site, engine and url")
     return secrets, authorities
@@ -166,7 +171,7 @@ def _class(path: str, klass: ClassTable, draft: Draft, problems: Problems) -> No
     _residency(f"{path}.residency", klass.residency, draft, problems)
 
 
-def _rules(draft: Draft, problems: Problems) -> None:
+def _rules(draft: Draft, problems: Problems, *, reached: bool) -> None:
     # Names of models stand in tables of two kinds: only where all of them are sound is it known which there are.
     served = {name for name, table in draft.endpoints.items() for name in groups.names(name, table, draft.models)}
     rule.check(
@@ -176,6 +181,7 @@ def _rules(draft: Draft, problems: Problems) -> None:
         written=draft.written["endpoint"],
         endpoints=draft.endpoints,
         models=None if problems.found else served,
+        keyed=bool(draft.gateway.keys) if reached and draft.gateway is not None else None,
         problems=problems,
     )
 
@@ -242,6 +248,27 @@ def _url(
     if gateway is not None and (setting := door.own(url, gateway)):
         problems.add(f"{path}.url", f"this gateway itself listens there ({setting})", "write where the engine listens")
     return url
+
+
+def _asked(name: str, endpoint: EndpointTable, draft: Draft) -> tuple[str, ...]:
+    """The names by which its engine is asked for a model."""
+    return (endpoint.model,) if endpoint.model else groups.names(name, endpoint, draft.models)
+
+
+def _twins(urls: Mapping[str, Url], draft: Draft, problems: Problems) -> None:
+    """Note an endpoint of ours that is another one: each would be sent what the engine takes from both."""
+    first: dict[tuple[Url, str], str] = {}
+    for name, url in urls.items():
+        endpoint = draft.endpoints[name]
+        site = draft.sites.get(endpoint.site)
+        owned = site is not None and site.local if endpoint.owned is None else endpoint.owned
+        others = [first.setdefault((url, model), name) for model in _asked(name, endpoint, draft) if owned and model]
+        if twin := next((other for other in others if other != name), None):
+            problems.add(
+                f"{join('endpoint', name)}.url",
+                f"endpoint `{twin}` is the same model of the same engine, which would be sent twice what it takes",
+                "make one endpoint of them; it may serve several names, and classes and rules tell requests apart",
+            )
 
 
 def _courier_place(path: str, endpoint: EndpointTable, problems: Problems) -> None:

@@ -6,7 +6,7 @@ Python's grammar is borrowed, and of its tree only what is named here is let thr
 import ast
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 
 from tidegate.config.problem import nearest
@@ -59,8 +59,13 @@ _CLASS = "klass"
 _SPOKEN = re.compile(rf""" "[^"]*" | '[^']*' | \bclass\b | \b{_CLASS}\b | \# """, re.VERBOSE)
 _EXAMPLE = 'write it as in prompt_tokens > 32768 and class == "batch"'
 
-Known = Mapping[str, Collection[str]]
-"""Which texts a feature can be, where that is known: what else it is compared with never comes to pass."""
+Known = Mapping[str, Callable[[str], str]]
+"""By feature, what to do about a text that it never is, as that never comes to pass; empty for one that it can be."""
+
+
+def one_of(texts: Collection[str]) -> Callable[[str], str]:
+    """For a feature that is one of these."""
+    return lambda text: "" if text in texts else nearest(text, texts)
 
 
 class ConditionError(Exception):
@@ -193,10 +198,10 @@ class _Reader:
             raise self._unreadable(node)
         if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) is not (kind is Kind.FLAG):
             raise self._wrong(node, f"`{name}` is never this: it is {_WORDS[kind]}", f"write {_WORDS[kind]}")
-        known = self._known.get(name)
-        if known is not None and value not in known:
-            raise self._wrong(node, f"`{name}` is never `{str(value)[:64]}`", nearest(str(value), known))
         assert isinstance(value, bool | int | float | str)
+        remedy = self._known[name](str(value)) if name in self._known else ""
+        if remedy:
+            raise self._wrong(node, f"`{name}` is never `{str(value)[:64]}`", remedy)
         return value
 
     def _unreadable(self, node: ast.expr) -> ConditionError:

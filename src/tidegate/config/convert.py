@@ -1,5 +1,6 @@
 """From what a TOML file holds to the types of its tables: every problem of a table at once, with place and remedy."""
 
+import difflib
 import re
 from collections.abc import Collection
 from typing import Any, TypeVar
@@ -49,6 +50,7 @@ def named(
         return {}
     made: dict[str, _T] = {}
     existing = existing or {}
+    settings = _settings(table)
     for name in sorted({*tables, *existing}):
         if key == "site" and name in RESERVED:
             problems.add(join(key, name), f"`{name}` already has a meaning in `residency`", "choose another name")
@@ -57,10 +59,31 @@ def named(
             problems.add(join(key, name), "this name cannot be a metric label", NAME_REMEDY)
             continue
         given = tables.get(name, {})
+        if isinstance(given, dict) and (rest := _rest_of_name(given, settings)):
+            whole = join(key, ".".join((name, *rest)))
+            problems.add(
+                join(key, name, rest[0]), "there is no such setting", f"a name with a dot is quoted: [{whole}]"
+            )
+            given = {setting: value for setting, value in given.items() if setting != rest[0]}
+            if not given:
+                continue  # of a table that nobody has written nothing is missing
         raw = {**existing.get(name, {}), **given} if isinstance(given, dict) else given
         if (one := convert(raw, join(key, name), table, problems)) is not None:
             made[name] = one
     return made
+
+
+def _rest_of_name(table: dict[str, Any], settings: Collection[str]) -> list[str]:
+    """How the name of a table goes on that TOML has split at its dots: the keys that are no settings, nor meant to be,
+    and lead to such a table. Empty where the name is whole."""
+    for key, value in table.items():
+        if not isinstance(value, dict) or key in settings or difflib.get_close_matches(key[:80], settings, n=1):
+            continue
+        if any(setting in settings for setting in value):
+            return [key]
+        if rest := _rest_of_name(value, settings):
+            return [key, *rest]
+    return []
 
 
 def listed(document: dict[str, Any], key: str, table: type[_T], most: int, problems: Problems) -> list[tuple[str, _T]]:
@@ -111,7 +134,7 @@ def _explain(error: str, raw: dict[str, Any], path: str, table: type[msgspec.Str
         return False
     if unknown := _UNKNOWN.search(error):
         owner = expected.tables(expected.at(table, _keys(steps)).type)[0] if steps else table
-        settings = [field.encode_name for field in expected.fields(owner)]
+        settings = _settings(owner)
         problems.add(
             _place(path, [*steps, unknown[1]]),
             "there is no such setting",
@@ -127,6 +150,10 @@ def _explain(error: str, raw: dict[str, Any], path: str, table: type[msgspec.Str
         shown = _shown(_value(raw, steps))
     problems.add(_place(path, steps), f"{shown} is not {expected.words(kind)}", expected.description(field))
     return _take_out(raw, steps)
+
+
+def _settings(table: type[msgspec.Struct]) -> list[str]:
+    return [field.encode_name for field in expected.fields(table)]
 
 
 def _keys(steps: list[str | int]) -> list[str]:

@@ -135,6 +135,8 @@ _ANTHROPIC = replace(
     "the vendor since 2024, until it was asked.",
 )
 
+_RESPONSES = replace(_REMOTE_OPENAI, reasons="As `openai`, remote: the same vendors, by another address of theirs.")
+
 _FAKE = Defaults(
     context_tokens=8192,
     concurrency=4,
@@ -151,6 +153,7 @@ _BY_ENGINE = {
     EngineKind.VLLM: _SERVER,
     EngineKind.SGLANG: _SERVER,
     EngineKind.ANTHROPIC: _ANTHROPIC,
+    EngineKind.RESPONSES: _RESPONSES,
     EngineKind.FAKE: _FAKE,
 }
 

@@ -22,6 +22,8 @@ ENABLE = "tidegate serve --allow-remote --budget-usd-day 5"
 
 # A chat with a short document fits; what the engine really has is known to who started it.
 ASSUMED_TOKENS = 4096
+# More than llama.cpp is often started with, so that what it tells later is less and holds, and no flood until then.
+UNTOLD_SLOTS = 16
 NAME_CHARS_MAX = 64
 # Two seconds is the shortest time between probes that llama.cpp bears; each model of an engine has its own probes.
 PROBE_S, PROBE_S_MAX = 5, 60
@@ -155,6 +157,8 @@ def _engine(engine: FoundEngine, names: _Names) -> list[str]:
         ]
         if engine.slots is not None:
             lines.append(f"concurrency = {engine.slots}  # as many as it says to run at once")
+        elif engine.kind is EngineKind.LLAMACPP:
+            lines.append(f"concurrency = {UNTOLD_SLOTS}  # until it says how many it runs at once")
         if several:
             probe_s = min(PROBE_S_MAX, PROBE_S * len(engine.served))
             lines.append(f"probe_s = {probe_s}  # each of its models is asked for, and together not too often")

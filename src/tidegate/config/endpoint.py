@@ -21,6 +21,7 @@ class EngineKind(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     OPENAI = "openai"
+    RESPONSES = "openai-responses"
     ANTHROPIC = "anthropic"
     FAKE = "fake"
 
@@ -115,7 +116,8 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         EngineKind,
         Meta(
             description="Its dialect: `llamacpp` for llama-server, `ollama`, `vllm` and `sglang` by their names, "
-            "`anthropic` for the Messages API, `openai` for everything else that speaks the OpenAI API (vendors, "
+            "`anthropic` for the Messages API, `openai-responses` for the Responses API, where OpenAI's newer models "
+            "take tools and think at once, `openai` for everything else that speaks the OpenAI API (vendors, "
             "gateways), `fake` for tests."
         ),
     ]

@@ -208,6 +208,7 @@ def _engines() -> str:
         ("`vllm` and `sglang`, local", defaults(EngineKind.VLLM, local=True)),
         ("`openai`, local", defaults(EngineKind.OPENAI, local=True)),
         ("`openai`, remote", defaults(EngineKind.OPENAI, local=False)),
+        ("`openai-responses`, remote", defaults(EngineKind.RESPONSES, local=False)),
         ("`anthropic`, remote", defaults(EngineKind.ANTHROPIC, local=False)),
         ("`fake`, local", defaults(EngineKind.FAKE, local=True)),
     ]

@@ -6,7 +6,7 @@ from typing import Annotated, Protocol
 
 from msgspec import Meta, field
 
-from tidegate.config.condition import FEATURES, TEXT_MAX, ConditionError, Known, condition
+from tidegate.config.condition import FEATURES, TEXT_MAX, ConditionError, Known, condition, one_of
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.schema import NAME, Table
 from tidegate.core.condition import Condition
@@ -17,6 +17,8 @@ RULES_MAX = 64  # each is asked of each request, and a name of each may become a
 BREAK_USD_MIN = 1e-6  # a millionth of a dollar: less decides nothing
 
 _NAME = re.compile(NAME)
+# As they are made: the name that it was given, and what tells it from an earlier one of that name.
+_KEY_ID = re.compile(r".+-[0-9a-f]{8}")
 _Break = Annotated[float, Meta(ge=BREAK_USD_MIN, le=1000)]  # at most as for what a request is worth
 _Place = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -87,16 +89,20 @@ def check(
     written: Collection[str],
     endpoints: Mapping[str, Stands],
     models: Collection[str] | None,
+    keyed: bool | None,
     problems: Problems,
 ) -> None:
     """Note what contradicts itself, or names what there is not; `written` are all endpoints, broken ones too.
 
-    `models` are the names that clients may ask for, None where that is not known.
+    `models` are the names that clients may ask for, None where that is not known; `keyed`: they are asked for keys,
+    None where what keys are called is up to others.
     """
     names = [table.name for table in tables]
-    known: dict[str, Collection[str]] = {"class": classes, "needs": [one.value for one in Capability]}
+    known = {"class": one_of(classes), "needs": one_of([one.value for one in Capability])}
     if models is not None:
-        known["model"] = models
+        known["model"] = one_of(models)
+    if keyed is not None:
+        known["key"] = _key_id if keyed else _no_key
     for index, table in enumerate(tables):
         path = join("rule", table.name)
         if not _NAME.match(table.name):
@@ -114,6 +120,15 @@ def check(
             problems.add(f"{path}.when", error.message, error.remedy)
         for name in table.to:
             _place(f"{path}.to", name, sites, written, endpoints, problems)
+
+
+def _key_id(text: str) -> str:
+    """What to do about what is no key's id: operators know the name that they have given it."""
+    return "" if not text or _KEY_ID.fullmatch(text) else "write its id, which `tidegate keys list` shows"
+
+
+def _no_key(text: str) -> str:
+    return "no client is asked for a key: name a file in `gateway.keys`, or remove this" if text else ""
 
 
 def _effect(path: str, table: RuleTable, classes: Collection[str], problems: Problems) -> None:

@@ -124,9 +124,9 @@ class Signals(Record, frozen=True, kw_only=True):
     """What a probe tells. None is unknown, never zero.
 
     `media` are the kinds besides text that the model takes. `fingerprint` is what the engine tells of its model.
-    `resident`: whether that is loaded; `loading`: it will be. The KV cache holds `kv_tokens_max` tokens, of which the
-    share `kv_share` is in use and cannot be evicted; `slots` requests run at once, and `preemptions` had to give way
-    since the engine was started.
+    `resident`: whether that is loaded; `loading`: it will be; `lacks`: the name by which it lists none. The KV cache
+    holds `kv_tokens_max` tokens, of which the share `kv_share` is in use and cannot be evicted; `slots` requests run at
+    once, and `preemptions` had to give way since the engine was started.
     """
 
     up: bool
@@ -137,6 +137,7 @@ class Signals(Record, frozen=True, kw_only=True):
     fingerprint: Fingerprint | None = None
     resident: bool | None = None
     loading: bool = False
+    lacks: str = ""
     kv_tokens_max: int | None = None
     kv_share: float | None = None
     slots: int | None = None

@@ -19,7 +19,7 @@ from tidegate.core.model import Capability, Fingerprint
 from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, narrowest, recognised
 from tidegate.engines.listed import Meta, origin, status
-from tidegate.engines.openai import OpenAI, by_older_name
+from tidegate.engines.openai import OpenAI, by_older_name, is_refused
 from tidegate.engines.tools import of_one_tool
 from tidegate.wire.errors import UNREADABLE, read_error
 from tidegate.wire.openai import EMBEDDING, Call
@@ -29,6 +29,7 @@ from tidegate.wire.rest import Continuing
 _RUNNING = "llamacpp:requests_processing"
 _QUEUED = "llamacpp:requests_deferred"
 _LOADING = "Loading model"
+_NO_KEY = "authentication_error"
 # A server of several models says of each whether it is there.
 _RESIDENT = {"loaded": True, "loading": False, "unloaded": False, "sleeping": False}
 # What it refuses together in a stream.
@@ -119,6 +120,8 @@ class LlamaCpp:
         if health is None or health.status != 200:
             loading = health is not None and read_error(health.status, health.body).message == _LOADING
             return Signals(up=False, resident=False if loading else None, loading=loading)
+        if _refuses_our_key(props):
+            return Signals(up=False)
         told, sleep, parallel = _Props(), _Sleep(), _Slots()
         if props is not None and props.status == 200:
             with suppress(*UNREADABLE):
@@ -161,6 +164,12 @@ class LlamaCpp:
             context_tokens=window,
             engine=names.build("llama.cpp", told.build_info),
         )
+
+
+def _refuses_our_key(props: ProbeAnswer | None) -> bool:
+    """Whether it is the engine that says so: it answers `/health` and `/v1/models` without a key, so that this alone
+    tells, and a proxy before it may want something else for this path."""
+    return is_refused(props) and props is not None and read_error(401, props.body).type == _NO_KEY
 
 
 def _media(told: _Modalities) -> tuple[Capability, ...]:

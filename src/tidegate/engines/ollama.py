@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
+from tidegate.config.away import in_ollamas_cloud
 from tidegate.core.fingerprint import text
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
@@ -72,7 +73,7 @@ class Ollama:
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         # Whatever a path ends in, these add `/v1` to it.
         self._openai = OpenAI(f"{self._base.decode()}/v1", model)
-        self._model = None if model is None else tagged(model)
+        self._model = None if model is None else _plain(model)
         self.failure = self._openai.failure
         self.headers = self._openai.headers
         self.translator = self._openai.translator
@@ -103,25 +104,32 @@ class Ollama:
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. A window is known while the model is loaded; how much runs, Ollama does not tell.
 
-        What it is loading it lists as if it were there.
+        What it is loading it lists as if it were there. It is down for a model that it has not on its disk, and would
+        not fetch; of its cloud's it need not have any.
         """
         version, running, tags = answers
         if version is None or version.status != 200:
             return Signals(up=False)
+        kept = (_read(tags, _Tags) or _Tags()).models or ()
+        if self._model is not None and kept and not in_ollamas_cloud(self._model) and self._tag(kept) is None:
+            return Signals(up=False, resident=False, lacks=self._model)
         loaded = (_read(running, _Running) or _Running()).models
-        mine = [m for m in loaded or () if self._model in (None, tagged(m.name), tagged(m.model))]
+        mine = [m for m in loaded or () if self._model in (None, _plain(m.name), _plain(m.model))]
         window = narrowest(m.context_length for m in mine)
         return Signals(
             up=True,
             context_tokens=window,
-            fingerprint=recognised(self._fingerprint(version, tags, window)),
+            fingerprint=recognised(self._fingerprint(version, kept, window)),
             # Which of its models an endpoint without a name of its own will be asked for, nobody knows.
             resident=None if loaded is None or self._model is None else bool(mine),
         )
 
-    def _fingerprint(self, version: ProbeAnswer, tags: ProbeAnswer | None, window: int | None) -> Fingerprint:
-        kept = (_read(tags, _Tags) or _Tags()).models or ()
-        tag = next((m for m in kept if self._model in (tagged(m.name), tagged(m.model))), _Tag())
+    def _tag(self, kept: Sequence[_Tag]) -> _Tag | None:
+        """What is told of the endpoint's model, of all that are on its disk."""
+        return next((m for m in kept if self._model in (_plain(m.name), _plain(m.model))), None)
+
+    def _fingerprint(self, version: ProbeAnswer, kept: Sequence[_Tag], window: int | None) -> Fingerprint:
+        tag = self._tag(kept) or _Tag()
         details = tag.details or _Details()
         return Fingerprint(
             weights=text(f"ollama:{tag.digest}") if tag.digest else "",
@@ -130,6 +138,11 @@ class Ollama:
             context_tokens=window,
             engine=names.build("Ollama", (_read(version, _Version) or _Version()).version),
         )
+
+
+def _plain(name: str) -> str:
+    """The name as Ollama lists it: with a tag, without what is the same for most, and in whatever letters."""
+    return tagged(name).lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
 def _read(answer: ProbeAnswer | None, shape: type[_T]) -> _T | None:

@@ -20,7 +20,7 @@ from tidegate.engines.base import (
     overflow,
     unfit,
 )
-from tidegate.engines.listed import Models
+from tidegate.engines.listed import Model, Models
 from tidegate.wire.errors import REFUSALS, UNREADABLE, read_error, retry_after_s
 from tidegate.wire.openai import EMBEDDING, Call, upstream_body
 
@@ -103,7 +103,7 @@ class OpenAI:
             return unfit(said)
         if ((said.flagged and status == 403) or (said.unserved and status == 404)) and not aside:
             return unfit(said)
-        if status in _CLIENTS_FAULT and not aside:
+        if status in _CLIENTS_FAULT and not (aside or said.absent):
             return Failure(
                 ending=Ending.OK,
                 cause=CLIENT_ERROR,
@@ -125,8 +125,8 @@ class OpenAI:
                 retry_after_s=retry_after_s(headers, now_s),
                 aside=aside,
             )
-        # 401 and other 403 concern the key that we hold, as some 400 do, other 404 a model that we configured: nobody
-        # else's fault.
+        # 401 and other 403 concern the key that we hold, as some 400 do, other 404 a model that we configured, as other
+        # 400 do: nobody else's fault.
         return Failure(
             ending=Ending.FAILED,
             cause=f"status_{status}",
@@ -148,12 +148,14 @@ class OpenAI:
             return Signals(up=False)
         return Signals(up=True, context_tokens=self.window(models))
 
+    def unlisted(self, models: ProbeAnswer | None) -> str:
+        """The endpoint's own name of its model where a list of models has others alone; for dialects as below."""
+        names = [m.id for m in _listed(models)]
+        return self._model if self._model is not None and names and self._model not in names else ""
+
     def window(self, models: ProbeAnswer | None) -> int | None:
         """The window of the endpoint's model in a list of models: for dialects that build on this one."""
-        try:
-            listed = msgspec.json.decode(b"" if models is None else models.body, type=Models).data
-        except UNREADABLE:
-            return None
+        listed = _listed(models)
         known = [m for m in listed if self._model in (None, m.id)]
         told = narrowest(m.max_model_len for m in known)
         parents = [m.parent for m in known if m.parent]
@@ -162,6 +164,13 @@ class OpenAI:
         # An adapter is listed without a window, and has its model's, which may stand there under another name.
         adapted = [m for m in listed if m.id in parents]
         return narrowest(m.max_model_len for m in adapted or listed)
+
+
+def _listed(models: ProbeAnswer | None) -> list[Model]:
+    try:
+        return msgspec.json.decode(b"" if models is None else models.body, type=Models).data
+    except UNREADABLE:
+        return []
 
 
 def by_older_name(call: Call) -> Call:
@@ -233,6 +242,11 @@ def is_down(models: ProbeAnswer | None) -> bool:
     if models is None or models.status >= 500:
         return True
     return models.status in (401, 403) and not _LACKS.search(models.body)
+
+
+def is_refused(answer: ProbeAnswer | None) -> bool:
+    """Whether an engine says that our key is none of its, or missing: by 401 alone, as 403 may be of the path."""
+    return answer is not None and answer.status == 401 and not _LACKS.search(answer.body)
 
 
 class OpenAIOwn(OpenAI):

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tidegate.config.away import in_ollamas_cloud
 from tidegate.config.discovered import FoundEngine, FoundModel, State
 from tidegate.config.endpoint import EngineKind
 from tidegate.engines.base import CONTEXT_TOKENS_MAX, Dialect, ProbeAnswer
 from tidegate.engines.kinds import KINDS
-from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.errors import UNREADABLE, find_error
 
 _T = TypeVar("_T")
 Answers = Mapping[str, ProbeAnswer | None]
@@ -40,6 +41,7 @@ SOFTWARE = {
 }
 
 _EMBEDS = "it makes embeddings, which are not served without a file"
+_WRITES_NOTHING = "it does not write text"
 
 
 _Number = int | float | str | None  # what is no whole number is not believed, and spoils nothing beside it
@@ -121,6 +123,15 @@ def is_locked(answers: Answers) -> bool:
     """Whether it lists its models to who has a key."""
     said = answers.get(MODELS)
     return said is not None and said.status in (401, 403)
+
+
+def refuses_as_engines_do(answers: Answers) -> bool:
+    """Whether who is locked says so in JSON, as an error: any web page may want a login."""
+    said = answers.get(MODELS)
+    try:
+        return said is not None and find_error(msgspec.json.decode(said.body)) is not None
+    except UNREADABLE:
+        return False
 
 
 def lists_models(answers: Answers) -> bool:
@@ -215,8 +226,8 @@ class _Told:
         vision = entry.type == "vlm" or "vision" in able
         vision = vision or (self._props is not None and self._props.modalities.get("vision") is True)
         tools = shown.capabilities is None or "tools" in able
-        remark = _EMBEDS if embeds else ""
-        if self._hosts.get(name) or (self._kind is EngineKind.OLLAMA and name.endswith(("-cloud", ":cloud"))):
+        remark = _EMBEDS if embeds else _WRITES_NOTHING if able and "completion" not in able else ""
+        if self._hosts.get(name) or (self._kind is EngineKind.OLLAMA and in_ollamas_cloud(name)):
             remark = "it runs in Ollama's cloud, not here"
         if self._kind is not EngineKind.OLLAMA:  # of a model that is not loaded, it tells for what it was trained
             window = window or _window(entry)

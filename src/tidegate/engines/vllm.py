@@ -11,7 +11,7 @@ from tidegate.core.model import Fingerprint
 from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised, share
 from tidegate.engines.listed import origin
-from tidegate.engines.openai import OpenAI, with_reasoning
+from tidegate.engines.openai import OpenAI, is_refused, with_reasoning
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.prometheus import Labels, count, samples
@@ -57,7 +57,7 @@ class VLLM:
         return self._openai.outgoing(with_reasoning(call), model, headers)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
-        """See `Dialect`. `/health` asks the engine itself, not only its front."""
+        """See `Dialect`. `/health` asks the engine itself, not only its front, and needs no key."""
         return (
             ProbeRequest(target=self._base + b"/health", essential=True),
             ProbeRequest(target=self._base + b"/v1/models"),
@@ -72,7 +72,7 @@ class VLLM:
         down.
         """
         health, models, metrics, version = answers
-        if health is None or health.status != 200:
+        if health is None or health.status != 200 or is_refused(models):
             return Signals(up=False)
         text = metrics.body if metrics is not None and metrics.status == 200 else b""
         found = samples(text, (_RUNNING, _WAITING, _SLEEP, _MEMORY, _PREEMPTIONS, *_CACHE))
@@ -85,6 +85,8 @@ class VLLM:
         preemptions = sum(values[_PREEMPTIONS]) if _PREEMPTIONS in values else None
         return Signals(
             up=True,
+            # It may answer to it all the same: it can be told to look up adapters, or to let names be.
+            lacks=self._openai.unlisted(models),
             context_tokens=window,
             running=running,
             queued=waiting,

@@ -19,10 +19,12 @@ from tidegate.wire.repeat import Repeat
 from tidegate.wire.sse import BYTE_ORDER_MARK, BadStream
 from tidegate.wire.stream import Reader, StreamReader
 
-# An error body is read for its message alone.
+# An error body is read for its message alone: whoever else may serve it waits no longer than a slow way takes to bring
+# one.
 ERROR_BYTES_MAX = 64 * 1024
+ERROR_S_MAX = 3.0
 # Behind the end of an answer, reading on keeps the connection for the next request. Whoever then never stops would keep
-# it from all, be it drop by drop.
+# it from all, be it drop by drop or without a word.
 SURPLUS_BYTES_MAX = 64 * 1024
 SURPLUS_S_MAX = 10.0
 
@@ -73,6 +75,7 @@ class Attempt:
         "_call",
         "_client",
         "_error",
+        "_error_since_s",
         "_headers",
         "_listener",
         "_now_s",
@@ -131,6 +134,7 @@ class Attempt:
         self._now_s = now_s
         self._call: Call | None = None
         self._error: bytearray | None = None
+        self._error_since_s = 0.0
         self._headers: dict[bytes, bytes] = {}
         self._over = False
         self._surplus_bytes = 0  # what has come behind the end, and since when
@@ -216,14 +220,14 @@ class Attempt:
         if (told := read_headroom(headers, self.endpoint, self._now_s())) is not None:
             self._listener.headroom(self, told)
         if status != 200:
-            self._error, self._headers = bytearray(), headers
+            self._expect_error(headers)
             return
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == (_EVENTS if self.streamed else _JSON) or (kind == b"" and not self.streamed):
             return
         if kind == _JSON:
             # Some tell an error so, which says whose fault it is.
-            self._error, self._headers = bytearray(), headers
+            self._expect_error(headers)
             return
         self.give_up(_unexpected(kind, streamed=self.streamed))
 
@@ -233,7 +237,7 @@ class Attempt:
             self._count_surplus(data)
             return
         if self._error is not None:
-            self._error += data[: ERROR_BYTES_MAX - len(self._error)]
+            self._take_error(self._error, data)
             return
         reader = self.reader
         if self.first_s is not None and isinstance(reader, StreamReader):
@@ -262,6 +266,22 @@ class Attempt:
             self._complete(out)
         elif out:
             self.relay(out)
+
+    def _expect_error(self, headers: dict[bytes, bytes]) -> None:
+        """What follows this head tells why there is no answer."""
+        self._error, self._headers, self._error_since_s = bytearray(), headers, self._now_s()
+        self._be_silent_for(ERROR_S_MAX)
+
+    def _take_error(self, body: bytearray, data: bytes) -> None:
+        """As much of it as a message needs, and for no longer than one takes."""
+        body += data[: ERROR_BYTES_MAX - len(body)]
+        if len(body) == ERROR_BYTES_MAX or self._now_s() - self._error_since_s > ERROR_S_MAX:
+            self.give_up(self._failure(body))
+
+    def _be_silent_for(self, seconds: float) -> None:
+        """The connection is given up where no more comes for so long, if not for less already."""
+        if self._call is not None:
+            self._call.idle_timeout_s = min(self._call.idle_timeout_s, seconds)
 
     def _count_surplus(self, data: bytes) -> None:
         """This has come behind the end: of that, little is read."""
@@ -352,6 +372,7 @@ class Attempt:
         # client has stopped it, for nobody will start it any more.
         self._over = True
         self.resume()
+        self._be_silent_for(SURPLUS_S_MAX)
         if self.first_s is None and (self.streamed or self.target):
             # Nothing to say is said after as much prefill as a first word would have been; and where a prompt alone is
             # computed, the first word is the last.

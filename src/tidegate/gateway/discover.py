@@ -9,6 +9,7 @@ import msgspec
 from tidegate.clock import Clock
 from tidegate.config.address import Url, is_loopback, parse_url
 from tidegate.config.discovered import FoundEngine, State
+from tidegate.config.endpoint import EngineKind
 from tidegate.core.model import Record
 from tidegate.engines import recognise
 from tidegate.engines.base import ProbeAnswer
@@ -88,9 +89,12 @@ def _each_once(looked: Sequence[FoundEngine | Passed | None]) -> list[FoundEngin
     kept: list[FoundEngine | Passed | None] = []
     for one in looked:
         same = "" if one is None else one.url.replace("://localhost:", "://127.0.0.1:")
-        again = isinstance(one, FoundEngine) and same in seen
-        kept.append(Passed(url=one.url, why=f"this is {same} again") if one is not None and again else one)
-        seen.add(same)
+        if isinstance(one, FoundEngine) and same in seen:
+            one = Passed(url=one.url, why=f"this is {same} again")
+        elif isinstance(one, FoundEngine):
+            # Who is no engine by one name may stand before an engine that has the other: IPv4 and IPv6 are two.
+            seen.add(same)
+        kept.append(one)
     return kept
 
 
@@ -119,6 +123,8 @@ async def _judge(url: Url, asker: "_Asker") -> FoundEngine | Passed | None:
         return Passed(url=str(url), why=asker.silence())
     await asker.ask(recognise.SIGNS)
     kind, software = recognise.kind_of(answers)
+    if locked and kind is EngineKind.OPENAI and not recognise.refuses_as_engines_do(answers):
+        return Passed(url=str(url), why="it wants a login, and does not say that it is an engine")
     if locked:
         return FoundEngine(url=str(url), kind=kind, software=software, state=State.LOCKED, models=())
     paths, shown = recognise.details(kind, answers, url.path)

@@ -487,9 +487,13 @@ class Drive:
                     raise AssertionError("only a completed attempt finishes a flight")
 
     def _decide_again(self, now_s: float) -> None:
-        """Nothing of its plan could be sent: who was not in it may serve, unless the core knows no more than before."""
-        asked = self.request
-        if self._look_again(now_s) and self.request is not asked:
+        """Nothing of its plan could be sent: who was not in it may serve, unless the core knows no more than before,
+        and decides by the same settings."""
+        asked, anew = self.request, self._dispatch.epoch != self._epoch
+        if self._look_again(now_s) and (anew or self.request is not asked):
+            if anew and self.request is asked:
+                # What is decided under other settings is told where these are.
+                self._account.asks(asked, now_s)
             self.turn(now_s)
         else:
             self._fail(committed=self._exchange.started, now_s=now_s)
@@ -579,7 +583,7 @@ class Drive:
         dispatch = self._dispatch
         barred = self._forbidden(action, now_s)
         if barred is not None:
-            self._pass_over(action, barred, now_s)
+            self._pass_over(action, barred, now_s, outdated=True)
             return
         target = action.target if isinstance(action, fly.Compute) else ""
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
@@ -603,7 +607,8 @@ class Drive:
         if refused is not None:
             asked.leave()
             most_usd, beside = self._account.most_usd(upstream, target), bool(self._attempts)
-            counted_usd = budget_usd_bound(self.request, upstream.endpoint, dispatch.window(action.endpoint))
+            window, exceeds = dispatch.window(action.endpoint), dispatch.exceeds(action.endpoint)
+            counted_usd = budget_usd_bound(self.request, upstream.endpoint, window, exceeds=exceeds)
             self._barred.unpaid(action.endpoint, refused, most_usd, counted_usd, beside=beside)
             self._pass_over(action, refused, now_s)
             return
@@ -704,14 +709,17 @@ class Drive:
             )
         )
 
-    def _pass_over(self, action: fly.Call | fly.Compute, failure: Failure, now_s: float) -> None:
-        """Nothing is sent there; go on with the next step."""
+    def _pass_over(
+        self, action: fly.Call | fly.Compute, failure: Failure, now_s: float, *, outdated: bool = False
+    ) -> None:
+        """Nothing is sent there; go on with the next step. `outdated`: see `Flight.passed_over`."""
         self._barred.steps += 1
         self._unhold(now_s, released=True)
         self._remember(failure)
         if isinstance(action, fly.Compute):
             self._handed_over(action.endpoint, "", now_s)
-        self._act(self._flight.passed_over(action.endpoint, now_s, fetching=failure is NOT_SHIPPED), now_s)
+        fetching = failure is NOT_SHIPPED
+        self._act(self._flight.passed_over(action.endpoint, now_s, fetching=fetching, outdated=outdated), now_s)
 
     def _relay(self, endpoint: str, first: bytes = b"") -> None:
         """Give the client what comes from there, from `first` on, which has come already."""

@@ -1,6 +1,7 @@
-"""Why an endpoint is down, in words for people, and one line of the log when it goes down and when it is back."""
+"""Why an endpoint is down, in words for people, and one line of the log when it goes down and when it is back; and one
+where its engine lists other models than its own."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from tidegate.core.model import Record
 from tidegate.engines.base import ProbeAnswer, Signals
@@ -53,12 +54,16 @@ def lost(error: TransportError) -> Outage:
     return Outage(because=because, remedy=remedy, ours=error.cause is Cause.NO_DESCRIPTOR)
 
 
-def unfit(answer: ProbeAnswer | None, signals: Signals) -> Outage:
-    """For one that got an answer, by which the engine cannot serve."""
+def unfit(answers: Sequence[ProbeAnswer | None], signals: Signals) -> Outage:
+    """For one that got `answers`, by which the engine cannot serve: what is essential is asked first."""
     if signals.loading:
         return Outage(because="it is loading its model", remedy="wait until that is done")
+    if signals.lacks:
+        remedy = "have it fetch that, or mend `model`"
+        return Outage(because=f"it has no model `{signals.lacks[:DETAIL_CHARS_MAX]}`", remedy=remedy)
     if signals.resident is False:
         return Outage(because="its model was put to sleep", remedy="wake it")
+    answer = next((one for one in answers if one is not None and one.status != 200), answers[0])
     if answer is None:
         return UNKNOWN
     because = f"it answered {answer.status}"
@@ -75,6 +80,7 @@ class Outages:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._known: dict[str, tuple[Upstream, Outage]] = {}
+        self._unlisted: dict[str, Upstream] = {}
 
     def because(self, name: str) -> str | None:
         """Why this endpoint is down, None while it is up."""
@@ -84,6 +90,17 @@ class Outages:
     def keep(self, names: Collection[str]) -> None:
         """Forget all but these endpoints."""
         self._known = {name: known for name, known in self._known.items() if name in names}
+        self._unlisted = {name: known for name, known in self._unlisted.items() if name in names}
+
+    def listed(self, upstream: Upstream, lacks: str) -> None:
+        """One that is up lists its model, or others alone: it may answer to that name, or refuse whatever is asked."""
+        name, address = upstream.endpoint.name, upstream.pool.origin.url
+        if not lacks:
+            self._unlisted.pop(name, None)
+        elif self._unlisted.get(name) is not upstream:
+            self._unlisted[name] = upstream
+            remedy = "mend `model`, unless it is found by that name all the same"
+            self._log.event("warning", "model not listed", endpoint=name, address=address, model=lacks, remedy=remedy)
 
     def probed(self, upstream: Upstream, outage: Outage | None) -> None:
         """A probe found it down for that, or None for up."""

@@ -167,8 +167,9 @@ class Prober:
                 break
         signals = self._signals(answers)
         if not signals.up:
-            # What is essential is asked first.
-            self.outage = outage or unfit(answers[0], signals)
+            self.outage = outage or unfit(answers, signals)
+        else:
+            self._dispatch.outages.listed(self._upstream, signals.lacks)
         if outage is not None and outage.ours:
             # Of the endpoint nothing else is known than before.
             self._dispatch.lacks_descriptors(begun_s)

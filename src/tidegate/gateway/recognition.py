@@ -1,5 +1,7 @@
 """Tells the log, once, when an endpoint is found to serve another model than before, or than it should."""
 
+from collections.abc import Container
+
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.model import Fingerprint
@@ -12,8 +14,15 @@ class Recognition:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        # By group and endpoints.
         self._doubted: dict[tuple[str, ...], str] = {}
         self._unequal: dict[tuple[str, ...], str] = {}
+
+    def keep(self, names: Container[str]) -> None:
+        """Forget what was told of all but these endpoints: whoever has the name of another by now is somebody else."""
+        for known in (self._doubted, self._unequal):
+            for key in [key for key in known if not all(name in names for name in key[1:])]:
+                del known[key]
 
     def probed(self, router: Router, name: str, before: Fingerprint | None) -> None:
         """A probe of this endpoint is taken in; `before` is what it had told until then."""
@@ -33,7 +42,7 @@ class Recognition:
         text = "; ".join(f"{against}: {', '.join(fields)}" for against, fields in found.items())
         if not text and not model.state.up:
             return  # what is down agrees with nothing
-        if not _news(self._doubted, (model.name, group), text):
+        if not _news(self._doubted, (group, model.name), text):
             return
         if text:
             self._log.event(

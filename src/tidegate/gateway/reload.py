@@ -109,6 +109,8 @@ class Reloader:
                     for c in outcome.changes
                 ]
                 self._changes.add(who, what, settings, applied=outcome.applied)
+                # Who is told of it may look for it next; a disk that hangs is not waited for.
+                await self._changes.written()
             return outcome
 
     async def watch(self) -> None:

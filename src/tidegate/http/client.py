@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
+from math import inf
 from typing import Final
 
 from tidegate.clock import Clock
@@ -159,6 +160,10 @@ class Pool:
     def busy(self) -> bool:
         """Whether any call is under way or waits for a connection."""
         return bool(self._waiting or self._connecting or len(self._links) > len(self._idle))
+
+    def keeps_waiting(self, call: Call) -> bool:
+        """Whether no connection is free to carry this call, nor may another be made."""
+        return call in self._waiting
 
     def statistics(self) -> PoolStatistics:
         """Counts since the start."""
@@ -471,14 +476,18 @@ async def fetch(
     """Send a request and collect its response: for probes, not for traffic.
 
     `on_head` is called with the status when its head is here. Raises `TransportError`; its cause is `idle_timeout` if
-    the whole takes longer than `timeout_s`, and `connect_timeout` if no connection has carried it by then.
+    the whole takes longer than `timeout_s`, `connect_timeout` if no connection came about by then, and `pool_full` if
+    none was free.
     """
     receiver = _Fetch(body_bytes_max, on_head)
-    call = pool.send(method, target, headers, body, receiver, first_byte_timeout_s=timeout_s, idle_timeout_s=timeout_s)
+    # Its own time is the only one, so that it knows what was waited for.
+    call = pool.send(method, target, headers, body, receiver, first_byte_timeout_s=inf, idle_timeout_s=inf)
     try:
         async with asyncio.timeout(timeout_s):
             return await receiver.answer
     except TimeoutError:
+        if pool.keeps_waiting(call):
+            raise TransportError(Cause.POOL_FULL, "no connection became free in time") from None
         if not call.sent:
             raise TransportError(Cause.CONNECT_TIMEOUT, "no connection in time") from None
         raise TransportError(Cause.IDLE_TIMEOUT, "the response took too long", sent_bytes=True) from None
