@@ -60,14 +60,15 @@ _INTRODUCTION = """# OpenAI's fields
 
 Every field of a chat completion that the vendor's SDK (openai-python {version}) knows, request and answer, and what
 becomes of it between a client and an endpoint that both speak this dialect: `openai`, `vllm`, `sglang`, `ollama` and
-`llamacpp`. What an `anthropic` endpoint gets is [another page](dialects.md).
+`llamacpp`. What an `anthropic` or `openai-responses` endpoint gets is [another page](dialects.md).
 
 `passes`: it arrives byte for byte as it was sent, unless the row says otherwise; half of a surrogate pair, alone, is
 U+FFFD in a request. No field is refused, but for values out of the bounds that a row gives; what an endpoint must be
-able to do is a 400 where none can. Fields that the SDK does not know pass too, but for what a message of the assistant
-has as `reasoning_content`: `vllm` and `ollama` get it as `reasoning` as well, which is what they read, and Groq and
-Mistral, which refuse it, do without. An answer that is gathered from a stream has the fields of the stream's chunks, in
-the places of a whole one. The tests send every row through the gateway.
+able to do is a 400 where none can. Fields that the SDK does not know pass too, but for a name that means something here
+and is written in another case (`Model`), and what a message of the assistant has as `reasoning_content`: `vllm` and
+`ollama` get it as `reasoning` as well, which is what they read, and Groq and Mistral, which refuse it, do without. An
+answer that is gathered from a stream has the fields of the stream's chunks, in the places of a whole one. The tests
+send every row through the gateway.
 """
 
 

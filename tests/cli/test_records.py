@@ -241,7 +241,7 @@ def test_whatever_letters_a_terminal_has_json_is_utf_8_and_the_rest_is_escaped(
 ) -> None:
     asked = next(line.fact for line in stage.lines if isinstance(line.fact, Request))
     (path,) = segments(journal)
-    path.write_bytes(path.read_bytes().replace(b'"model":"%b"' % asked.model.encode(), '"model":"ñope日本"'.encode()))
+    path.write_bytes(path.read_bytes().replace(b'"%b"' % asked.model.encode(), '"ñope日本"'.encode()))
     printed = {}
     for verb in ("explain --journal", "explain --json --journal", "journal show --kind request"):
         written = BytesIO()

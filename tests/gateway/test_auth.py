@@ -1,5 +1,6 @@
 """Keys before the real gateway: who is let in, what each may do, how often, and that no secret leaves a trace."""
 
+import asyncio
 import os
 import socket
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.harness import Answer, House, chat, house, local, remote, wire
+from tests.gateway.harness import SURE, Answer, House, chat, house, local, remote, wire
 from tests.gateway.test_budget import fill_up
 from tests.http.harness import SetClock, eventually
 from tidegate.clock import Clock
@@ -217,6 +218,44 @@ async def test_keys_are_created_rotated_and_revoked_while_the_gateway_runs(tmp_p
             assert await opened() == [401, 401, 401]
 
 
+async def test_what_goes_on_of_a_key_that_is_revoked_is_paid_for_within_its_budget(tmp_path: Path) -> None:
+    secret = create(tmp_path, usd_per_day=0.0001)
+    slow = local(Script(first_s=0.05, token_s=0.01, tokens=10), concurrency=1, prior=SURE | {"overhead_ms": 50})
+    async with guarded(tmp_path, laptop=slow, cloud=remote()) as home:
+        key = {"authorization": f"Bearer {secret}"}
+        async with home.asking(chat(max_tokens=10), **key):
+            await eventually(lambda: home.engines["laptop"].in_flight == 1)
+            held = asyncio.create_task(home.ask(chat(max_tokens=10), x_tidegate_slo_ttft_ms="300", **key))
+            await eventually(lambda: home.gateway.router.held == 1)
+            with closing(KeyFile(tmp_path / "keys.db", write=True)) as file:
+                file.revoke("alice", 1.0, "tester")
+            await home.gateway.auth.refresh()
+            assert (await home.ask(**key)).status == 401
+            answer = await held
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert home.engines["cloud"].seen == []
+        await home.quiet()
+        create(tmp_path, "bob")
+        await home.gateway.auth.refresh()
+        assert (await home.get("/api/state", admin=True)).json["budget"]["caps"] == [], "nothing goes on"
+
+
+async def test_a_key_that_comes_back_has_what_is_left_of_its_limits(tmp_path: Path) -> None:
+    secret, path = create(tmp_path, concurrency=1), tmp_path / "keys.db"
+    key = {"authorization": f"Bearer {secret}"}
+    async with guarded(tmp_path, laptop=local(Script(fault=Fault.SILENT))) as home, home.asking(**key):
+        await eventually(lambda: home.gateway.dispatch.in_flight == 1)
+        before = path.read_bytes()
+        with closing(KeyFile(path, write=True)) as file:
+            file.revoke("alice", 1.0, "tester")
+        await home.gateway.auth.refresh()
+        assert (await home.ask(**key)).status == 401
+        (tmp_path / "restored").write_bytes(before)
+        (tmp_path / "restored").replace(path)
+        await home.gateway.auth.refresh()
+        assert "under way" in (await home.ask(**key)).error["message"]
+
+
 async def test_the_gateway_looks_for_changes_by_itself(tmp_path: Path) -> None:
     create(tmp_path)
     async with guarded(tmp_path) as home:
@@ -330,6 +369,7 @@ async def test_a_model_that_is_not_for_this_key_does_not_exist_for_it(tmp_path: 
         {"fallbacks": ["other"]},
         {"context_window_fallbacks": [{"m": ["other"]}]},
         {"content_policy_fallbacks": [{"m": ["other"]}]},
+        {"extra_body": {"model": "other"}},
     ],
     ids=lambda extra: next(iter(extra)),
 )
@@ -342,6 +382,17 @@ async def test_a_key_for_some_models_has_no_vendor_answer_with_others(tmp_path: 
         assert home.engines["cloud"].seen == []
         assert (await home.ask(chat(models=None), authorization=f"Bearer {limited}")).status == 200
         assert (await home.ask(chat(**extra), authorization=f"Bearer {free}")).status == 200
+
+
+@pytest.mark.parametrize("engine", ["fake", "ollama"])
+async def test_nor_where_its_name_is_written_in_another_case(tmp_path: Path, engine: str) -> None:
+    limited = create(tmp_path, models=("m",))
+    async with guarded(tmp_path, cloud=remote(engine=engine)) as home:
+        for path in ("/v1/chat/completions", "/v1/messages"):
+            asked = chat(max_tokens=1, Model="other")
+            refused = await home.ask(asked, path=path, authorization=f"Bearer {limited}")
+            assert (refused.status, "`Model`" in refused.json["error"]["message"]) == (400, True)
+        assert home.engines["cloud"].seen == []
 
 
 @pytest.mark.parametrize("asked", [None, "anywhere", "away", "away,local"])

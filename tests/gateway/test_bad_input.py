@@ -111,7 +111,7 @@ DEEP: dict[str, tuple[str, bytes]] = {
     "tools": (
         CHAT,
         b'{"model":"m","messages":[{"role":"user","content":"a"}],"max_tokens":1,'
-        b'"tools":[{"type":"function","a":%b}]}',
+        b'"tools":[{"type":"function","function":{"a":%b}}]}',
     ),
     "metadata": ("/v1/responses", b'{"model":"m","input":"a","max_output_tokens":1,"metadata":%b}'),
     "metadata of a stream": (

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import product
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -77,7 +78,7 @@ async def test_what_an_answer_has_cost_is_what_the_ledger_has(tmp_path: Path) ->
         assert 'tidegate_budget_left_usd{key="",period="day"}' in metrics
 
 
-async def test_of_more_budgets_than_metrics_bear_those_that_run_out_first_are_told(tmp_path: Path) -> None:
+async def test_of_very_many_budgets_those_that_run_out_first_are_told(tmp_path: Path) -> None:
     async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
         ledger = home.gateway.spending.ledger
         assert ledger is not None
@@ -86,8 +87,11 @@ async def test_of_more_budgets_than_metrics_bear_those_that_run_out_first_are_to
         ledger.set_caps([*of_keys, Cap(usd=100, period=Period.DAY)])
         assert ledger.reserve("lease", "key1045", 0.5, home.gateway.clock.now_s()) is None
         metrics = (await home.get("/metrics", admin=True)).body.decode()
-        told = re.findall(r'tidegate_budget_left_usd{key="(.*?)"', metrics)
-    assert sorted(told) == sorted(["", "key1040", "key1045", *keys[: LABELS_MAX - 3]])
+        state = (await home.get("/api/state", admin=True)).json["budget"]
+    wanted = sorted(["", "key1040", "key1045", *keys[: LABELS_MAX - 3]])
+    assert sorted(re.findall(r'tidegate_budget_left_usd{key="(.*?)"', metrics)) == wanted
+    assert sorted(told["cap"]["key"] or "" for told in state["caps"]) == wanted
+    assert state["more"] == 51
 
 
 async def test_what_was_spent_is_remembered_by_the_next_process(tmp_path: Path) -> None:
@@ -491,6 +495,24 @@ async def test_a_count_that_no_window_holds_is_neither_paid_nor_learned_from_but
         assert usd + status.caps[0].unconfirmed_usd >= 1000 * 4e-3
 
 
+@pytest.mark.parametrize("bound", [{}, {"output_tokens_max": 4_000}], ids=["window", "bound"])
+async def test_a_crowd_at_once_spends_no_more_than_the_cap_where_reasoning_comes_on_top_of_what_is_asked_for(
+    tmp_path: Path, bound: dict[str, Any]
+) -> None:
+    told = {"prompt_tokens": 9, "completion_tokens": 3_000}
+    place = vendor(Script(answer=spoken(told, stream=False), first_s=0.02), concurrency=100, **bound)
+    place.context_tokens = 4_000
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        asked = chat(max_tokens=1)
+        assert (await home.ask(asked)).status == 200
+        assert spent(home)[0] >= 3_000 * 4e-3, "once, it was not known"
+        answers = await asyncio.gather(*(home.ask(asked) for _ in range(50)))
+        assert {answer.status for answer in answers} == {200, 429}
+        assert spent(home)[0] <= 100.0
+        dry = (await home.ask(asked, x_tidegate_dry_run="1")).json
+        assert [one["excluded"] for one in dry["candidates"]] == ["over_budget"], "a decision counts the same"
+
+
 @pytest.mark.parametrize("counts", [(10**12, 4), (9, 10**12), (0, 4), (9, 0)])
 async def test_what_the_gateway_asks_itself_is_billed_as_much_as_was_held_back_where_a_count_cannot_be(
     tmp_path: Path, counts: tuple[int, int]
@@ -753,8 +775,9 @@ def test_a_decision_counts_what_is_held_back(kind: Capability, body: dict[str, A
     request, _ = intake(
         call, {}, id="r", now_s=0.0, table=table, ratio=TokenRatio(), salt=bytes(SALT_BYTES), budget_usd=1.0
     )
-    for window in (0, 2 * CLOUD.context_tokens):
-        assert budget_usd_bound(request, CLOUD, window) == upper_usd(CLOUD, call, window)
+    for window, exceeds in product((0, 2 * CLOUD.context_tokens), (False, True)):
+        counted_usd = budget_usd_bound(request, CLOUD, window, exceeds=exceeds)
+        assert counted_usd == upper_usd(CLOUD, call, window, exceeds=exceeds)
 
 
 def test_what_is_held_back_covers_whatever_is_read_beside_the_prompt() -> None:
@@ -820,6 +843,27 @@ async def test_nor_where_it_is_asked_for_in_another_dialect(tmp_path: Path, extr
         assert (await home.ask(asked | extra, path="/v1/messages")).status == 200, "nobody is sent it"
 
 
+async def test_what_a_later_version_of_a_client_says_is_sent_to_who_asks_money_where_no_budget_has_to_hold_it(
+    tmp_path: Path,
+) -> None:
+    """Nobody here knows what it costs; a client that was updated is served all the same."""
+    plain = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+    told = {"later": 1, "messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "later": 1}]}]}
+    free = {"usd_per_1m_input_tokens": 0, "usd_per_1m_output_tokens": 0}
+    for name, budget, price, kept in (
+        ("none", None, PRICE, True),
+        ("budget", {"usd_per_day": 100}, PRICE, False),
+        ("free", {"usd_per_day": 100}, free, True),
+    ):
+        (tmp_path / name).mkdir()
+        settings: dict[str, Any] = {} if budget is None else {"budget": budget}
+        async with house(tmp_path / name, **settings, cloud=remote(engine="anthropic", price=price)) as home:
+            assert (await home.ask(plain | told, path="/v1/messages")).status == 200
+            (seen,) = home.engines["cloud"].seen
+        asked = plain | told if kept else plain
+        assert json.loads(seen.body) == asked | {"model": "vendor/big", "stream": False}, name
+
+
 async def test_nor_are_tools_that_its_vendor_runs(tmp_path: Path) -> None:
     asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     own = [{"name": "f", "input_schema": {"type": "object"}}, {"type": "custom", "name": "g", "input_schema": {}}]
@@ -848,6 +892,21 @@ async def test_nor_is_a_longer_stay_in_the_cache_than_the_usual_whose_price_alon
     (tmp_path / "other").mkdir()
     async with house(tmp_path / "other", cloud=vendor(engine="anthropic")) as home:
         assert (await home.ask(long, path="/v1/messages")).status == 200, "no budget has to hold it"
+
+
+@pytest.mark.parametrize("window", [200_000, 1_000_000])
+async def test_a_longer_prompt_than_the_window_is_not_bought_and_within_it_has_its_price(
+    tmp_path: Path, window: int
+) -> None:
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    place = vendor(engine="anthropic", context_tokens=window)
+    async with house(tmp_path, budget={"usd_per_day": 100_000}, cloud=place) as home:
+        longer = {"anthropic_beta": "interleaved-thinking-2025-05-14, Context-1M-2025-08-07"}
+        answer = await home.ask(asked, path="/v1/messages", **longer)
+        assert (answer.status, sent(home)) == ((400, 0) if window == 200_000 else (200, 1))
+        assert ("`anthropic-beta`" in answer.body.decode()) == (window == 200_000)
+        other = {"anthropic_beta": "interleaved-thinking-2025-05-14"}
+        assert (await home.ask(asked, path="/v1/messages", **other)).status == 200
 
 
 async def test_nor_where_a_chat_asks_for_it_of_who_sells_the_same_models(tmp_path: Path) -> None:
@@ -881,6 +940,13 @@ TOOL = {"type": "function", "function": {"name": "f"}}
         {"compound_custom": {"tools": {"enabled_tools": ["web_search"]}}},
         {"tools": [TOOL, {"type": "browser_search"}]},
         {"tools": [{"type": "openrouter:web_search"}]},
+        {"tools": [{"googleSearch": {}}]},
+        {"tools": [TOOL, {"type": None, "google_search": {}}]},
+        {"tools": [{"type": "function", "googleSearch": {}}]},
+        {"tools": [TOOL | {"Type": "web_search"}]},
+        {"functions": [{"googleSearch": {}}]},
+        {"extra_body": {"service_tier": "priority"}},
+        {"enable_search": True},
         {"modalities": ["text", "image"]},
         {"modalities": ["text", "audio"]},
     ],
@@ -895,8 +961,17 @@ async def test_what_is_billed_beside_the_tokens_is_not_bought_on_a_budget(
         assert answer.error["param"] == next(iter(extra))
         assert sent(home) == 0
         harmless: dict[str, Any] = {"service_tier": "auto", "plugins": [], "models": None, "modalities": ["text"]}
-        harmless["tools"] = [TOOL, {"type": "custom", "custom": {"name": "f"}}]
+        harmless |= {"extra_body": {}, "enable_search": False, "functions": [{"name": "f"}]}
+        harmless["tools"] = [TOOL, {"function": {"name": "f"}}, {"type": "custom", "custom": {"name": "f"}}]
         assert (await home.ask(chat(max_tokens=10, **harmless))).status == 200
+
+
+@pytest.mark.parametrize("extra", [{"Service_Tier": "priority"}, {"Max_Tokens": 9_999}], ids=lambda e: next(iter(e)))
+async def test_nor_is_it_where_its_name_is_written_in_another_case(tmp_path: Path, extra: dict[str, Any]) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=1, **extra))
+        assert (answer.status, answer.error["param"]) == (400, next(iter(extra)))
+        assert sent(home) == 0
 
 
 async def test_words_that_are_spoken_are_bought_of_whose_price_is_that_of_audio(tmp_path: Path) -> None:

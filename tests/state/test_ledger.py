@@ -284,6 +284,25 @@ def test_a_lease_of_this_process_holds_however_long_it_takes(tmp_path: Path) -> 
     ledger.close()
 
 
+def test_what_a_crash_left_unconfirmed_counts_against_its_month_though_nothing_was_settled_before(
+    tmp_path: Path,
+) -> None:
+    month = Cap(usd=100.0, period=Period.MONTH)
+    ledger = opened(tmp_path, month)
+    ledger.reserve("lost", "ann", 40.0, NOON_S)
+    ledger.commit()
+    ledger = killed(ledger, tmp_path, month)
+    for day in (1, 2):
+        now_s = NOON_S + day * DAY_S
+        ledger.reserve(f"on day {day}", "ann", 1.0, now_s)
+        ledger.settle(f"on day {day}", 0.5, now_s, "cloud")
+        ledger.commit()
+    ledger = killed(ledger, tmp_path, month)
+    status = only(ledger, NOON_S + 2 * DAY_S)
+    assert (status.spent_usd, status.unconfirmed_usd, status.left_usd) == (1.0, 40.0, 59.0)
+    ledger.close()
+
+
 def test_the_rest_of_what_may_not_be_the_whole_bill_is_never_spent_again_and_takes_one_row_a_day(
     tmp_path: Path,
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.state.crash import leave, open_leases, wal
 from tests.state.reference import NUSD, Reference
 from tidegate.clock import DAY_S, day, month_number, month_starts_s
-from tidegate.state.cap import Cap, Period
+from tidegate.state.cap import Cap, CapStatus, Period
 from tidegate.state.ledger import Ledger
 
 LEASE_S = 600.0
@@ -167,11 +167,26 @@ class LedgerMachine(RuleBasedStateMachine):
             assert _rows(self.ledger) == self.reference.history()
 
     @invariant()
+    def tells_of_those_that_run_out_first_where_not_of_all(self) -> None:
+        if hasattr(self, "ledger"):
+            told = self.ledger.status(self.now_s).caps
+            for most in range(len(told) + 2):
+                few = self.ledger.status(self.now_s, most)
+                assert sorted(map(_scarcity, few.caps)) == sorted(map(_scarcity, told))[:most]
+                assert set(few.caps) <= set(told)
+                assert few.more == len(told) - len(few.caps)
+
+    @invariant()
     def nothing_is_negative(self) -> None:
         if hasattr(self, "ledger"):
             for shown in self.ledger.status(self.now_s).caps:
                 assert min(shown.spent_usd, shown.unconfirmed_usd, shown.reserved_usd) >= 0.0
                 assert shown.resets_at_s > self.now_s
+
+
+def _scarcity(shown: CapStatus) -> tuple[bool, float]:
+    limit = round(shown.cap.usd * NUSD)
+    return shown.cap.key is not None, round(shown.left_usd * NUSD) / limit if limit else 0.0
 
 
 def _rows(ledger: Ledger) -> dict[tuple[int, str, str], tuple[int, int, int]]:

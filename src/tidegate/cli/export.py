@@ -11,6 +11,8 @@ from tidegate.core.rows import Row
 
 # Rows in memory at once, and in one group of a Parquet file: some MB, and enough of them to compress and to skip.
 GROUP_ROWS = 20_000
+# With one of these a spreadsheet takes a text for a formula, unless an apostrophe stands before it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Column(NamedTuple):
@@ -120,4 +122,5 @@ def _text(column: Column, value: object) -> str:
     if column.kind == "time":
         assert isinstance(value, float)
         return clock.utc(value).isoformat(timespec="microseconds")
-    return str(value).lower() if column.kind == "flag" else str(value)
+    text = str(value).lower() if column.kind == "flag" else str(value)
+    return f"'{text}" if column.kind == "text" and text.startswith(_FORMULA) else text

@@ -3,6 +3,7 @@ status where nothing can be written."""
 
 import errno
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -96,12 +97,15 @@ def printable(text: str) -> str:
 
 
 def print_json(value: object, *, flush: bool = False) -> None:
-    """A line of JSON, which is UTF-8 whatever letters a terminal has; before it, nothing else may have been printed."""
+    """A line of JSON, which is UTF-8 whatever letters a terminal has, and nothing in it is an order to one; before it,
+    nothing else may have been printed."""
     try:
-        line = msgspec.json.encode(value)
+        line = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:  # an argument, or the name of a file, need not be text
-        line = msgspec.json.encode(_escaped(msgspec.to_builtins(value)))
-    sys.stdout.buffer.write(line + b"\n")
+        line = msgspec.json.encode(_escaped(msgspec.to_builtins(value))).decode()
+    if not line.isprintable():
+        line = "".join([one if one.isprintable() else json.dumps(one)[1:-1] for one in line])
+    sys.stdout.buffer.write(line.encode() + b"\n")
     if flush:
         sys.stdout.flush()
 

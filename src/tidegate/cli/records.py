@@ -106,7 +106,7 @@ def _print_listed(found: Sequence[Listed]) -> None:
     for one in found:
         print(
             f"{one.name:54}  {_time(one.from_s):19}  {_time(one.until_s):19}  {one.lines:8}  {one.bytes / 1024:8.0f}  "
-            f"{one.software}{', being written' if one.written else ''}"
+            f"{printable(one.software)}{', being written' if one.written else ''}"
             f"{f', cannot be read from line {one.lines + 1} on' if one.unread else ''}"
         )
     total_bytes = sum(one.bytes for one in found)
@@ -321,9 +321,9 @@ def _print_row(row: Row, *, as_json: bool) -> None:
         return
     tokens = f"{row.prompt_tokens}>{'-' if row.output_tokens is None else row.output_tokens}"
     print(
-        f"{clock.iso(row.arrived_s)[:23]}  {printable(row.id):16}  {row.klass:18}  {tokens:>13}  "
-        f"{row.endpoint or '-':14}  {row.outcome.value:12}  {_seconds(row.ttft_s):>7}  {_seconds(row.e2e_s):>7}  "
-        f"{row.usd:9.6f}  {'-' if row.why is None else row.why.value}"
+        f"{clock.iso(row.arrived_s)[:23]}  {printable(row.id):16}  {printable(row.klass):18}  {tokens:>13}  "
+        f"{printable(row.endpoint) or '-':14}  {row.outcome.value:12}  {_seconds(row.ttft_s):>7}  "
+        f"{_seconds(row.e2e_s):>7}  {row.usd:9.6f}  {'-' if row.why is None else row.why.value}"
     )
 
 

@@ -36,7 +36,7 @@ BEFORE_MAX: Final = 4
 # To look which names are left takes two seconds of a core for a million requests. It is done when segments are gone for
 # the first time, and every so many times.
 NAMES_EVERY: Final = 16
-SAMPLES_MAX: Final = 64  # classes and models are configured, and few
+SAMPLES_MAX: Final = 64  # classes, and models that are served, are configured, and few
 BUDGETS_MAX: Final = 64  # those of all first, by name; keys may have hundreds
 
 Run = tuple[str, int]
@@ -78,6 +78,8 @@ class _Tail:
         self.name = ""
         self.offset = self.indexed = 0
         self.segment: Segment | None = None
+        # Those that its endpoints serve: clients ask for any.
+        self.models = frozenset[str]()
         self.minute = self.at_s = 0.0
         self.broken = False
         # Whether its process has ended.
@@ -409,9 +411,11 @@ class Follower:
         if found and fresh:
             rows += found
         if isinstance(fact, Request):
-            self._sample(fact)
+            if fact.model in tail.models:
+                self._sample(fact)
         elif isinstance(fact, Segment):
             before, tail.segment, tail.prices = tail.prices, fact, _prices(fact)
+            tail.models = frozenset(name for endpoint in fact.endpoints for name in endpoint.models)
             if fact.follows and before is not None and tail.prices is not None:
                 tail.prices.go_on(before)
             for endpoint in fact.endpoints:

@@ -1,7 +1,6 @@
 """The admin address: cheap state only. What takes long runs in a process of its own."""
 
 from collections.abc import Callable, Mapping
-from heapq import nsmallest
 from hmac import compare_digest
 from math import ceil, inf
 
@@ -10,7 +9,7 @@ import msgspec
 from tidegate.config.secret import Secret
 from tidegate.core.handover import HandoverModel
 from tidegate.core.memory import Memory
-from tidegate.core.model import RequestClass, replace
+from tidegate.core.model import RequestClass
 from tidegate.core.others import Others
 from tidegate.core.state import WarmUp
 from tidegate.core.why import WHY_TEXT
@@ -26,7 +25,7 @@ from tidegate.gateway.reply import JSON, Headers
 from tidegate.gateway.sessions import Sessions, cookie
 from tidegate.http.origin import refuse_forged, refuse_strangers
 from tidegate.http.server import Exchange, Server
-from tidegate.state.cap import Cap, CapStatus, Status
+from tidegate.state.cap import Cap, Status
 from tidegate.state.keys import digest
 from tidegate.telemetry.counts import LABELS_MAX
 from tidegate.telemetry.journal import Journal
@@ -230,16 +229,13 @@ class Admin:
         }
 
     def _spent(self) -> Status | None:
+        """Of many keys, each with budgets of its own, those that run out first are what there is to know."""
         ledger = self._dispatch.spending.ledger
-        return None if ledger is None else ledger.status(self._dispatch.clock.now_s())
+        return None if ledger is None else ledger.status(self._dispatch.clock.now_s(), LABELS_MAX)
 
     def _money(self) -> MoneyCounts | None:
         status = self._spent()
-        if status is None:
-            return None
-        # Of many keys, each with budgets of its own, those that run out first are what there is to know.
-        shown = replace(status, caps=tuple(nsmallest(LABELS_MAX, status.caps, key=_scarcity)))
-        return _counts(shown, self._prices(shown))
+        return None if status is None else _counts(status, self._prices(status))
 
     def _prices(self, status: Status) -> dict[Cap, float]:
         """What a dollar of each budget is worth beyond itself, of those that are watched."""
@@ -388,12 +384,6 @@ def _others(others: Others, now_s: float) -> dict[str, float] | None:
         "known": believed.known,
         "trust": others.trust,
     }
-
-
-def _scarcity(told: CapStatus) -> tuple[bool, float, str]:
-    """What is of all comes first, then the budget with the smallest share left; of equal ones, by name."""
-    cap = told.cap
-    return cap.key is not None, told.left_usd / cap.usd if cap.usd else 0.0, cap.name
 
 
 def _counts(status: Status, prices: Mapping[Cap, float]) -> MoneyCounts:

@@ -233,7 +233,7 @@ class Gateway:
             self.journal.turn(lambda: self._configure(built, members, vouched))
         self._take_over(members)
         self.auth.serve(tuple(sorted(built.groups)), _class_table(built), _sites(built))
-        self._budgets(self.auth.profiles())
+        self._budgets(self.auth.spenders())
         self._handler.catalogue = self._catalogue()
         self._admin.guard(built.gateway.admin_key)
         # What is learned under a candidate is the file's all the same: a restart goes on with that.
@@ -315,6 +315,7 @@ class Gateway:
         await self.admin.close(0.0)
         await self._admin.close()
         await self._explainer.close()
+        await self._changes.close()
         self.auth.close()
         self.dispatch.close()
         await self.keeper.close()

@@ -46,6 +46,8 @@ def asking(
     The slot is taken. A failure where that endpoint cannot be asked.
     """
     endpoint, fetches = upstream.endpoint.name, upstream.dialect.fetches
+    if upstream.asks_money and dispatch.spending.capped:
+        call = call.as_known()
     slots = None if fetches else dispatch.slots_of(endpoint)
     slot: Slot | None = None
     waits = False

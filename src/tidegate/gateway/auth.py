@@ -17,6 +17,7 @@ from tidegate.telemetry.log import Log
 from tidegate.wire.call import Call
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.intake import ClassTable
+from tidegate.wire.options import OTHER_MODELS
 
 # A revocation holds within two seconds: half of that for the look, and half for a machine that is busy.
 WATCH_S = 1.0
@@ -27,9 +28,6 @@ PRESENTED_BYTES_MAX = 256
 # Of the keys that one line of the log names: a site or a class that is renamed may be that of all.
 KEYS_TOLD_MAX = 20
 CHALLENGE = (b"www-authenticate", b"Bearer")
-# By these a vendor who has many models (OpenRouter), or a gateway before them (LiteLLM), is told to answer with another
-# than `model`. OpenAI's dialect alone passes them on.
-_OTHER_MODELS = ("models", "preset", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 _EVERYBODY = Profile(id="", name="everybody", created_s=0.0)
 
@@ -51,6 +49,11 @@ class Grant:
         self.limited = bool(self._told)
         self._in_flight = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests of this key are under way."""
+        return self._in_flight > 0
+
     def serve(self, models: tuple[str, ...], classes: ClassTable) -> None:
         """These are all that are served."""
         profile = self.profile
@@ -70,7 +73,7 @@ class Grant:
         """Raise for a field that lets a vendor answer with a model that is not for this key."""
         if self.profile.models is None:
             return
-        for name in _OTHER_MODELS:
+        for name in OTHER_MODELS:
             if bytes(call.fields.get(name, b"null")) != b"null":
                 raise BadRequest(
                     f"`{name}` may be answered by another model than those that this key may ask for; leave it out.",
@@ -143,7 +146,7 @@ class Auth:
         on_change: Callable[[Iterable[Profile]], None],
     ) -> None:
         """`models` and `classes` are all that are served, at these `sites`. `on_change` is told the profiles of all
-        keys, now and whenever they change.
+        `spenders`, now and whenever they change.
 
         Raises KeysError where the file cannot be read.
         """
@@ -160,13 +163,15 @@ class Auth:
         self._reading: Future[list[Known] | None] | None = None
         self._open = None if file is not None else Grant(_EVERYBODY, models, classes, clock.now_s())
         self._by_digest: dict[bytes, tuple[Grant, float]] = {}
+        # Of keys that open nothing any more, while requests of theirs are under way.
+        self._gone: dict[str, Grant] = {}
         if file is not None:
             self._put(file.changed() or ())
 
     def serve(self, models: tuple[str, ...], classes: ClassTable, sites: frozenset[str]) -> None:
         """Other models and classes are served now, at these sites; what is left of each key's limits stays."""
         self._models, self._classes, self._sites = models, classes, sites
-        grants = [grant for grant, _ in self._by_digest.values()]
+        grants = [*self._gone.values(), *(grant for grant, _ in self._by_digest.values())]
         for grant in grants if self._open is None else [self._open]:
             grant.serve(models, classes)
         self._warn()
@@ -174,6 +179,10 @@ class Auth:
     def profiles(self) -> Iterable[Profile]:
         """Of all keys that are known."""
         return {grant.profile.id: grant.profile for grant, _ in self._by_digest.values()}.values()
+
+    def spenders(self) -> Iterable[Profile]:
+        """The same, and of keys that are gone as long as requests of theirs go on: their budgets bound those."""
+        return (*self.profiles(), *(grant.profile for grant in self._gone.values() if grant.busy))
 
     def grant(self, headers: Mapping[bytes, bytes], now_s: float) -> Grant:
         """What the key in these headers, their names in lower case, may do. Raises a 401 where it opens nothing."""
@@ -245,7 +254,7 @@ class Auth:
     def _put(self, known: Iterable[Known]) -> None:
         now_s = self._clock.now_s()
         # A key whose limits have not changed keeps its grant, and so what is left of them.
-        grants = {grant.profile.id: grant for grant, _ in self._by_digest.values()}
+        grants = self._gone | {grant.profile.id: grant for grant, _ in self._by_digest.values()}
         by_digest = {}
         for one in known:
             grant = grants.get(one.profile.id)
@@ -254,7 +263,9 @@ class Auth:
             grant.profile = one.profile
             by_digest[one.digest] = grant, one.until_s
         self._by_digest = by_digest
-        self._on_change(self.profiles())
+        here = {profile.id for profile in self.profiles()}
+        self._gone = {name: grant for name, grant in grants.items() if grant.busy and name not in here}
+        self._on_change(self.spenders())
         self._log.event("info", "keys read", secrets=len(by_digest))
         self._warn()
 

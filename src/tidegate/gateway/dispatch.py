@@ -169,6 +169,10 @@ class Dispatch:
         """Tokens of context that its engine tells, where nobody has written them; 0 once a reload has taken it out."""
         return self.router.endpoint(endpoint).context_tokens if endpoint in self.upstreams else 0
 
+    def exceeds(self, endpoint: str) -> bool:
+        """Whether it has answered with more than it was asked for at most."""
+        return endpoint in self.upstreams and self.router.endpoint(endpoint).state.exceeds
+
     def slots_of(self, endpoint: str) -> Slots | None:
         """Those of an endpoint whose KV caches are sent somewhere, or that is sent some; None of any other, or where
         nobody has told how many there are: engines do not check."""
@@ -365,8 +369,10 @@ class Dispatch:
         self, router: Router, upstreams: dict[str, Upstream], policy: Policy, request_timeout_s: float
     ) -> None:
         """Go on with other settings; `router` has taken over the state of the one before."""
-        for name in [n for n in self._slots if n not in upstreams or not upstreams[n].reaches(self.upstreams[n])]:
+        same = {n for n, known in self.upstreams.items() if n in upstreams and upstreams[n].reaches(known)}
+        for name in [n for n in self._slots if n not in same]:
             del self._slots[name]
+        self._recognition.keep(same)
         self.router, self.upstreams = router, upstreams
         self.metrics.hold_to(policy.quantile)
         self._policy, self._request_timeout_s = policy, request_timeout_s

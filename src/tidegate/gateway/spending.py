@@ -20,33 +20,20 @@ from tidegate.telemetry.tick import LEDGER, Tick, run
 from tidegate.wire.anthropic.request import keeps_long
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import EMBEDDING, Call
+from tidegate.wire.options import EXTRAS
 
 # What was spent is written this late, unless with what is held back for another: until then the whole bound counts.
 SETTLE_S = 1.0
 # What could not be written is tried again as late, and then twice as late each time: where another program is in the
 # way, each try holds the streams.
 RETRY_S_MAX = 30.0
-# Extras that are billed beside the tokens, at prices that nobody lists, add to the prompt where nobody here sees it, or
-# have it answered by another model, or at another's price, than is known; the values that ask for none.
-_EXTRAS: Mapping[str, tuple[bytes, ...]] = {
-    "service_tier": (b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'),
-    "speed": (b"null", b'"standard"'),
-    "web_search_options": (b"null",),
-    "search_parameters": (b"null",),
-    "plugins": (b"null", b"[]"),
-    "models": (b"null", b"[]"),
-    "route": (b"null",),
-    "preset": (b"null",),
-    "fallbacks": (b"null", b"[]"),
-    "context_window_fallbacks": (b"null", b"[]"),
-    "content_policy_fallbacks": (b"null", b"[]"),
-    "provider": (b"null",),
-    "compound_custom": (b"null",),
-}
 # The types of tools that a client runs itself, or none, which Messages may leave out; what its vendor runs is billed
 # beside the tokens, and what it finds is read, too.
 _OWN_TOOLS = (b"null", b'"function"', b'"custom"')
-_NO_TYPE = Raw(b"null")
+# By one of these a tool of its client has a name. What has none is one of Google's to LiteLLM, whatever its type.
+_NAMED = ("name", "function", "custom")
+# With this the vendor reads a prompt that is longer than the window of all others, at a price of its own.
+_LONGER, _LONGER_TOKENS = b"context-1m", 1_000_000
 _TOOLS = msgspec.json.Decoder(list[dict[str, Raw]] | None)
 _MODALITIES = msgspec.json.Decoder(list[str] | None)
 # What a request that came to nothing here lacked: money, a price, or a bound below the most that any may cost.
@@ -91,6 +78,11 @@ class Spending:
             self._capped = bool(caps)
             self._paced = paced and self._capped
 
+    @property
+    def capped(self) -> bool:
+        """Whether some cap is in force."""
+        return self._capped
+
     def headroom_usd(self, key: str, now_s: float) -> float | None:
         """The most that one more request of this key may cost; None where there is no limit."""
         if self.problem:
@@ -110,7 +102,15 @@ class Spending:
         return self.ledger.drawn(key, now_s)
 
     def hold(
-        self, lease_id: str, key: str, endpoint: Endpoint, call: Call, window: int, now_s: float
+        self,
+        lease_id: str,
+        key: str,
+        endpoint: Endpoint,
+        call: Call,
+        window: int,
+        now_s: float,
+        *,
+        exceeds: bool = False,
     ) -> Failure | None:
         """Hold back the most that `call` can cost at `endpoint`, as `upper_usd` has it; the reason if it may not be
         sent there.
@@ -121,12 +121,9 @@ class Spending:
             return None
         if self.problem:
             return UNRECORDED
-        if self._capped:
-            for fields in (call.fields, call.native_fields):
-                field = _unpriced(fields, endpoint)
-                if field:
-                    return _extra(field)
-        most_usd = upper_usd(endpoint, call, window)
+        if self._capped and (option := _unpriced_of(call, endpoint, window)):
+            return _extra(option)
+        most_usd = upper_usd(endpoint, call, window, exceeds=exceeds)
         if most_usd > LEASE_USD_MAX:
             return _beyond(most_usd)
         refused = self.ledger.reserve(lease_id, key, most_usd, now_s)
@@ -200,13 +197,15 @@ class Spending:
         return True
 
 
-def upper_usd(endpoint: Endpoint, call: Call, window: int) -> float:
-    """The most that `call` can cost at `endpoint`, whose window is believed to be `window`: `budget_usd_bound` of what
-    it is sent."""
+def upper_usd(endpoint: Endpoint, call: Call, window: int, *, exceeds: bool = False) -> float:
+    """The most that `call` can cost at `endpoint`, whose window is believed to be `window`, and which `exceeds` what it
+    is asked for at most: `budget_usd_bound` of what it is sent."""
     window = max(window, endpoint.context_tokens)
     prompt_tokens = min(max(call.prompt_tokens_most, call.native_tokens_most), window * call.prompts)
     answers = max(call.completions, call.generated)
-    output_tokens_max = 0 if call.kind is EMBEDDING else call.output_tokens_max
+    output_tokens_max = None if exceeds else call.output_tokens_max
+    if call.kind is EMBEDDING:
+        output_tokens_max = 0
     predicted = call.fields.get("prediction")
     if output_tokens_max is not None and predicted is not None:
         # What the answer was predicted to say, and does not, is billed as its output.
@@ -214,14 +213,22 @@ def upper_usd(endpoint: Endpoint, call: Call, window: int) -> float:
     return budget_usd_of(endpoint, window, prompt_tokens, output_tokens_max, answers)
 
 
+def _unpriced_of(call: Call, endpoint: Endpoint, window: int) -> str:
+    """The field or header that asks for what has no known price there; empty where there is none."""
+    option = _unpriced(call.fields, endpoint) or _unpriced(call.native_fields, endpoint)
+    if option or call.native is None or max(window, endpoint.context_tokens) >= _LONGER_TOKENS:
+        return option
+    return next((name.decode() for name, value in call.native.headers if _LONGER in value.lower()), "")
+
+
 def _unpriced(fields: Mapping[str, Raw], endpoint: Endpoint) -> str:
-    """The field that asks for what has no known price there; empty where there is none."""
-    for field, harmless in _EXTRAS.items():
+    for field, harmless in EXTRAS.items():
         value = fields.get(field)
         if value is not None and bytes(value) not in harmless:
             return field
-    if not _runs_its_own(fields.get("tools")):
-        return "tools"
+    for field in ("tools", "functions"):
+        if not _runs_its_own(fields.get(field)):
+            return field
     if not _says_what_is_priced(fields.get("modalities"), endpoint):
         return "modalities"
     return "cache_control.ttl" if keeps_long(fields) else ""
@@ -232,9 +239,15 @@ def _runs_its_own(tools: Raw | None) -> bool:
     if tools is None:
         return True
     try:
-        return all(bytes(tool.get("type", _NO_TYPE)) in _OWN_TOOLS for tool in _TOOLS.decode(tools) or ())
+        return all(_is_own(tool) for tool in _TOOLS.decode(tools) or ())
     except UNREADABLE:
         return False
+
+
+def _is_own(tool: Mapping[str, Raw]) -> bool:
+    # Engines written in Go take `Type` for the same.
+    types = [bytes(value) for name, value in tool.items() if name.casefold() == "type"]
+    return all(one in _OWN_TOOLS for one in types) and any(name in tool for name in _NAMED)
 
 
 def _says_what_is_priced(modalities: Raw | None, endpoint: Endpoint) -> bool:

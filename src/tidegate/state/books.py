@@ -1,5 +1,7 @@
 """The sums of a ledger in memory: by window and by key, in nano-dollars."""
 
+from collections.abc import Collection
+
 from tidegate.clock import month_number
 from tidegate.core.model import replace
 from tidegate.state.cap import Period
@@ -80,9 +82,11 @@ class Books:
 
     def sums(self, scope: str | None, period: Period, day: int) -> Sums:
         """What the window of that day holds of one key, or of all where `scope` is None."""
-        if period is Period.DAY:
-            return self._days.get(day, _EMPTY).get(scope, NOTHING)
-        return self._months.get(self._month(day), _EMPTY).get(scope, NOTHING)
+        return self._window(period, day).get(scope, NOTHING)
+
+    def scopes(self, period: Period, day: int) -> Collection[str | None]:
+        """Whose money is in the window of that day: of these keys, and None, which is all."""
+        return self._window(period, day).keys()
 
     def spend(self, day: int, key: str, nusd: int) -> None:
         """Take over what was spent before."""
@@ -108,6 +112,11 @@ class Books:
             self._first = min(self._days)
             first_month = month_number(self._first)
             self._months = {number: window for number, window in self._months.items() if number >= first_month}
+
+    def _window(self, period: Period, day: int) -> dict[str | None, Sums]:
+        if period is Period.DAY:
+            return self._days.get(day, _EMPTY)
+        return self._months.get(self._month(day), _EMPTY)
 
     def _month(self, day: int) -> int:
         if self._month_of[0] != day:

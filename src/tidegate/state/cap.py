@@ -27,9 +27,11 @@ class CapStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What operators look at. `overruns` counts bills above their bound, in the days that are kept."""
+    """What operators look at: caps, and how many there are beside these. `overruns` counts bills above their bound, in
+    the days that are kept."""
 
     caps: tuple[CapStatus, ...]
+    more: int = 0
     overruns: int
 
 

@@ -15,13 +15,14 @@ again. All sums are whole nano-dollars, so they are exact.
 import os
 from collections import deque
 from collections.abc import Iterable
+from heapq import nsmallest
 from math import ceil, inf
 from pathlib import Path
 
 from tidegate.clock import day, day_number, month_number, month_starts_s
 from tidegate.core.model import Drawn
-from tidegate.state.books import DAYS_OPEN, Books, Lease
-from tidegate.state.cap import Cap, CapStatus, DayRow, Refused, Status
+from tidegate.state.books import DAYS_OPEN, NOTHING, Books, Lease
+from tidegate.state.cap import Cap, CapStatus, DayRow, Period, Refused, Status
 from tidegate.state.store import DAYS_KEPT, LeaseRow, SpentRow, Store
 
 NUSD = 1_000_000_000  # nano-dollars: the cheapest token there is costs ten of them
@@ -74,6 +75,8 @@ class Ledger:
     def set_caps(self, caps: Iterable[Cap]) -> None:
         """Put these caps in force. One that is below what was spent refuses new work, and changes nothing else."""
         self._caps = tuple(caps)
+        # As they run out where nothing is drawn on them: those of all first, then those that have nothing to give.
+        self._undrawn = sorted(self._caps, key=lambda cap: (cap.key is not None, round(cap.usd * NUSD) > 0))
         self._limits: dict[str | None, tuple[tuple[Cap, int], ...]] = {None: ()}
         for cap in self._caps:
             self._limits[cap.key] = (*self._limits.get(cap.key, ()), (cap, round(cap.usd * NUSD)))
@@ -179,11 +182,13 @@ class Ledger:
                 found.append(cap.drawn((sums.spent + sums.unconfirmed) / NUSD, today))
         return found
 
-    def status(self, now_s: float) -> Status:
-        """Every cap in its present window."""
+    def status(self, now_s: float, most: int | None = None) -> Status:
+        """Every cap in its present window, or so many at most: those of all, and those with the smallest share left."""
         self._expire(now_s)
         today = self._books.day(day_number(now_s))
-        return Status(caps=tuple(self._cap_status(cap, today) for cap in self._caps), overruns=self._overruns)
+        caps = self._caps if most is None or most >= len(self._caps) else self._scarcest(most, today)
+        told = tuple(self._cap_status(cap, today) for cap in caps)
+        return Status(caps=told, more=len(self._caps) - len(told), overruns=self._overruns)
 
     def history(self, days: int) -> list[DayRow]:
         """Who spent what where, on the latest `days` days on which anything was committed. Reads the file."""
@@ -211,6 +216,21 @@ class Ledger:
                     if refused is None or resets_at_s > refused.resets_at_s:
                         refused = Refused(cap=cap, left_usd=left / NUSD, resets_at_s=resets_at_s)
         return refused
+
+    def _scarcest(self, most: int, today: int) -> list[Cap]:
+        # Of many keys few have asked for anything: the others have all of their budgets, and are not looked at.
+        sums = self._books.sums
+        found = [cap for cap in self._undrawn[:most] if sums(cap.key, cap.period, today) is NOTHING]
+        for period in Period:
+            for scope in self._books.scopes(period, today):
+                found += [cap for cap, _ in self._limits.get(scope, ()) if cap.period is period]
+
+        def scarcity(cap: Cap) -> tuple[bool, float]:
+            limit = round(cap.usd * NUSD)
+            left = limit - sums(cap.key, cap.period, today).held
+            return cap.key is not None, left / limit if limit else 0.0
+
+        return nsmallest(most, found, key=scarcity)
 
     def _cap_status(self, cap: Cap, today: int) -> CapStatus:
         sums = self._books.sums(cap.key, cap.period, today)

@@ -93,12 +93,13 @@ class Store:
         return found
 
     def oldest(self, days: int) -> int:
-        """The first of the latest `days` days on which anything was settled, or 0. Raises LedgerError."""
+        """The first of the latest `days` days on which anything was settled; 0 where there were fewer, and nothing is
+        older than they go back. Raises LedgerError."""
         # By rank rather than counted back from today: a clock that jumps ahead and back again takes nothing with it.
-        query = "SELECT min(day) FROM (SELECT DISTINCT day FROM spent ORDER BY day DESC LIMIT ?)"
+        query = "SELECT DISTINCT day FROM spent ORDER BY day DESC LIMIT 1 OFFSET ?"
         with self._file.explained():
-            found: int | None = self._file.connection.execute(query, (days,)).fetchone()[0]
-        return found or 0
+            found: tuple[int] | None = self._file.connection.execute(query, (days - 1,)).fetchone()
+        return 0 if found is None else found[0]
 
     def write(self, put: Iterable[LeaseRow], drop: Iterable[str], spent: Iterable[SpentRow], *, prune: bool) -> None:
         """All of it in one transaction: leases as they are now, those that are gone, and what to add to the spent.

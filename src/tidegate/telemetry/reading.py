@@ -15,7 +15,11 @@ NO_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class JournalError(Exception):
-    """A journal cannot be read. The message names file, line and reason."""
+    """A journal cannot be read. The message names file, line and reason, and may be given to a terminal whatever others
+    have written there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(filter(str.isprintable, message)))
 
 
 class _Head(msgspec.Struct):

@@ -18,10 +18,10 @@ _TRUE = Raw(b"true")
 
 _FETCHING = "kv_transfer_params"
 # What a vLLM takes for the word of another: KV caches, and what was made of images.
-_OF_ENGINES = frozenset((_FETCHING, "ec_transfer_params"))
+OF_ENGINES = frozenset((_FETCHING, "ec_transfer_params"))
 # By this clients give it arguments of any name. Among them these would be neither checked nor expected to be text, over
 # which its connectors fall.
-_ANY = "vllm_xargs"
+ARGUMENTS = "vllm_xargs"
 # As vLLM's own proxies ask: nothing is to be fetched, and what is computed is kept until somebody has.
 _KEEP = Raw(
     b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,'
@@ -82,15 +82,16 @@ _decode_any = msgspec.json.Decoder(dict[str, Raw] | None).decode
 
 def _own(fields: dict[str, Raw]) -> dict[str, Raw]:
     """Without what only engines say to each other; the same where there is none of it."""
-    if _OF_ENGINES.isdisjoint(fields) and _ANY not in fields:
+    if OF_ENGINES.isdisjoint(fields) and ARGUMENTS not in fields:
         return fields
-    own = {name: value for name, value in fields.items() if name not in _OF_ENGINES}
+    own = {name: value for name, value in fields.items() if name not in OF_ENGINES}
     try:
-        more = _decode_any(own.get(_ANY, b"null"))
+        more = _decode_any(own.get(ARGUMENTS, b"null"))
     except UNREADABLE:
         return own  # the engine says what is wrong with it
-    if more is not None and not _OF_ENGINES.isdisjoint(more):
-        own[_ANY] = Raw(msgspec.json.encode({name: value for name, value in more.items() if name not in _OF_ENGINES}))
+    if more is not None and not OF_ENGINES.isdisjoint(more):
+        kept = {name: value for name, value in more.items() if name not in OF_ENGINES}
+        own[ARGUMENTS] = Raw(msgspec.json.encode(kept))
     return own
 
 

@@ -5,6 +5,12 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from tidegate.wire.alone import ARGUMENTS, OF_ENGINES
+from tidegate.wire.options import EXTRAS, OTHER_MODELS
+
+# Our own settings in a body, for clients that cannot set headers; never passed on.
+KNOBS_FIELD = "tidegate"
+
 _Count = Annotated[int, Meta(ge=1)]
 _Several = Annotated[int, Meta(ge=1, le=128)]
 
@@ -82,3 +88,17 @@ class Completion(Common, kw_only=True):
 decode_chat = msgspec.json.Decoder(Chat).decode
 decode_completion = msgspec.json.Decoder(Completion).decode
 decode_parts = msgspec.json.Decoder(list[Part | str] | None).decode
+
+# All names that mean something here, in whatever dialect. Engines written in Go or C# take another case for the same.
+LOOKED_AT = frozenset(
+    (
+        *Chat.__struct_fields__,
+        *Completion.__struct_fields__,
+        *OTHER_MODELS,
+        *EXTRAS,
+        *OF_ENGINES,
+        ARGUMENTS,
+        KNOBS_FIELD,
+        *("input", "modalities", "prediction", "cache_control", "echo", "tool_choice", "reasoning_effort"),
+    )
+)

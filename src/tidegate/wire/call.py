@@ -18,11 +18,13 @@ _NOTHING = memoryview(b"")
 class Native(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it came in a dialect other than OpenAI's, for an engine that speaks the same: it loses nothing.
 
-    `headers` are those that say how the fields are to be read.
+    `known` is what of it has a meaning here, None where all of it has. `headers` are those that say how the fields are
+    to be read.
     """
 
     dialect: str
     fields: dict[str, Raw]
+    known: dict[str, Raw] | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
@@ -80,6 +82,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def native_fields(self) -> Mapping[str, Raw]:
         """What an engine is sent that speaks the client's own dialect; nothing where that is OpenAI's."""
         return _NO_FIELDS if self.native is None else self.native.fields
+
+    def as_known(self) -> "Call":
+        """The same without what has no meaning here: of that, nobody knows what it costs, either."""
+        native = self.native
+        if native is None or native.known is None:
+            return self
+        return msgspec.structs.replace(self, native=msgspec.structs.replace(native, fields=native.known, known=None))
 
     def without_text(self) -> "Call":
         """What is known of it, when nothing of it will be sent any more: of its body nothing is kept."""

@@ -5,8 +5,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from tidegate.wire.asked import KNOBS_FIELD
 from tidegate.wire.errors import BadRequest
-from tidegate.wire.openai import EMBEDDING, KNOBS_FIELD, NO_BYTES, Call
+from tidegate.wire.openai import EMBEDDING, NO_BYTES, Call
 from tidegate.wire.shape import bad_field, read_body, read_fields
 from tidegate.wire.tokens import text_bytes
 

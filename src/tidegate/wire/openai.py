@@ -6,16 +6,22 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from tidegate.core.model import Capability
-from tidegate.wire.asked import Chat, Completion, Message, Part, decode_chat, decode_completion, decode_parts
+from tidegate.wire.asked import (
+    KNOBS_FIELD,
+    Chat,
+    Completion,
+    Message,
+    Part,
+    decode_chat,
+    decode_completion,
+    decode_parts,
+)
 from tidegate.wire.call import Call as Call
 from tidegate.wire.call import Native as Native
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.outline import OUTLINED_BYTES_MIN, outline, whole_bytes
 from tidegate.wire.shape import bad_field, read_fields
 from tidegate.wire.tokens import text_bytes
-
-# Our own settings in a body, for clients that cannot set headers; never passed on.
-KNOBS_FIELD = "tidegate"
 
 # Beyond any engine; a larger bound means the same and would not fit a 64-bit field further down.
 OUTPUT_TOKENS_MAX = 2**31 - 1

@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
+from tidegate.wire.asked import LOOKED_AT
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.surrogates import replace_lone_surrogates
 
@@ -18,7 +19,7 @@ def read_fields(body: bytes) -> tuple[dict[str, Raw], bytes]:
     """The fields of a JSON object, each as it came, and the body that they are of. Raises `BadRequest`.
 
     Both have U+FFFD for half of a surrogate pair: a client that was streamed such a half sends it back with the
-    conversation, and engines would refuse it.
+    conversation, and engines would refuse it. No name is one of those that mean something here in another case.
     """
     if not body.isascii():
         try:
@@ -26,13 +27,17 @@ def read_fields(body: bytes) -> tuple[dict[str, Raw], bytes]:
         except UnicodeDecodeError as error:
             raise BadRequest(f"The body is not UTF-8: byte {error.start} is out of place.") from None
     try:
-        return _fields(body), body
+        fields = _fields(body)
     except UNREADABLE:
-        readable = replace_lone_surrogates(body)
-    try:
-        return _fields(readable), readable
-    except UNREADABLE as error:
-        raise BadRequest(_malformed(error)) from None
+        body = replace_lone_surrogates(body)
+        try:
+            fields = _fields(body)
+        except UNREADABLE as error:
+            raise BadRequest(_malformed(error)) from None
+    for name in fields:
+        if name not in LOOKED_AT and name.casefold() in LOOKED_AT:
+            raise _other_case(name)
+    return fields, body
 
 
 def read_body(body: bytes, decoder: msgspec.json.Decoder[_T], accepted: Mapping[str, str]) -> _T:
@@ -47,12 +52,26 @@ def known_only(fields: Collection[str], known: Collection[str], dialect: str) ->
     """Raises `BadRequest` for a field that the dialect does not have: it would be dropped in silence."""
     for name in fields:
         if name not in known:
-            shown = name.encode("ascii", "replace").decode()[:64]
+            shown = _shown(name)
             raise BadRequest(
                 f"`{shown}` is not a field that {dialect} requests have here; leave it out. "
                 "docs/reference/dialects.md lists those that are known.",
                 param=shown,
             )
+
+
+def _other_case(name: str) -> BadRequest:
+    """The error for a name that would pass here unread, and that engines take for the one that was read."""
+    shown = _shown(name)
+    return BadRequest(
+        f"`{shown}` is no field, and some engines would take it for `{name.casefold()}`: write it like that, or leave "
+        "it out.",
+        param=shown,
+    )
+
+
+def _shown(name: str) -> str:
+    return name.encode("ascii", "replace").decode()[:64]
 
 
 def _malformed(error: Exception) -> str:
