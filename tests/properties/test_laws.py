@@ -181,7 +181,8 @@ def test_a_cutover_comes_when_the_first_is_overdue_and_the_second_still_in_time(
     asked = replace(request, slo=Slo(ttft_s=ttft_s))
     router = Router(pair, make.policy())
     decision = router.decide(asked, 0.0)
-    assume(len(decision.plan) == 2)
+    # Who is tried by chance may be left earlier, so that what is best still comes in time.
+    assume(decision.why is not Why.EXPLORES and len(decision.plan) == 2)
     first, second = decision.plan
     high = {c.endpoint: c.estimate.ttft_s_high for c in router.candidates(asked, 0.0) if c.estimate is not None}
     cutover_s = getattr(first, "cutover_s", None)
