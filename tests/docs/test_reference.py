@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ from docs.reference import FOLDER, PAGES
 
 from tidegate.config import expected
 from tidegate.config.load import load
+from tidegate.core.model import replace
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.sim.reference import EXAMPLE, TABLES
 from tidegate.sim.reference import reference as scenarios
@@ -30,6 +32,18 @@ def test_the_configuration_in_the_readme_is_good(tmp_path: Path) -> None:
     file = tmp_path / "tidegate.toml"
     file.write_text(text)
     assert load(file, {"CLOUD_API_KEY": "secret"}).endpoints.keys() == {"local", "cloud"}
+
+
+def test_what_the_readme_promises_in_the_place_of_what_is_usual_leaves_none_of_it_out(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    (slo,) = re.findall(r"`(slo = \{[^`]*\})`", text)
+    file = tmp_path / "tidegate.toml"
+    file.write_text(text.split("```toml\n")[1].split("```")[0])
+    usual = load(file, {"CLOUD_API_KEY": "secret"}).classes["interactive"].slo
+    file.write_text(f"{file.read_text()}[class.interactive]\n{slo}\n")
+    written = load(file, {"CLOUD_API_KEY": "secret"}).classes["interactive"].slo
+    assert written != usual
+    assert written == replace(usual, ttft_ms=written.ttft_ms)
 
 
 def test_the_scenario_on_its_page_is_a_good_one_and_keeps_its_bounds() -> None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from msgspec import Raw, structs
 
 from tests.http.harness import HOST, eventually
 from tidegate.clock import Clock
@@ -21,11 +22,12 @@ from tidegate.http.client import Origin, Pool, fetch
 from tidegate.wire import embeddings
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.openai import Call, parse
+from tidegate.wire.responses.outward import OUTPUT_TOKENS_MIN
 from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
 
 # Kinds whose dialect is not the hub's: they serve chats alone.
-TRANSLATED = frozenset({"anthropic"})
+TRANSLATED = frozenset({"anthropic", "openai-responses"})
 
 CASSETTES = Path(__file__).with_name("cassettes")
 LONG = "word " * 1500  # beyond a window of 1024
@@ -128,7 +130,7 @@ class Speaker:
     def begin(self, body: dict[str, Any], client: Client | None = None) -> Called:
         """Send it, for a client that speaks a dialect of its own where one is given."""
         data = json.dumps(body).encode()
-        asked = read_asked(data, body) if client is None else client.parse(data, {})
+        asked = self._with_room(read_asked(data, body) if client is None else client.parse(data, {}))
         outgoing = self.dialect.outgoing(asked, self.model, ((b"x-request-id", b"1"),))
         now_s = self.clock.now_s
         translator = self.dialect.translator(streamed=outgoing.streamed, now_s=now_s())
@@ -148,6 +150,13 @@ class Speaker:
         )
         attempt.carry(call)
         return called
+
+    def _with_room(self, asked: Call) -> Call:
+        """The same with as large a bound as its dialect takes; how many tokens come is the server's to say."""
+        if self.kind != "openai-responses" or "max_tokens" not in asked.fields:
+            return asked
+        bound = max(OUTPUT_TOKENS_MIN, int(bytes(asked.fields["max_tokens"])))
+        return structs.replace(asked, fields=asked.fields | {"max_tokens": Raw(b"%d" % bound)})
 
     async def call(self, body: dict[str, Any], client: Client | None = None) -> Called:
         """Send it, and wait for its end."""

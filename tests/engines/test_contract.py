@@ -323,7 +323,7 @@ def test_an_engine_below_a_path_that_looks_like_a_version_is_asked_below_it(kind
     assert dialect.outgoing(asked, "m", ()).target.startswith(b"/models/v3/v1/")
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize("kind", ["openai", "openai-responses", "anthropic"])
 def test_a_key_that_may_not_list_models_may_be_good_for_answers(kind: str) -> None:
     dialect = KINDS[kind]("", "m")
     missing = b'{"error":{"message":"You have insufficient permissions. Missing scopes: api.model.read."}}'

@@ -103,6 +103,22 @@ def test_what_is_down_for_another_reason_is_not_loading(body: bytes) -> None:
     assert LLAMA.signals([ProbeAnswer(status=503, body=body), None, None, None]) == Signals(up=False)
 
 
+UNKNOWN_KEY = b'{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}'
+
+
+def test_one_that_refuses_our_key_is_down_though_it_is_well() -> None:
+    refused = ProbeAnswer(status=401, body=UNKNOWN_KEY)
+    assert LLAMA.signals([answer("health"), refused, refused, answer("models")]) == Signals(up=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(401, b"<html>Sign in</html>"), (401, b'{"error":"no"}'), (403, UNKNOWN_KEY), (501, UNKNOWN_KEY), (404, b"")],
+)
+def test_one_behind_a_proxy_that_keeps_a_path_to_itself_is_up(status: int, body: bytes) -> None:
+    assert LLAMA.signals([answer("health"), ProbeAnswer(status=status, body=body), None, answer("models")]).up
+
+
 def props(**told: Any) -> ProbeAnswer:
     """As recorded, but for this."""
     return ProbeAnswer(status=200, body=json.dumps(json.loads(answer("props").body) | told).encode())

@@ -13,8 +13,8 @@ from tests.gateway.harness import chat, house, local, remote
 from tidegate.engines.fake import Script
 
 WORDS = "w1 w2 w3 w4 "
-# Messages are chats alone: completions have no place there, which a refusal tells.
-MET = [("anthropic", name) for name in SPEECHES if name != "completions"]
+# Messages and Responses are chats alone: completions have no place there, which a refusal tells.
+MET = [(engine, name) for engine in ("anthropic", "openai-responses") for name in SPEECHES if name != "completions"]
 MET += [(engine, name) for engine in ("openai", "llamacpp") for name in SPEECHES]
 
 speeches = pytest.mark.parametrize("speech", SPEECHES.values(), ids=SPEECHES)

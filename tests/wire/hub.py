@@ -68,14 +68,14 @@ def turns(draw: st.DrawFn, said: st.SearchStrategy[str]) -> list[dict[str, Any]]
 
 
 @st.composite
-def tools(draw: st.DrawFn) -> list[dict[str, Any]]:
+def tools(draw: st.DrawFn, parameters: st.SearchStrategy[Any] = schemas) -> list[dict[str, Any]]:
     return [
         {
             "type": "function",
             "function": {
                 "name": name,
                 **({"description": draw(texts)} if draw(st.booleans()) else {}),
-                "parameters": draw(schemas),
+                "parameters": draw(parameters),
                 **({"strict": draw(st.booleans())} if draw(st.booleans()) else {}),
             },
         }
@@ -90,6 +90,35 @@ def optional(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, An
 def calling(tools: st.SearchStrategy[Any], tool_choice: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Tools, and what is said of them: of none, nothing is."""
     return st.just({}) | st.builds(lambda made, more: {"tools": made, **more}, tools, optional(tool_choice=tool_choice))
+
+
+choosing = calling(
+    tools=tools(),
+    tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
+)
+
+
+def settings(output_tokens_min: int = 1) -> st.SearchStrategy[dict[str, Any]]:
+    """What a chat may ask besides, as far as the Responses API has it too."""
+    return optional(
+        stream=st.booleans(),
+        temperature=st.floats(0, 2),
+        top_p=st.floats(0, 1),
+        user=texts,
+        prompt_cache_key=texts,
+        safety_identifier=texts,
+        service_tier=st.sampled_from(["auto", "flex"]),
+        max_tokens=st.integers(output_tokens_min, 10**6),
+        reasoning_effort=st.sampled_from(["none", "minimal", "low", "high", "max"]),
+        verbosity=st.sampled_from(["low", "high"]),
+        response_format=st.just({"type": "json_object"})
+        | st.builds(
+            lambda name, schema, more: {"type": "json_schema", "json_schema": {"name": name, "schema": schema, **more}},
+            texts,
+            objects,
+            optional(strict=st.booleans(), description=texts),
+        ),
+    )
 
 
 @st.composite

@@ -131,6 +131,19 @@ def test_tool_calls_without_an_index_begin_with_their_id() -> None:
     assert [(call["id"], call["function"]["arguments"]) for call in calls] == [("a", "{}"), ("b", "{}")]
 
 
+def test_a_call_goes_on_where_its_id_is_repeated_without_a_name() -> None:
+    def piece(id: str, arguments: str, name: str | None = None) -> bytes:
+        return chunk(tool_calls=[{"id": id, "function": {"name": name, "arguments": arguments}}])
+
+    begun = piece("a", "{", "f") + piece("a", '"x":1') + piece("a", "}") + piece("b", "{}", "g") + piece("b", "{}", "h")
+    calls = aggregated(ROLE + begun + STOP + DONE)["choices"][0]["message"]["tool_calls"]
+    assert [(call["id"], call["function"]["arguments"]) for call in calls] == [
+        ("a", '{"x":1}'),
+        ("b", "{}"),
+        ("b", "{}"),
+    ]
+
+
 @pytest.mark.parametrize("index", [0, 3, -1])
 def test_calls_that_an_engine_gives_the_same_index_are_gathered_one_by_one(index: int) -> None:
     def piece(arguments: str, id: Any = None, name: str | None = None) -> bytes:

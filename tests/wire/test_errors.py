@@ -60,7 +60,7 @@ def test_a_message_with_line_ends_stays_one_event() -> None:
             ErrorInfo(message="body: no", type="t"),
         ),
         (b'{"object":"error","message":{"a":1}}', ErrorInfo(message="the endpoint gave no message")),
-        (b'{"error":"model \'x\' not found"}', ErrorInfo(message="model 'x' not found")),
+        (b'{"error":"model \'x\' not found"}', ErrorInfo(message="model 'x' not found", absent=True)),
         (b'{"message":"no Route matched"}', ErrorInfo(message="no Route matched")),
         (
             b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
@@ -203,7 +203,7 @@ def test_it_is_recognised_without_json_and_behind_much_else() -> None:
 
 
 # What an engine, as it was started, or its model cannot do: Ollama, Groq, vLLM, llama.cpp, Mistral, DeepSeek, OpenAI,
-# Anthropic, Moonshot.
+# Anthropic, Moonshot, xAI.
 CANNOT = {
     "ollama tools": "registry.ollama.ai/library/gemma3:1b does not support tools",
     "ollama thinking": '"gemma3:1b" does not support thinking',
@@ -223,7 +223,14 @@ CANNOT = {
     "Please use /v1/responses instead.",
     "anthropic sampling": "`temperature` is deprecated for this model.",
     "bedrock sampling": "The model returned the following errors: top_p is deprecated for this model.",
+    "anthropic signature": "messages.1.content.0: Invalid `signature` in `thinking` block",
+    "anthropic seal": "messages.3.content.0: Invalid `data` in `redacted_thinking` block",
     "moonshot thought": "thinking is enabled but reasoning_content is missing in assistant tool call message",
+    "xai parameter": "Model grok-4-0709 does not support parameter presencePenalty.",
+    "xai argument": "Argument not supported on this model: presencePenalty",
+    "groq effort": "`reasoning_effort` is not supported with this model",
+    "groq efforts": "`reasoning_effort` must be one of `none` or `default`",
+    "ollama effort": 'think value "medium" is not supported for this model',
 }
 
 
@@ -247,6 +254,8 @@ def test_what_only_this_model_could_not_make_is_recognised(code: str) -> None:
         "'m does not support thinking' is not one of ['system', 'user'] - 'messages.0.role'",
         "'m is not a multimodal model' is not one of ['system', 'user'] - 'messages.0.role'",
         "this API does not support tools without a name",
+        "messages[0].content: 'Model m does not support parameter top_k.' is no text",
+        "`temperature` must be one of 0 or 1",
         "tools[0].function.name: string does not match pattern",
         "messages[0].content: image_url is no URL",
         "No endpoints found for acme/m.",
@@ -255,6 +264,32 @@ def test_what_only_this_model_could_not_make_is_recognised(code: str) -> None:
 def test_a_clients_own_fault_is_not_what_only_this_engine_cannot_do(words: str) -> None:
     said = read_error(400, json.dumps({"error": {"message": words, "code": 400}}).encode())
     assert (said.unfit, said.unserved) == (False, False)
+
+
+# How LM Studio, llama.cpp before several models and llama-swap say that a model is not there, or not loaded.
+ABSENT = {
+    "lm studio none": "No models loaded. Please load a model in the developer page or use the 'lms load' command.",
+    "lm studio load": 'Failed to load model "qwen3-coder-30b-a3b-instruct". Error: Failed to load model.',
+    "lm studio unloaded": "Model is unloaded.",
+    "lm studio taken out": "Model unloaded by user or API request.",
+    "lm studio crash": "The model has crashed without additional information. (Exit code: 6)",
+    "llama.cpp name": "model 'qwen3-8b' not found",
+    "llama.cpp older": "model not found",
+    "llama.cpp load": "model is not loaded",
+    "llama-swap": "could not find real modelID for qwen3-8b",
+}
+
+
+@pytest.mark.parametrize("words", ABSENT.values(), ids=ABSENT)
+def test_that_a_model_is_not_there_is_recognised(words: str) -> None:
+    for error in ({"message": words, "type": "invalid_request_error", "param": "model", "code": None}, words):
+        assert read_error(400, json.dumps({"error": error}).encode()).absent
+
+
+@pytest.mark.parametrize("words", ABSENT.values(), ids=ABSENT)
+def test_who_quotes_a_client_does_not_tell_of_a_model(words: str) -> None:
+    for quoting in (f"messages[0].content: '{words}' is no text", f"Invalid value: {words}", f"'{words}'"):
+        assert not read_error(400, json.dumps({"error": {"message": quoting}}).encode()).absent
 
 
 @pytest.mark.parametrize(

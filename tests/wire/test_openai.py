@@ -1,13 +1,18 @@
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tidegate.core.model import Capability
+from tidegate.wire.asked import LOOKED_AT
+from tidegate.wire.clients import CLIENTS
+from tidegate.wire.embeddings import parse as embeddings
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import OUTPUT_TOKENS_MAX, Call, parse, upstream_body
 
@@ -281,6 +286,38 @@ def test_our_own_object_is_not_passed_on_however_it_is_spelled() -> None:
     assert b"idegate" not in upstream_body(call, model="m", stream=False)
 
 
+@st.composite
+def other_cases(draw: st.DrawFn) -> str:
+    """A name that means something here, with some of its letters in another case, as engines written in Go read it."""
+    name = draw(st.sampled_from(sorted(LOOKED_AT)))
+    cases = [{one, one.upper()} | ({"\u017f"} if one == "s" else {"\u212a"} if one == "k" else set()) for one in name]
+    made = "".join(draw(st.sampled_from(sorted(letters))) for letters in cases)
+    assume(made != name)
+    return made
+
+
+@given(other_cases())
+@example("Model")
+@example("Max_Tokens")
+@example("me\u017f\u017fages")
+def test_no_field_that_means_something_passes_unread_in_another_case(name: str) -> None:
+    asked = {"model": "m", "messages": HI, "prompt": "hi", "input": "hi", name: None}
+    body = json.dumps(asked).encode()
+    readers: list[Callable[[bytes], Call]] = [partial(parse, kind=CHAT), partial(parse, kind=COMPLETION), embeddings]
+    readers += [partial(client.parse, headers={}) for client in CLIENTS.values()]
+    for read in readers:
+        with pytest.raises(BadRequest) as caught:
+            read(body)
+        assert caught.value.status == 400
+        assert f"`{name.casefold()}`" in caught.value.message
+
+
+def test_what_means_nothing_here_passes_in_whatever_case() -> None:
+    asked = {"Temperature": 1, "providerOptions": {"Model": 1}, "\u212a": 2}
+    passed = json.loads(upstream_body(chat(**asked), model="m", stream=False))
+    assert {name: passed[name] for name in asked} == asked
+
+
 def test_a_stream_is_asked_for_its_usage_and_keeps_its_other_options() -> None:
     call = chat(stream=True, stream_options={"include_usage": False, "include_obfuscation": False})
     passed = json.loads(upstream_body(call, model="x", stream=True))
@@ -341,7 +378,7 @@ def _finite(value: Any) -> Any:
 
 
 @given(
-    st.dictionaries(st.text(max_size=8).filter(lambda name: name not in _OURS | _KNOWN), JSON, max_size=5),
+    st.dictionaries(st.text(max_size=8).filter(lambda name: name.casefold() not in LOOKED_AT), JSON, max_size=5),
     st.booleans(),
 )
 def test_every_other_field_passes_byte_for_byte(fields: dict[str, Any], ascii: bool) -> None:

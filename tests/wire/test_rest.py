@@ -45,6 +45,13 @@ def seam(*, tokens: int = 3, again: str = "", full: bool = False) -> Seam:
     return Seam(HEAD, Said(), tokens=tokens, again=again, full=full)
 
 
+def test_what_an_engine_says_of_the_rest_in_a_dialect_of_its_own_is_not_said_of_the_whole() -> None:
+    joined = seam().feed(frame({}, finish="stop", tidegate_native={"usage": {"output_tokens": 1}}))
+    (event,) = events(joined)
+    assert event["choices"][0]["finish_reason"] == "stop"
+    assert "tidegate_native" not in event
+
+
 def test_the_rest_can_be_asked_for_where_half_a_surrogate_pair_is_in_the_prompt() -> None:
     chat, completion = call(messages=[{"role": "user", "content": "\ud83d"}]), call(COMPLETION, prompt="\ud83d")
     assert unresumable(chat) == unresumable(completion) == ""

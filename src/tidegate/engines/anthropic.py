@@ -1,7 +1,8 @@
 """Anthropic's own API, and others that speak its Messages dialect.
 
 What a client asks in the same dialect goes on as it came, `cache_control` and thinking included; what others ask is
-translated, and so is every answer. Answers are streamed only where the client streams.
+translated, and so is every answer, beside which clients of the same dialect have what it says in no other. Answers are
+streamed only where the client streams.
 """
 
 from collections.abc import Sequence

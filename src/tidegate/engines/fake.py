@@ -1,6 +1,6 @@
 """An engine without a model: a real server on loopback, with behaviour to order.
 
-It speaks OpenAI's dialect and Anthropic's, and answers the probes of every kind, so that it can stand in for any.
+It speaks OpenAI's dialects and Anthropic's, and answers the probes of every kind, so that it can stand in for any.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from tidegate.engines.words import DONE, Words, event
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
 from tidegate.wire.anthropic.answer import MessageStream, whole
+from tidegate.wire.responses.client import Responses
+from tidegate.wire.translate import ClientStream
 
 __all__ = ["FAKED", "FakeEngine", "Fault", "Script", "Seen"]
 
@@ -210,8 +212,8 @@ class _Answer:
         self._asked = asked
         self._script = script
         self._said = self._made = asked.said
-        self._messages = MessageStream() if exchange.path.endswith("/messages") else None
-        chat = exchange.path.endswith("/chat/completions") or self._messages is not None
+        self._stream, self._whole = _spoken(exchange)
+        chat = exchange.path.endswith("/chat/completions") or self._stream is not None
         certainty = script.certainty if chat and asked.logprobs else None
         self._words = Words(model=asked.model, chat=chat, body_bytes=len(exchange.body), certainty=certainty)
         self._timer: asyncio.TimerHandle | None = None
@@ -288,8 +290,8 @@ class _Answer:
                 return
             case Fault.MALFORMED:
                 exchange.write(b'data: {"choices": [{"delta"\n\n')
-            case Fault.ERROR_EVENT if self._messages is not None:
-                exchange.write(self._messages.error("out of memory", "api_error", None))
+            case Fault.ERROR_EVENT if self._stream is not None:
+                exchange.write(self._stream.error("out of memory", "api_error", None))
             case Fault.ERROR_EVENT:
                 exchange.write(event(_ERROR))
             case _:
@@ -318,14 +320,14 @@ class _Answer:
             self._write(words.finish())
             if usage is not None:
                 self._write(words.usage_frame(usage))
-            exchange.write(DONE if self._messages is None else self._messages.end())
+            exchange.write(DONE if self._stream is None else self._stream.end())
             exchange.end()
         else:
-            body = words.whole(self._made, usage)
-            exchange.respond(200, (_JSON, *self._script.headers), body if self._messages is None else whole(body))
+            body = self._whole(words.whole(self._made, usage))
+            exchange.respond(200, (_JSON, *self._script.headers), body)
 
     def _write(self, frame: bytes) -> None:
-        self._exchange.write(frame if self._messages is None else self._messages.feed(frame))
+        self._exchange.write(frame if self._stream is None else self._stream.feed(frame))
 
     def _embeddings(self) -> dict[str, object]:
         """One vector; where it points has no meaning."""
@@ -339,3 +341,15 @@ class _Answer:
         self._engine.paused -= self._paused
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _spoken(exchange: Exchange) -> tuple[ClientStream | None, Callable[[bytes], bytes]]:
+    """What puts an answer of the hub's into the dialect of the address: a stream, where that is not the hub's own, and
+    a whole one."""
+    if exchange.path.endswith("/messages"):
+        return MessageStream(), whole
+    if exchange.path.endswith("/responses"):
+        client = Responses()
+        call = client.parse(exchange.body, exchange.headers)
+        return client.stream(call, Clock().now_s), client.whole(call, Clock().now_s)
+    return None, lambda body: body

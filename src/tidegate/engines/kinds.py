@@ -9,6 +9,7 @@ from tidegate.engines.google import Google
 from tidegate.engines.llamacpp import LlamaCpp
 from tidegate.engines.ollama import Ollama
 from tidegate.engines.openai import OpenAI, OpenAIOwn, Vendor
+from tidegate.engines.responses import Responses
 from tidegate.engines.sglang import SGLang
 from tidegate.engines.vllm import VLLM
 
@@ -20,7 +21,7 @@ _MISTRALS = ("mistral", "ministral", "codestral")
 # DeepSeek passes over the bound's newer name, and would answer without one; Mistral refuses it.
 _OLDER_BOUND = frozenset({"api.deepseek.com", "api.mistral.ai"})
 # Who refuses `reasoning_content` in a message, and who `prompt_cache_key`, as Google does.
-_NO_THOUGHTS = frozenset({"api.groq.com", "api.mistral.ai"})
+_NO_THOUGHTS = frozenset({"api.groq.com", "api.cerebras.ai", "api.mistral.ai"})
 _NO_CACHE_KEY = frozenset({"api.groq.com", "api.cerebras.ai", "integrate.api.nvidia.com"})
 _VENDORS = _OLDER_BOUND | _NO_THOUGHTS | _NO_CACHE_KEY
 # What makes a dialect: from the path of the endpoint's URL, and its own name of the model.
@@ -29,6 +30,7 @@ KINDS: dict[str, Callable[[str, str | None], Dialect]] = {
     "llamacpp": LlamaCpp,
     "ollama": Ollama,
     "openai": OpenAI,
+    "openai-responses": Responses,
     "sglang": SGLang,
     "vllm": VLLM,
     "fake": OpenAI,  # engines/fake.py speaks the plain dialect

@@ -65,7 +65,8 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
 
     `context_exceeded`: the prompt, with its output, is too long for it; `unfit`: it cannot do what is asked, and others
     may, as where there is an `unknown_field`, or where what is asked is `unserved` by all behind it; `flagged`: it will
-    not answer such a prompt; `of_the_account`: our key there is no good, or was not paid for.
+    not answer such a prompt; `of_the_account`: our key there is no good, or was not paid for; `absent`: its model is
+    not there, not loaded, or has crashed.
     """
 
     message: str
@@ -78,6 +79,7 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     unserved: bool = False
     flagged: bool = False
     of_the_account: bool = False
+    absent: bool = False
 
 
 def read_error(status: int, body: bytes, content_type: bytes = b"", *, content_encoding: bytes = b"") -> ErrorInfo:
@@ -208,7 +210,8 @@ _FLAGGED_CODES = frozenset({"content_filter", "content_policy_violation", "data_
 # misses its signature at a call, or finds another's, and how llama.cpp and vLLM say that they were started without
 # tools, or take no images or fewer; how llama.cpp refuses log-probabilities of a stream with tools, Mistral the id that
 # another's call has, how DeepSeek and Moonshot miss what was thought before a call, and how newer models of OpenAI's
-# refuse tools in a chat where they think, of Anthropic's to be told how they sample.
+# refuse tools in a chat where they think, of Anthropic's to be told how they sample, and to read what another model has
+# sealed.
 UNFIT_CODES = _FLAGGED_CODES | {
     "unsupported_parameter",
     "unsupported_value",
@@ -216,6 +219,7 @@ UNFIT_CODES = _FLAGGED_CODES | {
     "model_not_found",
     "tool_use_failed",
     "json_validate_failed",
+    "invalid_encrypted_content",
 }
 _UNFIT = re.compile(
     r"jinja exception|raise_exception|roles must alternate|thought[_ ]signature"
@@ -229,12 +233,20 @@ _UNFIT = re.compile(
     r"|`reasoning_content` in the thinking mode must be passed back"
     r"|reasoning_content is missing in assistant"
     r"|function tools with reasoning_effort are not supported"
-    r"|`?(?:temperature|top_p|top_k)`? is deprecated for this model",
+    r"|`?(?:temperature|top_p|top_k)`? is deprecated for this model"
+    r"|invalid `(?:signature|data)` in `(?:redacted_)?thinking` block",
     re.IGNORECASE,
 )
-# How Ollama and vLLM say so of a model, and nothing else: these words are not enough where a client is quoted.
+# How Ollama and vLLM say so of a model, and xAI, Groq and Ollama of a parameter of it, and nothing else: these words
+# are not enough where a client is quoted.
 _UNFIT_WHOLLY = re.compile(
-    r"\s*\S+ (?:does not support (?:tools|thinking)|is not a multimodal model)(?: none)?\.?\s*", re.IGNORECASE
+    r"\s*(?:\S+ (?:does not support (?:tools|thinking)|is not a multimodal model)(?: none)?"
+    r"|model \S+ does not support parameter \w+"
+    r"|argument not supported on this model: \w+"
+    r"|`\w+` is not supported with this model"
+    r"|`reasoning_effort` must be one of [^.]{1,80}"
+    r"|think value \S+ is not supported for this model)\.?\s*",
+    re.IGNORECASE,
 )
 # How OpenRouter says that none of those behind it does what is asked.
 _UNSERVED = re.compile(r"\s*no endpoints found that (?:support|can handle)\b", re.IGNORECASE)
@@ -254,6 +266,15 @@ _ACCOUNT_CODES = frozenset(
 # What is said of a request may quote its client, who is to shut nobody out by that: these are how a sentence begins.
 _ACCOUNT = re.compile(
     r"\s*(?:(?:your )?credit balance is too low|incorrect api key|api key not valid|api key expired)", re.IGNORECASE
+)
+# Some engines take what is wrong with their model for a bad request: LM Studio, whose sentences begin so, and a
+# llama.cpp of several models, older ones of it, and llama-swap, which say nothing else.
+_ABSENT = re.compile(
+    r"\s*(?:no models loaded|failed to load model|model is unloaded|model unloaded by user|the model has crashed)\b",
+    re.IGNORECASE,
+)
+_ABSENT_WHOLLY = re.compile(
+    r"\s*(?:model is not loaded|model(?: '[^']*')? not found|could not find real modelid for \S+)\.?\s*", re.IGNORECASE
 )
 # How OpenRouter and xAI say that they do not like a prompt; the first has its reasons, too.
 _FLAGGED = re.compile(r"requires moderation|input was flagged|content violates usage guidelines", re.IGNORECASE)
@@ -294,6 +315,7 @@ def _error(message: object, fields: Mapping[str, object] | None = None) -> Error
             or bool(_FLAGGED.search(looked_at))
         ),
         of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.match(looked_at)),
+        absent=bool(_ABSENT.match(looked_at) or _ABSENT_WHOLLY.fullmatch(looked_at)),
     )
 
 

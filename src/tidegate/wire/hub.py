@@ -4,7 +4,8 @@ Between all dialects stands OpenAI's chat completion. Requests become its body, 
 OpenAI's own: `reasoning_content` is what llama.cpp,
 vLLM and DeepSeek call a model's thinking, `reasoning_details` carries its signatures as OpenRouter does, and a choice's
 `stop_reason` is the stop sequence that was met, as vLLM tells it, or `matched_stop`, as SGLang does. Mistral's content
-may be parts, thinking among them. One more word, `tidegate_pieces`, passes between translators alone.
+may be parts, thinking among them. Three more, `tidegate_pieces`, `tidegate_item` and `tidegate_native`, pass between
+translators alone.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from tidegate.wire.reading import cached_of, count, count_in, in_total_alone
 from tidegate.wire.sse import DONE, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded, replace_lone_surrogates
 
+# See `Answer.native`.
+NATIVE = "tidegate_native"
 # Calls of one answer that are kept apart; models make a handful.
 CALLS_MAX = 1024
 
@@ -40,13 +43,37 @@ class ToolCall(msgspec.Struct, gc=False):
     function: Function | None = None
 
 
+# Whose a thought is, by OpenRouter's words for it: who seals one reads it alone, and refuses another's.
+CLAUDE, RESPONSES = "anthropic-claude-v1", "openai-responses-v1"
+
+
 class Detail(msgspec.Struct, gc=False):
-    """What belongs to a thought besides its text: a signature, or the whole of it sealed."""
+    """What belongs to a thought besides its text: a signature, a piece of a summary, or the whole of it sealed.
+
+    `format` says whose it is, `id` which of that maker's; pieces of one `index` are of one part.
+    """
 
     type: str = ""
     text: str | None = None
+    summary: str | None = None
     signature: str | None = None
     data: str | None = None
+    id: str | None = None
+    format: str | None = None
+    index: int | None = None
+
+    def may_be(self, maker: str) -> bool:
+        """Whether it may be of this maker; most do not say whose theirs are."""
+        return self.format in (None, maker)
+
+
+class Item(msgspec.Struct, gc=False):
+    """What an engine calls a part of its answer that its dialect has as an item of its own. `phase` is what an agent is
+    to take a message for."""
+
+    type: str = ""
+    id: str | None = None
+    phase: str | None = None
 
 
 class Part(msgspec.Struct, gc=False):
@@ -60,7 +87,7 @@ class Said(msgspec.Struct, gc=False):
     """A message, or what a chunk adds to one.
 
     `pieces`: all that a whole message says, in turn, where that is not first what it thinks, then what it says and then
-    what it calls. No client is told, since none of the hub's would know what it is.
+    what it calls. `item` names what begins with it. No client is told, since none of the hub's would know what it is.
     """
 
     content: str | list[Part] | None = None
@@ -70,6 +97,7 @@ class Said(msgspec.Struct, gc=False):
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     pieces: list["Said"] | None = msgspec.field(name="tidegate_pieces", default=None)
+    item: Item | None = msgspec.field(name="tidegate_item", default=None)
 
     @property
     def text(self) -> str:
@@ -167,7 +195,10 @@ class Measured(msgspec.Struct, gc=False):
 
 
 class Answer(msgspec.Struct, gc=False):
-    """A chunk, or a whole answer."""
+    """A chunk, or a whole answer.
+
+    `native`: what its engine says besides in a dialect of its own, for clients of the same.
+    """
 
     id: str | None = None
     model: str | None = None
@@ -175,6 +206,7 @@ class Answer(msgspec.Struct, gc=False):
     choices: list[Choice] | None = None
     usage: Counts | None = None
     timings: Measured | None = None
+    native: dict[str, Any] | None = msgspec.field(name=NATIVE, default=None)
 
     @property
     def first(self) -> Choice | None:
@@ -236,9 +268,12 @@ class Slots:
 
     def at(self, index: int | None, id: object, *, named: bool) -> int:
         """The same, whatever an engine takes for an id. Without an index an id begins a call, and its absence goes on
-        with the last; with one, a name and an id that is not that of the call before."""
+        with the last, as its repetition without a name does; with one, a name and an id that is not that of the call
+        before."""
         if index is None:
-            at = self._count if id else max(0, self._count - 1)
+            last = max(0, self._count - 1)
+            goes_on = not id or (not named and self._ids.get(last) == id)
+            at = last if goes_on else self._count
         else:
             at = self._at.get(index, index)
             if id and named and self._ids.get(at, id) != id:

@@ -9,6 +9,7 @@ from msgspec import Raw
 from tidegate.core.model import Capability
 from tidegate.wire.call import Call
 from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.hub import NATIVE
 from tidegate.wire.reading import quick_chunk
 from tidegate.wire.said import Said
 from tidegate.wire.sse import BadStream, Cause, Frames, data_of
@@ -168,6 +169,8 @@ class Seam:
     def _renamed(self, chunk: dict[str, Any]) -> bytes | None:
         """The chunk as one of the beginning's; None where it has nothing for the client."""
         chunk |= self._named
+        # What an engine says of the rest in its own dialect is not said of the whole.
+        chunk.pop(NATIVE, None)
         choices, usage = chunk.get("choices"), chunk.get("usage")
         if isinstance(usage, dict):
             self._count(usage)

@@ -34,7 +34,7 @@ class Translate(Protocol):
 class EngineStream(Translate, Protocol):
     """A translator of what an engine answers. `usage` is what it has told so far of one that it has not told whole.
 
-    `in_turn` is set where another translator reads it: a whole answer may then have `pieces`.
+    `in_turn` is set where another translator reads it: an answer may then have `pieces`, and name its items.
     """
 
     in_turn: bool

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from tests.wire.hub import HEAD, answers, asked, dumped, gathered, objects, streamed, texts, words
+from tests.wire.hub import HEAD, answers, asked, dumped, gathered, json_values, objects, streamed, texts, words
 from tests.wire.streams import DONE, PING, chunk, cuts, frame
 from tidegate.wire.anthropic.answer import MessageStream, whole
 from tidegate.wire.anthropic.client import Messages
 from tidegate.wire.anthropic.errors import error_body
 from tidegate.wire.anthropic.inward import EventStream, WholeMessage
+from tidegate.wire.clients import CLIENTS
 from tidegate.wire.sse import FRAME_BYTES_MAX, BadStream, Cause
 from tidegate.wire.translate import Client, EngineStream, Translated, reader
 
@@ -173,6 +174,69 @@ def streamed_blocks(content: list[dict[str, Any]]) -> Iterator[bytes]:
         yield frame({"type": "content_block_stop", "index": at})
     yield frame({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
     yield frame({"type": "message_stop"})
+
+
+counted = st.fixed_dictionaries(
+    {"input_tokens": st.integers(0, 9), "output_tokens": st.integers(0, 9)},
+    optional={
+        "cache_creation_input_tokens": st.integers(0, 9),
+        "cache_read_input_tokens": st.integers(0, 9),
+        "cache_creation": st.just({"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 5}),
+        "server_tool_use": st.just({"web_search_requests": 1, "web_fetch_requests": 2}),
+        "later": objects,
+    },
+)
+endings = st.fixed_dictionaries(
+    {"stop_reason": st.sampled_from(["end_turn", "refusal", "pause_turn", "model_context_window_exceeded"])},
+    optional={
+        "stop_sequence": st.none() | words,
+        "stop_details": st.none() | st.just({"type": "refusal", "category": "cyber", "explanation": "No."}),
+        "later": json_values,
+    },
+)
+besides = st.fixed_dictionaries(
+    {},
+    optional={
+        "context_management": st.just({"applied_edits": [{"type": "clear_tool_uses_20250919"}]}),
+        "kind": json_values.filter(lambda value: value is not None),
+    },
+)
+
+
+@given(counted, endings, besides)
+def test_a_client_is_told_what_an_engine_of_its_own_dialect_says_besides_as_it_says_it(
+    usage: dict[str, Any], ending: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """Why it refused, which cache it wrote to, what it has left out of the conversation, and what comes later."""
+    text = {"type": "text", "text": "a"}
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "c"}
+    message = {**head, "content": [text], "usage": usage, **ending, **more}
+    told = json.loads(relayed(WholeMessage(0), json.dumps(message).encode(), stream=False))
+    assert told == {"stop_sequence": None} | {name: value for name, value in message.items() if value is not None}
+
+    start = {**head, "content": [], "usage": usage, "stop_reason": None, "stop_sequence": None, **more}
+    _, *middle, _, last = streamed_blocks([text])
+    end = {"type": "message_delta", "delta": ending, "usage": usage, **more}
+    events = [frame({"type": "message_start", "message": start}), *middle, frame(end), last]
+    first, *_, final, _ = events_of(relayed(EventStream(0), b"".join(events), stream=True))
+    assert (first["message"], final) == (start, end)
+
+
+@pytest.mark.parametrize("client", [None, CLIENTS["/v1/responses"], CLIENTS["/api/chat"]])
+@pytest.mark.parametrize("stream", [False, True])
+def test_nobody_else_is_told_it(client: Client | None, stream: bool) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1, "cache_creation": {"ephemeral_5m_input_tokens": 0}}
+    ending = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": {"type": "refusal"}}
+    message = {"type": "message", "id": "1", "content": [{"type": "text", "text": "a"}], "usage": usage, **ending}
+    engine: EngineStream = EventStream(0) if stream else WholeMessage(0)
+    answer = json.dumps(message).encode()
+    if stream:
+        start, *middle, _, last = message_events({"type": "text", "text": "a"})
+        answer = b"".join([start, *middle, frame({"type": "message_delta", "delta": ending, "usage": usage}), last])
+    told = relayed(engine, answer, stream=stream, client=client)
+    assert b"stop_details" not in told
+    assert b"cache_creation" not in told
+    assert b"tidegate" not in told
 
 
 INTERLEAVED: list[dict[str, Any]] = [
@@ -625,10 +689,7 @@ def test_a_code_that_the_vendors_sdks_look_for_stands_in_an_errors_details() -> 
     [
         ("exceeds the available context size (8192)", "prompt is too long: exceeds the available context size (8192)"),
         ("The prompt is too long: about 9 tokens", "The prompt is too long: about 9 tokens"),
-        (
-            "The input length and `max_tokens` exceed context limit: 9 + 9 > 8",
-            "The input length and `max_tokens` exceed context limit: 9 + 9 > 8",
-        ),
+        ("prompt is too long: 210000 tokens > 200000 maximum", "prompt is too long: 210000 tokens > 200000 maximum"),
     ],
 )
 def test_that_a_prompt_is_too_long_is_told_in_the_words_that_claude_code_knows(message: str, told: str) -> None:
@@ -639,6 +700,57 @@ def test_that_a_prompt_is_too_long_is_told_in_the_words_that_claude_code_knows(m
     assert body["error"] == event["error"] == {"type": "invalid_request_error", "message": told}
     other = json.loads(Messages().error_body(400, message, "invalid_request_error", None, "model_not_found"))
     assert other["error"]["message"] == message
+
+
+# As the gateway, OpenAI, vLLM and SGLang say it: the prompt, what is asked for, the window, and their sum.
+TOO_MUCH = [
+    "The input length and `max_tokens` exceed context limit: {0} + {1} > {2}",
+    "This model's maximum context length is {2} tokens. However, you requested {3} tokens ({0} in the messages, {1} in "
+    "the completion)",
+    "'max_tokens' or 'max_completion_tokens' is too large: {1}. This model's maximum context length is {2} tokens and "
+    "your request has {0} input tokens ({1} > {2} - {0})",
+    "Requested token count exceeds the model's maximum context length of {2} tokens. You requested a total of {3} "
+    "tokens: {0} tokens from the input messages and {1} tokens for the completion",
+]
+# As llama.cpp and SGLang say it of a prompt alone.
+TOO_LONG = [
+    "request ({0} tokens) exceeds the available context size ({1} tokens)",
+    "The input ({0} tokens) is longer than the model's context length ({1} tokens)",
+]
+
+
+def told_of(message: str) -> str:
+    """What is said of it, without the rest of the message."""
+    body = json.loads(error_body(400, f"{message}; so it is.", "context_length_exceeded"))
+    words: str = body["error"]["message"]
+    assert words.endswith("; so it is.")
+    return words.removesuffix("; so it is.")
+
+
+@pytest.mark.parametrize("words", TOO_MUCH)
+def test_of_a_prompt_that_fits_it_is_said_in_which_words_claude_code_reads_how_much_less_to_ask_for(words: str) -> None:
+    told = told_of(words.format(17_000, 32_000, 32_768, 49_000))
+    assert told == "input length and `max_tokens` exceed context limit: 17000 + 32000 > 32768"
+
+
+@pytest.mark.parametrize("words", TOO_MUCH)
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_too_long(words: str) -> None:
+    """With less left than that, Claude Code asks for no less and makes nothing shorter, where only that is said."""
+    told = told_of(words.format(28_769, 32_000, 32_768, 60_769))
+    assert told == "prompt is too long: 28769 tokens > 28768 maximum, with room for an answer"
+    assert told_of(words.format(28_768, 32_000, 32_768, 60_768)).startswith("input length")
+    assert told_of(words.format(40_000, 9, 32_768, 40_009)) == "prompt is too long: 40000 tokens > 32768 maximum"
+
+
+@pytest.mark.parametrize("words", TOO_LONG)
+def test_how_much_too_long_a_prompt_is_stands_where_claude_code_reads_it(words: str) -> None:
+    assert told_of(words.format(40_000, 32_768)) == "prompt is too long: 40000 tokens > 32768 maximum"
+
+
+def test_so_does_what_the_gateway_says_of_it_itself() -> None:
+    window = ", and this model's maximum context length is 32768"
+    told = told_of("The prompt is too long: about 40000 tokens" + window)
+    assert told == "prompt is too long: 40000 tokens > 32768 maximum" + window
 
 
 def test_an_answer_to_who_only_fills_a_cache_is_empty() -> None:

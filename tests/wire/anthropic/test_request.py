@@ -18,6 +18,7 @@ from tests.wire.hub import (
     conversations,
     fields_of,
     image_part,
+    json_values,
     meaning,
     objects,
     one_text,
@@ -107,11 +108,13 @@ assistant = st.builds(
     )
     | st.lists(uses, min_size=1, max_size=2),
 )
+# Where they are strict, vendors take closed ones alone.
+closed_schemas = schemas.map(lambda schema: {**schema, **CLOSED})
 own_tools = st.lists(
     st.builds(
         lambda name, schema, more: {"name": name, "input_schema": schema, **more},
         words,
-        schemas,
+        closed_schemas,
         optional(description=texts, strict=st.booleans()),
     ),
     min_size=1,
@@ -144,7 +147,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 metadata=st.builds(lambda user_id: {"user_id": user_id}, texts),
                 output_config=optional(
                     effort=st.sampled_from(["low", "medium", "high", "xhigh", "max"]),
-                    format=schemas.map(lambda schema: {"type": "json_schema", "schema": {**schema, **CLOSED}}),
+                    format=closed_schemas.map(lambda schema: {"type": "json_schema", "schema": schema}),
                 ).filter(bool),
             )
         ),
@@ -198,7 +201,7 @@ hub_bodies = st.builds(
         reasoning_effort=st.sampled_from(["low", "medium", "high", "xhigh", "max"]),
     ),
     calling(
-        tools=tools(),
+        tools=tools(closed_schemas),
         tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
     ),
 )
@@ -229,6 +232,43 @@ def test_an_engine_of_the_same_dialect_gets_the_request_as_it_was(sent: dict[str
     made = json.loads(messages_body(parse(json.dumps(sent).encode()), model="theirs", stream=stream))
     del sent["tidegate"]
     assert made == {**sent, "model": "theirs", "stream": stream}
+
+
+def later(said: Any, told: dict[str, Any]) -> Any:
+    """The same from a client that is ahead of us: each object of the dialect's has more in it."""
+    if isinstance(said, list):
+        return [later(one, told) for one in said]
+    if not isinstance(said, dict):
+        return said
+    # What a schema is of, is anybody's.
+    whole = ("input", "input_schema", "schema")
+    return told | {name: value if name in whole else later(value, told) for name, value in said.items()}
+
+
+@given(bodies(), json_values)
+def test_what_a_later_version_says_goes_to_its_vendor_as_it_came_and_is_asked_of_nobody_else(
+    sent: dict[str, Any], value: Any
+) -> None:
+    said = later(sent, {"of_2027": value})
+    call, plain = parse(json.dumps(said).encode()), parse(json.dumps(sent).encode())
+    assert fields_of(call) == fields_of(plain)
+    assert json.loads(messages_body(call, model="m", stream=sent["stream"])) == said | {"model": "m"}
+    known = json.loads(messages_body(call.as_known(), model="m", stream=sent["stream"]))
+    assert known == json.loads(messages_body(plain, model="m", stream=sent["stream"])), "and may be left out"
+
+
+def test_what_a_later_version_says_of_a_block_is_kept_beside_what_its_vendor_does_not_take_back() -> None:
+    use = {"type": "tool_use", "id": "functions.f:0", "name": "f", "input": {"far": 1.0}, "later": 1}
+    thought = {"type": "thinking", "thinking": "a", "signature": "", "later": 1}
+    call = parse(body(messages=[*HI, {"role": "assistant", "content": [thought, use], "later": 1}]))
+    (_, said), (_, known) = (
+        json.loads(messages_body(one, model="m", stream=False))["messages"] for one in (call, call.as_known())
+    )
+    (made,) = said["content"]
+    assert made == use | {"id": made["id"]} != use
+    assert said == {"role": "assistant", "content": [made], "later": 1}
+    del made["later"]
+    assert known == {"role": "assistant", "content": [made]}
 
 
 def hinted(place: str, control: object) -> dict[str, Raw]:
@@ -427,6 +467,70 @@ def test_the_older_name_of_the_format_is_read_too() -> None:
     assert made["output_format"] == format
 
 
+WHOLE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"type": "string", "format": "date"}, "b": {"anyOf": [{"type": "integer"}, {"type": "null"}]}},
+    "required": ["b", "a"],
+    **CLOSED,
+}
+
+
+def strict_of(schema: dict[str, Any]) -> tuple[Any, Any]:
+    """Whether OpenAI is to be strict with an answer by this schema, and with a tool of it."""
+    tool = {"name": "f", "input_schema": schema, "strict": True}
+    made = parsed(output_config={"format": {"type": "json_schema", "schema": schema}}, tools=[tool])
+    format, function = made["response_format"]["json_schema"], made["tools"][0]["function"]
+    assert (format.pop("schema"), function.pop("parameters")) == (schema, schema)
+    return format.get("strict"), function.get("strict")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        WHOLE,
+        {"type": "object", "properties": {}, **CLOSED},
+        {**WHOLE, "$defs": {"d": WHOLE}, "properties": {"a": {"$ref": "#/$defs/d"}, "b": WHOLE}},
+        {**WHOLE, "properties": {"a": {**WHOLE, "type": ["object", "null"]}, "b": {}}},
+        {**WHOLE, "properties": {"a": {"type": "array", "items": WHOLE}, "b": {"const": 1}}},
+    ],
+)
+def test_a_schema_whose_objects_are_closed_and_require_all_is_strict_at_openai(schema: dict[str, Any]) -> None:
+    assert strict_of(schema) == (True, True)
+
+
+OPTIONAL = {**WHOLE, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        OPTIONAL,
+        {name: value for name, value in WHOLE.items() if name != "required"},
+        {name: value for name, value in WHOLE.items() if name != "additionalProperties"},
+        {**WHOLE, "required": ["a", "b", "c"]},
+        {**WHOLE, "required": "ab"},
+        {**WHOLE, "required": ["a", {}]},
+        {**WHOLE, "properties": []},
+        {**WHOLE, "additionalProperties": True},
+        {**WHOLE, "$defs": {"d": OPTIONAL}},
+        {**WHOLE, "properties": {"a": OPTIONAL, "b": {}}},
+        {**WHOLE, "properties": {"a": {"anyOf": [OPTIONAL, {"type": "null"}]}, "b": {}}},
+        {**WHOLE, "properties": {"a": {"type": "array", "items": OPTIONAL}, "b": {}}},
+        {**WHOLE, "properties": {"a": {"allOf": [WHOLE]}, "b": {}}},
+        {**WHOLE, "properties": {"a": {"oneOf": [WHOLE]}, "b": {}}},
+        {**WHOLE, "properties": {"a": {"type": "string", "format": "uri"}, "b": {}}},
+    ],
+)
+def test_another_schema_is_not_which_openai_would_refuse(schema: dict[str, Any]) -> None:
+    assert strict_of(schema) == (None, None)
+
+
+def test_a_tool_that_says_it_is_not_strict_is_not() -> None:
+    for schema in (WHOLE, OPTIONAL):
+        tool = {"name": "f", "input_schema": schema, "strict": False}
+        assert parsed(tools=[tool])["tools"][0]["function"]["strict"] is False
+
+
 def test_to_fill_its_cache_is_asked_of_the_vendor_and_for_one_token_of_others() -> None:
     call = parse(body(max_tokens=0))
     assert fields_of(call)["max_tokens"] == call.output_tokens_max == 1
@@ -622,6 +726,8 @@ def test_a_schema_that_is_nested_deeply_breaks_nothing() -> None:
     call = asked({"messages": HI})
     with suppress(BadRequest):
         messages_body(structs.replace(call, fields={**call.fields, "response_format": format}), model="m", stream=False)
+    with suppress(BadRequest):
+        parse(body(output_config=0).replace(b"0}", b'{"format":{"type":"json_schema","schema":%b}}}' % schema))
 
 
 @pytest.mark.parametrize("parameters", [{}, {"properties": {}}, {"type": "object", "properties": {}}, None])
@@ -657,7 +763,8 @@ def test_tokens_are_counted_without_a_bound_and_said_to_be_an_estimate() -> None
         ({"messages": [{"role": "user"}]}, "messages", "`messages[0].content`: is missing"),
         ({"messages": [{"role": "poet", "content": "a"}]}, "messages", "`messages[0].role`"),
         (user_says({"type": "document"}), "messages", "`messages[0].content[0].type`"),
-        (user_says({"type": "text", "text": "a", "odd": 1}), "messages", "`messages[0].content[0].odd`"),
+        (user_says({"type": "text", "text": "a", "citation": []}), "messages",
+         "`messages[0].content[0].citation` is not known here: did you mean `citations`?"),
         (
             user_says({"type": "text", "text": "a"}, {"type": "tool_result", "tool_use_id": "1"}),
             "messages",
@@ -673,7 +780,16 @@ def test_tokens_are_counted_without_a_bound_and_said_to_be_an_estimate() -> None
         ({"container": "c"}, "container", "cannot be carried"),
         ({"mcp_servers": []}, "mcp_servers", "cannot be carried"),
         ({"inference_geo": "us"}, "inference_geo", "x-tidegate-residency"),
-        ({"odd": 1}, "odd", "is not a field"),
+        ({"max_token": 1}, "max_token", "did you mean `max_tokens`?"),
+        ({"temprature": 1}, "temprature", "did you mean `temperature`?"),
+        ({"seepd": "fast"}, "seepd", "did you mean `speed`?"),
+        ({"of": 1, "Inference_Geo": "us"}, "Inference_Geo", "did you mean `inference_geo`?"),
+        ({f"later_{at}": 1 for at in range(999)} | {"Thread": {}}, "Thread", "did you mean `thread`?"),
+        (user_says({"type": "text", "text": "a", "Text": "b"}), "messages", "did you mean `text`?"),
+        ({"tools": [{"name": "f", "input_schemas": {}}]}, "tools", "`tools[0].input_schemas` is not known here"),
+        ({"fallbacks": "default"}, "fallbacks", "at another price"),
+        ({"billing_policy": {"type": "billing_policy"}}, "billing_policy", "who pays"),
+        ({"compaction": {}}, "compaction", "is not carried"),
         ({"system": 7}, "system", "a string or an array of text blocks"),
         ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management", "compact edits"),
     ],
@@ -891,6 +1007,23 @@ def test_a_chats_hint_about_the_cache_goes_to_the_block_that_it_is_of() -> None:
         {"role": "assistant", "content": [{"type": "text", "text": "hello", **HINTED}]},
         user_turn({**RESULT, "content": [{"type": "text", "text": "5", **HINTED}]}, {**TOLD, **HINTED}),
     ]
+
+
+def test_a_hint_about_tools_goes_to_the_tool_that_it_is_of_and_one_about_all_stays_there() -> None:
+    """As LiteLLM's clients have it at a tool or its function, and OpenRouter's at the whole."""
+    longer = {"cache_control": {**HINT, "ttl": "1h"}}
+    function = {"name": "f", "parameters": {"type": "object"}}
+    tools = [
+        {"type": "function", "function": function},
+        {"type": "function", "function": function, **HINTED},
+        {"type": "function", "function": {**function, **HINTED}},
+        {"type": "function", "function": {**function, **HINTED}, **longer},
+    ]
+    made = outward({"messages": HI, "tools": tools, **HINTED})
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    assert made["tools"] == [tool, {**tool, **HINTED}, {**tool, **HINTED}, {**tool, **longer}]
+    assert made["cache_control"] == HINT
+    assert "cache_control" not in outward({"messages": HI})
 
 
 def test_a_messages_hint_goes_to_its_last_block_unless_that_has_one_or_is_a_thought() -> None:

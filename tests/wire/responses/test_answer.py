@@ -193,6 +193,47 @@ def test_a_refusal_is_a_part_of_its_own() -> None:
     ]
 
 
+OWN = {"format": "openai-responses-v1"}
+
+
+def both(details: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items of an answer that thinks so and says a word, which are the same streamed and whole."""
+    thinking = [chunk(reasoning_content=detail.get("summary", ""), reasoning_details=[detail]) for detail in details]
+    streamed = events_of(outward(*thinking, chunk(content="a"), chunk(finish="stop")))[-1]["response"]["output"]
+    message = {"content": "a", "reasoning_details": details}
+    answer = {"id": "chatcmpl-1", "choices": [{"message": message, "finish_reason": "stop"}]}
+    found: list[dict[str, Any]] = json.loads(whole(json.dumps(answer).encode(), CALL, NOW_S))["output"]
+    assert [meant(item) for item in streamed] == [meant(item) for item in found]
+    return found
+
+
+def meant(item: dict[str, Any]) -> dict[str, Any]:
+    """An item without what stands for nothing, and without the name that it has only from its place."""
+    return {name: value for name, value in item.items() if value and name != "id"}
+
+
+def test_each_seal_ends_a_thought() -> None:
+    """OpenRouter's details are those of its vendor's items, one after the other."""
+    first, second, _ = both(
+        [
+            {"type": "reasoning.summary", "summary": "one ", "index": 0, **OWN},
+            {"type": "reasoning.summary", "summary": "part", "index": 0, **OWN},
+            {"type": "reasoning.encrypted", "data": "gAAA", "id": "rs_1", **OWN},
+            {"type": "reasoning.encrypted", "data": "gBBB", "id": "rs_2", **OWN},
+        ]
+    )
+    assert first["summary"] == [{"type": "summary_text", "text": "one part"}]
+    assert [item["encrypted_content"] for item in (first, second)] == ["gAAA", "gBBB"]
+    assert second["id"] == "rs_2"
+
+
+@pytest.mark.parametrize("format", [None, "anthropic-claude-v1", "google-gemini-v1"])
+def test_what_another_vendor_has_sealed_is_no_seal_of_this_dialects(format: str | None) -> None:
+    """It would come back, and the whole conversation would be refused with it."""
+    (said,) = both([{"type": "reasoning.encrypted", "data": "eA==", "format": format}])
+    assert said["type"] == "message"
+
+
 @pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
 def test_an_answer_that_was_cut_short_says_so(finish: str, reason: str) -> None:
     last = events_of(outward(chunk(content="a"), chunk(finish=finish)))[-1]

@@ -16,7 +16,7 @@ from openai.types.responses import (
     response_create_params,
 )
 
-from tests.wire.hub import calling, conversations, fields_of, meaning, objects, optional, text_part, texts, tools
+from tests.wire.hub import choosing, conversations, fields_of, meaning, settings, text_part, texts
 from tidegate.core.model import Capability
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
@@ -83,33 +83,7 @@ def thinking(draw: st.DrawFn) -> list[dict[str, Any]]:
     return messages
 
 
-@given(
-    thinking(),
-    optional(
-        stream=st.booleans(),
-        temperature=st.floats(0, 2),
-        top_p=st.floats(0, 1),
-        user=texts,
-        prompt_cache_key=texts,
-        safety_identifier=texts,
-        service_tier=st.sampled_from(["auto", "flex"]),
-        max_tokens=st.integers(1, 10**6),
-        reasoning_effort=st.sampled_from(["none", "minimal", "low", "high", "max"]),
-        verbosity=st.sampled_from(["low", "high"]),
-        response_format=st.just({"type": "json_object"})
-        | st.builds(
-            lambda name, schema, more: {"type": "json_schema", "json_schema": {"name": name, "schema": schema, **more}},
-            texts,
-            objects,
-            optional(strict=st.booleans(), description=texts),
-        ),
-    ),
-    calling(
-        tools=tools(),
-        tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
-    ),
-    st.booleans(),
-)
+@given(thinking(), settings(), choosing, st.booleans())
 def test_what_both_dialects_can_say_is_carried_exactly(
     messages: list[dict[str, Any]], chat: dict[str, Any], called: dict[str, Any], parallel: bool
 ) -> None:

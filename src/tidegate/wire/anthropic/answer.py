@@ -3,7 +3,20 @@
 from typing import Any
 
 from tidegate.wire.anthropic.errors import error_event
-from tidegate.wire.hub import NO_COUNTS, Answer, Choice, Chunks, Counts, Said, Slots, ToolCall, arguments_of, encode
+from tidegate.wire.hub import (
+    CLAUDE,
+    NO_COUNTS,
+    Answer,
+    Choice,
+    Chunks,
+    Counts,
+    Detail,
+    Said,
+    Slots,
+    ToolCall,
+    arguments_of,
+    encode,
+)
 from tidegate.wire.hub import read_answer as read
 from tidegate.wire.sse import BadStream, Cause
 
@@ -39,7 +52,8 @@ def whole(body: bytes) -> bytes:
             content.append({**_use(call, name, calls), "input": {} if arguments is None else arguments})
             calls += 1
     reason = {"stop_reason": ending.reason, "stop_sequence": ending.sequence}
-    return encode({**_head(answer, content), **reason, "usage": usage_of(answer.usage or NO_COUNTS)})
+    told = {**_head(answer, content), **reason, "usage": usage_of(answer.usage or NO_COUNTS)}
+    return encode(told | (answer.native or {}))
 
 
 def message_id(answer: Answer) -> str:
@@ -73,8 +87,7 @@ def _head(answer: Answer, content: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _thoughts(said: Said) -> list[dict[str, Any]]:
     """Thinking, in the pieces that were sealed; as one where nothing was."""
-    details = said.reasoning_details or []
-    sealed = [d for d in details if d.data is not None or d.signature is not None]
+    sealed = [d for d in _details(said) if d.data is not None or d.signature is not None]
     texts = [d for d in sealed if d.data is None]
     found: list[dict[str, Any]] = []
     for detail in sealed:
@@ -86,6 +99,11 @@ def _thoughts(said: Said) -> list[dict[str, Any]]:
     if said.thought and not any(block["type"] == "thinking" for block in found):
         found.insert(0, {"type": "thinking", "thinking": said.thought, "signature": ""})
     return found
+
+
+def _details(said: Said) -> list[Detail]:
+    """What of its thoughts may go back to where this dialect is spoken."""
+    return [detail for detail in said.reasoning_details or () if detail.may_be(CLAUDE)]
 
 
 def _use(call: ToolCall, name: str, at: int) -> dict[str, Any]:
@@ -130,13 +148,16 @@ class _Ending:
 class MessageStream:
     """See `ClientStream`. Blocks follow each other: one ends where the next begins."""
 
-    __slots__ = ("_chunks", "_counts", "_ending", "_index", "_name", "_open", "_out", "_slot", "_slots", "failure")
+    __slots__ = (
+        "_chunks", "_counts", "_ending", "_index", "_name", "_native", "_open", "_out", "_slot", "_slots", "failure",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._chunks = Chunks()
         self._slots = Slots()
         self._ending = _Ending()
         self._counts = NO_COUNTS
+        self._native: dict[str, Any] = {}  # what an engine of this dialect tells at the end
         self._out: list[bytes] = []
         self._name: str | None = None
         self._index = -1
@@ -164,7 +185,7 @@ class MessageStream:
             self._begin(Answer())
         self._close()
         delta = {"stop_reason": self._ending.reason, "stop_sequence": self._ending.sequence}
-        self._emit("message_delta", delta=delta, usage=usage_of(self._counts))
+        self._emit("message_delta", **({"delta": delta, "usage": usage_of(self._counts)} | self._native))
         self._emit("message_stop")
         return self._flushed()
 
@@ -177,14 +198,15 @@ class MessageStream:
         self._out.clear()
         return out
 
-    def _emit(self, kind: str, **fields: Any) -> None:
+    def _emit(self, kind: str, /, **fields: Any) -> None:
         self._out.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode({"type": kind, **fields})))
 
     def _begin(self, answer: Answer) -> None:
         self._name = message_id(answer)
-        # The prompt's tokens are known at the end alone, and stand in message_delta.
+        # From other engines the prompt's tokens are known at the end alone, and stand in message_delta.
         reason = {"stop_reason": None, "stop_sequence": None}
-        self._emit("message_start", message={**_head(answer, []), **reason, "usage": usage_of(NO_COUNTS)})
+        told = {**_head(answer, []), **reason, "usage": usage_of(NO_COUNTS)}
+        self._emit("message_start", message=told | (answer.native or {}))
 
     def _take(self, answer: Answer) -> None:
         # Azure's first chunk tells what a filter has found, and has no name yet.
@@ -197,13 +219,17 @@ class MessageStream:
             return
         said = choice.delta
         self._ending.note(choice, said)
+        if choice.finish_reason:
+            self._native = answer.native or {}
         if said is not None:
             self._add(said)
 
     def _add(self, said: Said) -> None:
+        if said.item is not None:
+            self._close()
         if said.thought:
             self._delta("thinking", "thinking_delta", thinking=said.thought)
-        for detail in said.reasoning_details or ():
+        for detail in _details(said):
             if detail.data is not None:
                 self._start("redacted_thinking", data=detail.data)
                 self._close()

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from tidegate.wire.anthropic.hub_shapes import (
+from tidegate.wire.errors import UNREADABLE, BadRequest
+from tidegate.wire.hub import CLAUDE
+from tidegate.wire.hub_shapes import (
     HubAssistant,
     HubCall,
     HubDeveloper,
@@ -20,7 +22,6 @@ from tidegate.wire.anthropic.hub_shapes import (
     RefusalPart,
     TextPart,
 )
-from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.instructions import marked
 from tidegate.wire.surrogates import replace_lone_surrogates
 
@@ -162,7 +163,8 @@ def _block(part: TextPart | ImagePart | RefusalPart, path: str) -> dict[str, Any
 
 def _assistant(message: HubAssistant, path: str) -> str | list[dict[str, Any]]:
     said = message.content
-    thoughts = [_thought(detail.text, detail.signature, detail.data) for detail in message.reasoning_details or ()]
+    details = [detail for detail in message.reasoning_details or () if detail.may_be(CLAUDE)]
+    thoughts = [_thought(detail.text, detail.signature, detail.data) for detail in details]
     blocks = [thought for thought in thoughts if thought is not None]
     calls = message.tool_calls or []
     plain = not (blocks or calls or message.refusal) and message.cache_control is UNSET

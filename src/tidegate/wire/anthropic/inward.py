@@ -1,12 +1,13 @@
 """A Messages answer becomes the hub's: its events the chunks, or the whole of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.errors import UNREADABLE, find_error
-from tidegate.wire.hub import encode
+from tidegate.wire.hub import NATIVE, encode
 from tidegate.wire.reading import count, count_in
 from tidegate.wire.sse import BYTE_ORDER_MARK, DONE_FRAME, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded
@@ -22,6 +23,10 @@ _REASONS = {
 }
 # In which order a message of the hub's has them: it thinks, then speaks and then calls.
 _TURNS = {"thinking": 0, "redacted_thinking": 0, "text": 1, "tool_use": 2}
+# What the hub has a place for.
+_SAID = frozenset({"id", "type", "role", "model", "content"})
+_NULLS = (None, msgspec.Raw(b"null"))
+_NOTHING: Mapping[str, Any] = {}
 _MALFORMED = "sent an event that cannot be read"
 
 
@@ -75,6 +80,8 @@ class _Event(msgspec.Struct, gc=False):
 
 _event = msgspec.json.Decoder(_Event).decode
 _message = msgspec.json.Decoder(_Message).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _Counted:
@@ -226,7 +233,7 @@ class EventStream:
             case "message_start" if event.message is not None:
                 self._counted.begin(event.message.usage)
                 self._head = _head(event.message, self._created_s, "chat.completion.chunk")
-                self._chunk({"role": "assistant", "content": ""})
+                self._chunk({"role": "assistant", "content": ""}, native=self._native(data, "message"))
             case "content_block_start" if event.content_block is not None:
                 self._start(event.content_block)
             case "content_block_delta" if event.delta is not None:
@@ -238,7 +245,8 @@ class EventStream:
             case "message_delta":
                 self._counted.add(event.usage)
                 if event.delta is not None and event.delta.stop_reason is not None:
-                    self._chunk({}, _reason(event.delta.stop_reason), event.delta.stop_sequence)
+                    delta, native = event.delta, self._native(data)
+                    self._chunk({}, _reason(delta.stop_reason), delta.stop_sequence, native=native)
                     self._stopped = True
             case "message_stop":
                 self._close()
@@ -286,11 +294,25 @@ class EventStream:
             case _:
                 pass
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None, sequence: str | None = None) -> None:
+    def _native(self, data: bytes, part: str = "") -> Mapping[str, Any]:
+        """What a client of this dialect is told of an event besides, or of a part of it."""
+        if not self.in_turn:
+            return _NOTHING
+        event = decoded(_object, data)
+        return _native(event[part] if part else event)
+
+    def _chunk(
+        self,
+        delta: dict[str, Any],
+        finish: str | None = None,
+        sequence: str | None = None,
+        *,
+        native: Mapping[str, Any] = _NOTHING,
+    ) -> None:
         choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish}
         if sequence is not None:
             choice["stop_reason"] = sequence
-        self._send({"choices": [choice]})
+        self._send({"choices": [choice], **native})
 
     def _tell(self) -> None:
         usage = self._counted.told()
@@ -360,13 +382,19 @@ def _whole(body: bytes, created_s: int, counted: _Counted, *, in_turn: bool) -> 
     choice["finish_reason"] = _reason(message.stop_reason) or "stop"
     if message.stop_sequence is not None:
         choice["stop_reason"] = message.stop_sequence
-    answer = {**_head(message, created_s, "chat.completion"), "choices": [choice]}
+    native = _native(decoded(_fields, body)) if in_turn else _NOTHING
+    answer = {**_head(message, created_s, "chat.completion"), "choices": [choice], **native}
     usage = counted.told()
     return encode(answer if usage is None else {**answer, "usage": usage})
 
 
 def _head(message: _Message, created_s: int, kind: str) -> dict[str, Any]:
     return {"id": message.id, "object": kind, "created": created_s, "model": message.model}
+
+
+def _native(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is told of a message, or at its end, beyond what the hub says in its own place."""
+    return {NATIVE: {name: value for name, value in told.items() if name not in _SAID and value not in _NULLS}}
 
 
 def _arguments(block: _Block) -> str:

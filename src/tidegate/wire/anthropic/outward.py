@@ -1,24 +1,28 @@
 """A chat completion request becomes a Messages request, for an engine that speaks this dialect."""
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from tidegate.core.model import Capability
 from tidegate.wire.anthropic.closed import closed
 from tidegate.wire.anthropic.conversation import conversation
-from tidegate.wire.anthropic.hub_shapes import HubMessage
 from tidegate.wire.anthropic.shapes import NAME
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, Field, carried, refused, set_aside, top_level
 from tidegate.wire.hub import encode
+from tidegate.wire.hub_shapes import ChosenTool, FunctionTool, HubMessage
 from tidegate.wire.openai import Call
+from tidegate.wire.outward import check
 from tidegate.wire.shape import read_body
 
 # The dialect wants a bound. Every model of the vendor can give as much; an answer that is cut says so.
 OUTPUT_TOKENS_DEFAULT = 8192
+# With more of them that are strict the vendor refuses the whole request.
+STRICT_TOOLS_MAX = 20
 _TEMPERATURE_MAX = 1.0
 _TOP_P_OF_ALL = 1.0
 # Since Opus 4.7, and with the fifth generation, the vendor's models refuse to be told how they sample.
@@ -46,14 +50,21 @@ OUTWARD: tuple[Field, ...] = (
     ),
     carried("top_k", "set aside as temperature is"),
     carried("tools", "functions"),
+    carried(
+        "tools[].function.strict",
+        "with a schema as that of response_format is; set aside where that would be refused, and where more than "
+        f"{STRICT_TOOLS_MAX} tools are strict, with which the vendor refuses all",
+    ),
+    carried("tools[].cache_control", "or that of its function"),
+    carried("cache_control", "the vendor's own hint about price, which OpenRouter has in chats as well"),
     carried("tool_choice", ""),
     carried("parallel_tool_calls", "`disable_parallel_tool_use`, turned round"),
     carried(
         "response_format",
         "json_schema is `output_config.format`, its objects closed by `additionalProperties: false` where they say "
-        "nothing of it; objects whose members have no names are refused, and so is json_object; bounds, such as "
-        "`minimum` and `maxLength`, are words of the description, where the vendor's SDKs put them: as keywords it "
-        "refuses them",
+        "nothing of it; objects whose members have no names are refused, and so is json_object; `oneOf` is `anyOf`; "
+        "bounds, such as `minimum` and `maxLength`, and what else the vendor refuses as keywords, such as "
+        "`prefixItems` and a `format` that it does not know, are words of the description, where its SDKs put them",
     ),
     carried("reasoning_effort", "`output_config.effort`; minimal is low, none is `thinking` disabled"),
     carried("user", "`metadata.user_id`"),
@@ -98,27 +109,6 @@ _KNOWN = top_level(OUTWARD, Fate.CARRIED, Fate.SET_ASIDE)
 _REFUSED = top_level(OUTWARD, Fate.REFUSED)
 
 
-class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    name: str
-    description: str | UnsetType | None = UNSET
-    parameters: dict[str, Raw] | None = None
-    strict: bool | None = None
-
-
-class _Tool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    type: Literal["function"]
-    function: _Function
-
-
-class _Named(msgspec.Struct, gc=False):
-    name: str
-
-
-class _Chosen(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    type: Literal["function"]
-    function: _Named
-
-
 class _Schema(msgspec.Struct, gc=False):
     schema: Raw | UnsetType = UNSET
 
@@ -136,8 +126,9 @@ class _Chat(msgspec.Struct, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | _Chosen | None = None
+    tools: list[FunctionTool] | None = None
+    cache_control: Raw | UnsetType = UNSET
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: _Format | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -173,9 +164,7 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
     """
     if call.native is not None and call.native.dialect == NAME:
         return encode({**call.native.fields, "model": model, "stream": stream})
-    if call.kind is not Capability.CHAT:
-        raise BadRequest(f"This endpoint serves chat completions alone, not {call.kind.value}.")
-    _check(call)
+    check(call, _KNOWN, _REFUSED)
     asked = read_body(encode(call.fields), _decoder, _ACCEPTED)
     for name, penalty in (("frequency_penalty", asked.frequency_penalty), ("presence_penalty", asked.presence_penalty)):
         if penalty:
@@ -195,7 +184,8 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
         # Some models of the vendor refuse it beside a temperature, and many clients send a 1 for none.
         "top_p": None if asked.top_p == _TOP_P_OF_ALL else asked.top_p,
         "top_k": asked.top_k,
-        "tools": [_tool(tool.function) for tool in asked.tools or ()] or None,
+        "tools": _tools(asked.tools or ()) or None,
+        "cache_control": None if asked.cache_control is UNSET else asked.cache_control,
         "tool_choice": _choice(asked),
         "metadata": None if asked.user is None else {"user_id": asked.user},
         "output_config": _config(asked),
@@ -207,30 +197,27 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
     return encode({**body, **{name: value for name, value in plain.items() if value is not None}})
 
 
-_NULL = Raw(b"null")
+def _tools(told: Sequence[FunctionTool]) -> list[dict[str, Any]]:
+    may_be_strict = sum(tool.function.strict is True for tool in told) <= STRICT_TOOLS_MAX
+    return [_tool(tool, may_be_strict) for tool in told]
 
 
-def _check(call: Call) -> None:
-    given = {name: value for name, value in call.fields.items() if value != _NULL}
-    for name in given:
-        if name not in _KNOWN:
-            why = _REFUSED.get(name, "its dialect has no such field")
-            shown = name.encode("ascii", "replace").decode()[:64]
-            raise BadRequest(f"`{shown}` cannot be carried to this endpoint: {why}. Leave it out.", param=shown)
-    if call.completions > 1:
-        raise BadRequest("`n`: this endpoint gives one choice. Ask for 1.", param="n")
-    if Capability.LOGPROBS in call.needs:
-        raise BadRequest("`logprobs`: this endpoint has none. Leave it out.", param="logprobs")
-
-
-def _tool(function: _Function) -> dict[str, Any]:
+def _tool(told: FunctionTool, may_be_strict: bool) -> dict[str, Any]:
+    """The tool; one that asks to be strict is so where it may be, and where the vendor takes its schema as such."""
+    function = told.function
     tool: dict[str, Any] = {"name": function.name}
     if function.description is not UNSET and function.description is not None:
         tool["description"] = function.description
     # This dialect wants a schema's type, which others do without.
     tool["input_schema"] = {"type": "object", **(function.parameters or {})}
-    if function.strict is not None:
-        tool["strict"] = function.strict
+    if function.strict is False:
+        tool["strict"] = False
+    elif function.strict and may_be_strict:
+        with suppress(BadRequest):
+            tool |= {"input_schema": closed(Raw(encode(tool["input_schema"]))), "strict": True}
+    control = function.cache_control if told.cache_control is UNSET else told.cache_control
+    if control is not UNSET:
+        tool["cache_control"] = control
     return tool
 
 
@@ -244,7 +231,7 @@ def _choice(asked: _Chat) -> dict[str, Any] | None:
     if choice is None and parallel is None:
         return None
     found: dict[str, Any]
-    if isinstance(choice, _Chosen):
+    if isinstance(choice, ChosenTool):
         found = {"type": "tool", "name": choice.function.name}
     else:
         found = {"type": _TYPES[choice or "auto"]}

@@ -6,10 +6,12 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, structs
+from msgspec import UNSET, Raw
 
+from tidegate.wire.anthropic.closed import is_strict
 from tidegate.wire.anthropic.conversation import call_id
 from tidegate.wire.anthropic.errors import THREAD_UNSUPPORTED
+from tidegate.wire.anthropic.known import known_parts, refuse_slips
 from tidegate.wire.anthropic.shapes import (
     ACCEPTED,
     FIELDS,
@@ -40,14 +42,15 @@ from tidegate.wire.fate import Fate, top_level
 from tidegate.wire.hub import call_of, encode, text_or_parts
 from tidegate.wire.instructions import led
 from tidegate.wire.openai import Call, Native
-from tidegate.wire.shape import known_only, read_body, read_fields
+from tidegate.wire.shape import read_body, read_fields
 
-_KNOWN = top_level(FIELDS, Fate.CARRIED, Fate.NATIVE)
+_NAMES = top_level(FIELDS, *Fate)
 _REFUSED = top_level(FIELDS, Fate.REFUSED)
 _decoder = msgspec.json.Decoder(Body)
 _kept = msgspec.json.Decoder(KeptBody).decode
 _edited = msgspec.json.Decoder(ContextManagement).decode
 _kinds = msgspec.json.Decoder(list[ToolKind]).decode
+_objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 # How the vendor names the tools that it runs.
 _DATED = re.compile(r"[a-z][a-z0-9_]{0,63}_[0-9]{8}")
 # The name of the schema, which OpenAI wants and Anthropic has not.
@@ -77,12 +80,8 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
             raise BadRequest(
                 f"`{name}` cannot be carried: {why}. Leave it out.", param=name, code=_REFUSED_CODES.get(name)
             )
-    known_only(fields, {**_KNOWN, **_REFUSED}, "Messages")
-    try:
-        asked = read_body(body, _decoder, ACCEPTED)
-    except BadRequest as error:
-        unserved = _unserved(fields) if error.param == "tools" else None
-        raise unserved or error from None
+    refuse_slips(fields, _NAMES)
+    asked, known = _read(body, {name: value for name, value in fields.items() if name in _NAMES})
     if asked.max_tokens is None and not counting:
         raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
     if _compacts(fields):
@@ -91,12 +90,31 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
             "Leave compact edits out.",
             param="context_management",
         )
+    return call_of(_chat(asked), _native(asked, fields, known, headers))
+
+
+def _read(body: bytes, known: dict[str, Raw]) -> tuple[Body, dict[str, Raw]]:
+    """What is asked, and what of the `known` fields is known within them, too. Raises `BadRequest`."""
+    try:
+        return _decoder.decode(body), known
+    except UNREADABLE:
+        known = known_parts(known, Body)
+    try:
+        return read_body(encode(known), _decoder, ACCEPTED), known
+    except BadRequest as error:
+        unserved = _unserved(known) if error.param == "tools" else None
+        raise unserved or error from None
+
+
+def _native(asked: Body, fields: dict[str, Raw], known: dict[str, Raw], headers: Mapping[bytes, bytes]) -> Native:
+    """The request for the vendor, who takes fields that are new only together with the header that names them."""
     fields.pop("tidegate", None)
+    known.pop("tidegate", None)
     if any(_is_foreign(block) for message in asked.messages for block in _blocks(message)):
-        fields["messages"] = Raw(encode(_acceptable(asked.messages)))
-    # The vendor takes fields that are new only together with the header that names them.
+        for part in (fields, known):
+            part["messages"] = Raw(encode(_acceptable(asked.messages, part["messages"])))
     kept = tuple((name, headers[name]) for name in (BETA_HEADER,) if name in headers)
-    return call_of(_chat(asked), Native(dialect=NAME, fields=fields, headers=kept))
+    return Native(dialect=NAME, fields=fields, known=None if known == fields else known, headers=kept)
 
 
 _NULL = Raw(b"null")
@@ -147,25 +165,26 @@ def _is_foreign(block: object) -> bool:
     return _is_unsealed(block)
 
 
-def _acceptable(messages: Sequence[Message]) -> list[Message]:
-    """The same as the vendor takes it back: without such thoughts, and with ids of its own kind."""
-    found: list[Message] = []
-    for message in messages:
+def _acceptable(messages: Sequence[Message], came: Raw) -> list[dict[str, Any]]:
+    """The messages as they `came`, as the vendor takes them back: without such thoughts, with ids of its own kind."""
+    found: list[dict[str, Any]] = []
+    for message, whole in zip(messages, _objects(came), strict=True):
         blocks = _blocks(message)
-        kept = [_renamed(block) for block in blocks if not _is_unsealed(block)]
-        if kept:
-            found.append(structs.replace(message, content=kept))
-        elif not blocks:
-            found.append(message)
+        if not blocks:
+            found.append(whole)
+            continue
+        pairs = zip(blocks, _objects(whole["content"]), strict=True)
+        if kept := [_renamed(block, part) for block, part in pairs if not _is_unsealed(block)]:
+            found.append({**whole, "content": kept})
     return found
 
 
-def _renamed(block: object) -> object:
+def _renamed(block: object, whole: dict[str, Any]) -> dict[str, Any]:
     if isinstance(block, ToolUseBlock):
-        return structs.replace(block, id=call_id(block.id))
+        return {**whole, "id": call_id(block.id)}
     if isinstance(block, ToolResultBlock):
-        return structs.replace(block, tool_use_id=call_id(block.tool_use_id))
-    return block
+        return {**whole, "tool_use_id": call_id(block.tool_use_id)}
+    return whole
 
 
 def keeps_long(fields: Mapping[str, Raw]) -> bool:
@@ -219,7 +238,10 @@ def _chat(asked: Body) -> dict[str, Any]:
         chat["reasoning_effort"] = config.effort
     format = config.format if config is not None and config.format is not None else asked.output_format
     if format is not None:
-        schema = {"name": FORMAT_NAME, "schema": format.schema, "strict": True}
+        schema: dict[str, Any] = {"name": FORMAT_NAME, "schema": format.schema}
+        # This dialect is always strict; OpenAI refuses a schema with an optional member, if it is told so.
+        if is_strict(format.schema):
+            schema["strict"] = True
         chat["response_format"] = {"type": "json_schema", "json_schema": schema}
     return chat
 
@@ -319,7 +341,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if tool.description is not UNSET:
         function["description"] = tool.description
     function["parameters"] = tool.input_schema
-    if tool.strict is not UNSET:
+    if tool.strict is False or (tool.strict is True and is_strict(Raw(encode(tool.input_schema)))):
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
 

@@ -1,4 +1,4 @@
-"""The Messages API's request as types. What is not here is refused, and so are blocks of other types."""
+"""The Messages API's request as types. What else it may have is for the vendor; blocks of other types are refused."""
 
 from typing import Annotated, Any, Literal
 
@@ -261,9 +261,15 @@ FIELDS: tuple[Field, ...] = (
     carried("top_p", ""),
     carried("top_k", "under the same name, which vLLM, SGLang and llama.cpp know"),
     carried("tools", "`function` tools"),
+    carried("tools[].strict", "where output_config.format would be strict; else set aside"),
     carried("tool_choice", "any is `required`; disable_parallel_tool_use is `parallel_tool_calls`, turned round"),
     carried("metadata", f"user_id is `user`, beyond {USER_CHARS_MAX} characters by its SHA-256: OpenAI takes no more"),
-    carried("output_config", "effort is `reasoning_effort`, format is `response_format` by the name `answer`"),
+    carried(
+        "output_config",
+        "effort is `reasoning_effort`, format is `response_format` by the name `answer`, strict where each of its "
+        "objects is closed and requires all its members: OpenAI refuses to be strict with others, with `allOf` and "
+        "`oneOf`, and with the format `uri`",
+    ),
     carried("output_format", "the older name of output_config.format, which goes before it"),
     carried("tidegate", "our own settings; never passed on"),
     native("thinking", "whether and how long a model thinks is each engine's own"),
@@ -282,6 +288,7 @@ FIELDS: tuple[Field, ...] = (
     native("diagnostics", "of the vendor's cache"),
     native("user_profile_id", "of the vendor"),
     native("workspace_id", "of the vendor"),
+    native("fallback_credit_token", "the vendor's, which makes a second try with another model cheaper"),
     native("messages[].content[].thinking.signature", "the text goes on as `reasoning_content`"),
     native("messages[].content[].redacted_thinking", "sealed for its maker"),
     native("messages[].content[].cache_control", "a hint about price"),
@@ -295,12 +302,20 @@ FIELDS: tuple[Field, ...] = (
     native("tools[].input_examples", "not part of a function"),
     native("tools[].allowed_callers", '["direct"]; others are refused, since they are tools that a vendor runs'),
     native("tools[].defer_loading", "the tool is there from the start"),
+    native(
+        "any other field, also of messages[], tools[], system[] and settings",
+        "what a later version says means something to its vendor. One that is spelled nearly as one of these, such as "
+        "`max_token`, is refused. Under a budget, who asks for money is not sent it either: nobody knows what it costs",
+    ),
     set_aside("messages[].content[].text after tool_use", "its place: it goes before the calls of the same message"),
     set_aside("messages[].content[].thinking, several", "their borders: they go on as one text"),
     refused("inference_geo", "where data may go is said with `x-tidegate-residency`, which is kept"),
     refused("thread", "nothing is stored here; send the whole conversation as `messages`"),
     refused("container", "code that a vendor runs is not served here"),
     refused("mcp_servers", "tools that a vendor runs are not served here"),
+    refused("fallbacks", "another of the vendor's models would answer, at another price"),
+    refused("billing_policy", "who pays is for operators to say"),
+    refused("compaction", "the block in which the vendor answers what it made shorter is not carried"),
     refused("messages[].content[], other types", "documents, search results and what a vendor's tools left behind"),
     refused("tools[], other types", "tools that a vendor runs"),
 )

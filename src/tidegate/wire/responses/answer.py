@@ -4,8 +4,9 @@ from typing import Any
 
 from msgspec import Raw
 
-from tidegate.wire.hub import NO_COUNTS, Answer, Counts, Said, ToolCall, encode, in_one_line, read_answer
+from tidegate.wire.hub import NO_COUNTS, Answer, Counts, Item, Said, ToolCall, encode, in_one_line, read_answer
 from tidegate.wire.openai import Call
+from tidegate.wire.responses.thoughts import Thought, thoughts_of
 from tidegate.wire.sse import BadStream, Cause
 
 # What the answer repeats of the request, and what stands there where the request says nothing.
@@ -37,13 +38,14 @@ def whole(body: bytes, call: Call, now_s: float) -> bytes:
     name = answer_id(answer)
     output: list[dict[str, Any]] = []
     for piece in said.pieces or [said]:
-        if piece.thought:
-            output.append(reasoning_item(f"rs_{name}_{len(output)}", piece.thought))
+        item = piece.item or Item()
+        for thought in thoughts_of(piece):
+            output.append(reasoning_item(thought.id or item.id or f"rs_{name}_{len(output)}", thought))
         if parts := _parts(piece):
-            output.append(message_item(f"msg_{name}_{len(output)}", parts))
+            output.append(message_item(item.id or f"msg_{name}_{len(output)}", parts, item.phase))
         for call_made in piece.tool_calls or ():
             arguments = (call_made.function.arguments if call_made.function else None) or ""
-            output.append(call_item(f"fc_{name}_{len(output)}", call_made, arguments))
+            output.append(call_item(item.id or f"fc_{name}_{len(output)}", call_made, arguments))
     reason = incomplete(choice.finish_reason)
     if reason is not None and output:
         output[-1]["status"] = "incomplete"
@@ -51,8 +53,8 @@ def whole(body: bytes, call: Call, now_s: float) -> bytes:
 
 
 def answer_id(answer: Answer) -> str:
-    """The answer's id, from the one that the engine gave it."""
-    return answer.id or "0"
+    """The answer's id, from the one that the engine gave it, without what this dialect has before it."""
+    return (answer.id or "0").removeprefix("resp_")
 
 
 def incomplete(finish: str | None) -> str | None:
@@ -125,19 +127,28 @@ def reasoning_part(text: str) -> dict[str, Any]:
     return {"type": "reasoning_text", "text": text}
 
 
+def summary_part(text: str) -> dict[str, Any]:
+    """What was thought, in short."""
+    return {"type": "summary_text", "text": text}
+
+
 def _parts(said: Said) -> list[dict[str, Any]]:
     parts = [text_part(said.text)] if said.text else []
     return parts + ([refusal_part(said.refusal)] if said.refusal else [])
 
 
-def reasoning_item(id: str, text: str) -> dict[str, Any]:
-    """A thought; no summary is made of it."""
-    return {"id": id, "type": "reasoning", "status": "completed", "summary": [], "content": [reasoning_part(text)]}
+def reasoning_item(id: str, thought: Thought) -> dict[str, Any]:
+    """A thought: as its model shows it, and sealed for who made it."""
+    summary = [summary_part(text) for text in thought.summary]
+    content = [reasoning_part(thought.text)] if thought.text else []
+    item = {"id": id, "type": "reasoning", "status": "completed", "summary": summary, "content": content}
+    return item if thought.sealed is None else {**item, "encrypted_content": thought.sealed}
 
 
-def message_item(id: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """A message."""
-    return {"id": id, "type": "message", "status": "completed", "role": "assistant", "content": parts}
+def message_item(id: str, parts: list[dict[str, Any]], phase: str | None) -> dict[str, Any]:
+    """A message. Its phase is told where it has one."""
+    item = {"id": id, "type": "message", "status": "completed", "role": "assistant", "content": parts}
+    return item if phase is None else {**item, "phase": phase}
 
 
 def call_item(id: str, call: ToolCall, arguments: str) -> dict[str, Any]:

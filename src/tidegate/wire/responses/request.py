@@ -29,7 +29,7 @@ from tidegate.wire.responses.shapes import (
 )
 from tidegate.wire.shape import bad_field, known_only, read_body, read_fields
 
-_KNOWN = top_level(FIELDS, Fate.CARRIED, Fate.SET_ASIDE)
+_KNOWN = top_level(FIELDS, Fate.CARRIED, Fate.NATIVE, Fate.SET_ASIDE)
 _REFUSED = top_level(FIELDS, Fate.REFUSED)
 _NULL = Raw(b"null")
 _decoder = msgspec.json.Decoder(Body)

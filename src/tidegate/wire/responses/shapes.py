@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from tidegate.wire.fate import Field, carried, refused, set_aside
+from tidegate.wire.fate import Field, carried, native, refused, set_aside
 
 NAME = "responses"
 
@@ -239,27 +239,31 @@ FIELDS: tuple[Field, ...] = (
     carried("tidegate", "our own settings; never passed on"),
     carried("top_logprobs", "0; more is refused"),
     carried("background", "false; true is refused, since nothing is kept for later"),
-    carried("include", "what concerns tools of the vendor, or sealed thoughts, has nothing to show; log-probabilities "
-            "are refused"),
-    set_aside("store", "nothing is stored, and the answer says `store: false`"),
+    carried("include", "as it came to an endpoint of this dialect; elsewhere what concerns tools of the vendor, or "
+            "sealed thoughts, has nothing to show; log-probabilities are refused"),
+    native("client_metadata", "what Codex notes of its session and turn"),
+    native("stream_options", "obfuscation is a vendor's padding"),
+    native("truncation", "elsewhere a prompt that is too long is refused, never cut"),
+    native("max_tool_calls", "of tools that a vendor runs; there are none"),
+    native("prompt_cache_options", "a hint about price"),
+    native("prompt_cache_retention", "a hint about price"),
+    native("image", "a hint about price"),
+    native("reasoning.summary", "and generate_summary, context, mode: elsewhere thoughts come as engines show them"),
+    native("input[].phase", "and status, the name beside an output: of what the vendor's agents say meanwhile"),
+    native("input[].internal_chat_message_metadata_passthrough", "what Codex notes of its turn"),
+    native("input[].caller", "and namespace, async, an image's file_id, where they are null; else they are refused"),
+    native("input[].encrypted_content", "sealed for its maker, to whom the thought goes with its id and summary; "
+           "elsewhere what of it can be read is `reasoning_content`"),
+    native("input[].content[].annotations", "and logprobs, parsed, a call's parsed_arguments: of an earlier answer"),
+    native("input[].content[].prompt_cache_breakpoint", "a hint about price"),
+    native("input[].reasoning, its parts", "their borders: elsewhere they go on as one text"),
+    native("tools[].output_schema", "not part of a function"),
+    native("tools[].defer_loading", "elsewhere the tool is there from the start"),
+    set_aside("store", "nothing is stored: the vendor is told so, and the answer says `store: false`"),
     set_aside("metadata", "of what is stored; the answer repeats it"),
-    set_aside("client_metadata", "what Codex notes of its session and turn"),
-    set_aside("stream_options", "obfuscation is a vendor's padding"),
-    set_aside("truncation", "a prompt that is too long is refused, never cut"),
-    set_aside("max_tool_calls", "of tools that a vendor runs; there are none"),
-    set_aside("prompt_cache_options", "a hint about price"),
-    set_aside("prompt_cache_retention", "a hint about price"),
-    set_aside("image", "a hint about price"),
-    set_aside("reasoning.summary", "and generate_summary, context, mode: thoughts come as the engine shows them"),
-    set_aside("input[].id", "and status, phase, the name beside an output: of what a vendor stores"),
-    set_aside("input[].internal_chat_message_metadata_passthrough", "what Codex notes of its turn"),
-    set_aside("input[].caller", "and namespace, async, an image's file_id, where they are null; else they are refused"),
-    set_aside("input[].encrypted_content", "sealed for its maker"),
-    set_aside("input[].content[].annotations", "and logprobs, parsed, a call's parsed_arguments: of an earlier answer"),
-    set_aside("input[].content[].prompt_cache_breakpoint", "a hint about price"),
-    set_aside("input[].reasoning, its parts", "their borders: they go on as one text"),
-    set_aside("tools[].output_schema", "not part of a function"),
-    set_aside("tools[].defer_loading", "the tool is there from the start"),
+    set_aside("input[].id", "of messages and calls, which a vendor would look up where nothing is stored"),
+    set_aside("input[].reasoning without encrypted_content", "for an endpoint of this dialect, which takes back "
+              "what it has sealed alone; nor does it take the text or the status of a thought"),
     refused("previous_response_id", "nothing is stored here; send the whole conversation as `input`"),
     refused("conversation", "nothing is stored here; send the whole conversation as `input`"),
     refused("prompt", "templates that a vendor stores are not known here; send `instructions` and `input`"),

@@ -1,9 +1,22 @@
 """The hub's stream becomes the events of the Responses API."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from tidegate.wire.chunks import ANSWER_BYTES_MAX
-from tidegate.wire.hub import NO_COUNTS, Answer, Chunks, Said, Slots, ToolCall, encode, read_answer
+from tidegate.wire.hub import (
+    NO_COUNTS,
+    RESPONSES,
+    Answer,
+    Chunks,
+    Detail,
+    Item,
+    Said,
+    Slots,
+    ToolCall,
+    encode,
+    read_answer,
+)
 from tidegate.wire.openai import Call
 from tidegate.wire.responses.answer import (
     answer_id,
@@ -15,18 +28,35 @@ from tidegate.wire.responses.answer import (
     reasoning_part,
     refusal_part,
     response,
+    summary_part,
     text_part,
 )
+from tidegate.wire.responses.thoughts import Thought
 from tidegate.wire.sse import BadStream, Cause
 
 _PING = b": ping\n\n"
 _CODES = {"rate_limit_error": "rate_limit_exceeded"}
+_SEAL = "encrypted_content"
+_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
-# Of a part's type: the events of its pieces, the field that holds it, and what makes it.
+
+class _Part(NamedTuple):
+    """A type of parts: the events of its pieces and of its own, the field that holds its text, what makes one, and
+    where an item has them."""
+
+    pieces: str
+    whole: str
+    field: str
+    make: Callable[[str], dict[str, Any]]
+    place: str
+
+
+_CONTENT, _SUMMARY = "response.content_part", "response.reasoning_summary_part"
 _PARTS = {
-    "output_text": ("response.output_text", "text", text_part),
-    "refusal": ("response.refusal", "refusal", refusal_part),
-    "reasoning_text": ("response.reasoning_text", "text", reasoning_part),
+    "output_text": _Part("response.output_text", _CONTENT, "text", text_part, "content"),
+    "refusal": _Part("response.refusal", _CONTENT, "refusal", refusal_part, "content"),
+    "reasoning_text": _Part("response.reasoning_text", _CONTENT, "text", reasoning_part, "content"),
+    "summary_text": _Part("response.reasoning_summary_text", _SUMMARY, "text", summary_part, "summary"),
 }
 
 
@@ -40,7 +70,7 @@ class _Item:
         self.id = id
         self.made = made
         self.slot = slot
-        self.parts: list[dict[str, Any]] = []
+        self.parts: dict[str, list[dict[str, Any]]] = {place: [] for place in ("summary", "content") if place in made}
         self.pieces: list[str] = []
 
 
@@ -48,8 +78,8 @@ class ResponseStream:
     """See `ClientStream`. Items follow each other; what they come to is kept, since their ends repeat it."""
 
     __slots__ = (
-        "_answer", "_bytes", "_call", "_chunks", "_counts", "_finish", "_item", "_now_s", "_out", "_output", "_part",
-        "_sequence", "_slot", "_slots", "failure",
+        "_answer", "_bytes", "_call", "_chunks", "_counts", "_finish", "_index", "_item", "_named", "_now_s", "_out",
+        "_output", "_part", "_sequence", "_slot", "_slots", "failure",
     )  # fmt: skip
 
     def __init__(self, call: Call, now_s: float) -> None:
@@ -64,7 +94,9 @@ class ResponseStream:
         self._finish: str | None = None
         self._output: list[dict[str, Any]] = []
         self._item: _Item | None = None
+        self._named: Item | None = None  # what the engine calls the item that begins next
         self._part = ""  # the type of the part that has not ended yet
+        self._index: int | None = None  # which of its thoughts' parts that is, where the engine tells
         self._bytes = 0
         self._sequence = 0
         self._out: list[bytes] = []
@@ -137,8 +169,14 @@ class ResponseStream:
             self._add(choice.delta)
 
     def _add(self, said: Said) -> None:
-        if said.thought:
+        details = [detail for detail in said.reasoning_details or () if detail.format == RESPONSES]
+        if said.item is not None:
+            self._close("completed")
+            self._named = said.item
+        if said.thought and not any(detail.summary for detail in details):
             self._say("reasoning", "reasoning_text", said.thought)
+        for detail in details:
+            self._think(detail)
         if said.text:
             self._say("message", "output_text", said.text)
         if said.refusal:
@@ -146,45 +184,67 @@ class ResponseStream:
         for call in said.tool_calls or ():
             self._call_piece(call)
 
-    def _name(self, prefix: str) -> str:
+    def _think(self, detail: Detail) -> None:
+        """A piece of a thought's summary, or its seal, behind which comes another one."""
+        if detail.summary:
+            if self._part == "summary_text" and self._index != detail.index:
+                self._close_part()
+            self._index = detail.index
+            self._say("reasoning", "summary_text", detail.summary)
+        if detail.data:
+            self._go_on("reasoning", detail.id).made[_SEAL] = detail.data
+
+    def _name(self, kind: str, id: str | None = None) -> tuple[str, str | None]:
+        """What an item is called that begins, and its phase: as the engine calls it, or by its `id`, else by its
+        place."""
         assert self._answer is not None, "the response has begun"
-        return f"{prefix}_{answer_id(self._answer)}_{len(self._output)}"
+        named, self._named = self._named, None
+        if named is None or named.type != kind:
+            named = Item()
+        by_place = f"{_PREFIXES[kind]}_{answer_id(self._answer)}_{len(self._output)}"
+        return named.id or id or by_place, named.phase
 
     def _start(self, item: _Item) -> None:
         self._item = item
         self._emit("response.output_item.added", output_index=len(self._output), item=item.made)
 
+    def _go_on(self, kind: str, id: str | None = None) -> _Item:
+        """The message or the thought that is open, or one that begins; `id` as above."""
+        open = self._item
+        if open is not None and open.kind == kind and _SEAL not in open.made:
+            return open
+        self._close("completed")
+        name, phase = self._name(kind, id)
+        made = reasoning_item(name, Thought()) if kind == "reasoning" else message_item(name, [], phase)
+        item = _Item(kind, name, made | {"status": "in_progress"})
+        self._start(item)
+        return item
+
     def _say(self, kind: str, part: str, text: str) -> None:
         """Go on with a part of an item, or begin either."""
-        if self._item is None or self._item.kind != kind:
-            self._close("completed")
-            id = self._name("rs" if kind == "reasoning" else "msg")
-            made = reasoning_item(id, "") if kind == "reasoning" else message_item(id, [])
-            self._start(_Item(kind, id, made | {"status": "in_progress", "content": []}))
-        assert self._item is not None, "it has begun"
+        item, made = self._go_on(kind), _PARTS[part]
         if self._part != part:
             self._close_part()
             self._part = part
-            self._emit("response.content_part.added", **self._place(), part=_PARTS[part][2](""))
-        self._item.pieces.append(text)
+            self._emit(f"{made.whole}.added", **self._place(made), part=made.make(""))
+        item.pieces.append(text)
         logprobs: dict[str, Any] = {"logprobs": []} if part == "output_text" else {}
-        self._emit(f"{_PARTS[part][0]}.delta", **self._place(), delta=text, **logprobs)
+        self._emit(f"{made.pieces}.delta", **self._place(made), delta=text, **logprobs)
 
-    def _place(self) -> dict[str, Any]:
+    def _place(self, part: _Part) -> dict[str, Any]:
         assert self._item is not None, "a part is of an item"
-        at = len(self._item.parts)
-        return {"item_id": self._item.id, "output_index": len(self._output), "content_index": at}
+        at = {f"{part.place}_index": len(self._item.parts[part.place])}
+        return {"item_id": self._item.id, "output_index": len(self._output), **at}
 
     def _close_part(self) -> None:
         item = self._item
         if item is None or not self._part:
             return
-        event, field, make = _PARTS[self._part]
-        text = "".join(item.pieces)
+        part, text = _PARTS[self._part], "".join(item.pieces)
         logprobs: dict[str, Any] = {"logprobs": []} if self._part == "output_text" else {}
-        self._emit(f"{event}.done", **self._place(), **{field: text}, **logprobs)
-        self._emit("response.content_part.done", **self._place(), part=make(text))
-        item.parts.append(make(text))
+        self._emit(f"{part.pieces}.done", **self._place(part), **{part.field: text}, **logprobs)
+        self._emit(f"{part.whole}.done", **self._place(part), part=part.make(text))
+        item.parts[part.place].append(part.make(text))
         item.pieces.clear()
         self._part = ""
 
@@ -194,6 +254,7 @@ class ResponseStream:
         if item is None:
             return
         self._close_part()
+        done = item.made | {"status": status}
         if item.kind == "function_call":
             arguments = "".join(item.pieces)
             self._emit(
@@ -203,9 +264,9 @@ class ResponseStream:
                 name=item.made["name"],
                 arguments=arguments,
             )
-            done = item.made | {"status": status, "arguments": arguments}
+            done |= {"arguments": arguments}
         else:
-            done = item.made | {"status": status, "content": item.parts}
+            done |= item.parts
         self._emit("response.output_item.done", output_index=len(self._output), item=done)
         self._output.append(done)
         self._item = None
@@ -215,7 +276,7 @@ class ResponseStream:
         piece = (call.function.arguments if call.function is not None else None) or ""
         if slot > self._slot:
             self._close("completed")
-            id = self._name("fc")
+            id, _ = self._name("function_call")
             self._start(_Item("function_call", id, call_item(id, call, "") | {"status": "in_progress"}, slot))
             self._slot = slot
         item = self._item

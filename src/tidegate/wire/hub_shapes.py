@@ -1,4 +1,4 @@
-"""The hub's messages as types: what this dialect can say of them. What is not here is refused."""
+"""The hub's messages and tools as types: what engines' other dialects can say of them. What is not here is refused."""
 
 from typing import Literal
 
@@ -115,3 +115,34 @@ class HubAssistant(_HubMessage, tag="assistant"):
 
 
 HubMessage = HubSystem | HubDeveloper | HubUser | HubTool | HubAssistant
+
+
+class ToolFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A function of the client's own."""
+
+    name: str
+    description: str | UnsetType | None = UNSET
+    parameters: dict[str, Raw] | None = None
+    strict: bool | None = None
+    cache_control: _Ignored = UNSET
+
+
+class FunctionTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A tool. `cache_control` as of parts: some clients have it here, and some at the function."""
+
+    type: Literal["function"]
+    function: ToolFunction
+    cache_control: _Ignored = UNSET
+
+
+class Named(msgspec.Struct, gc=False):
+    """A function by its name."""
+
+    name: str
+
+
+class ChosenTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The tool to be called."""
+
+    type: Literal["function"]
+    function: Named
