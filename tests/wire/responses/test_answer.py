@@ -179,6 +179,19 @@ def test_a_call_has_the_events_of_its_arguments() -> None:
     ]
 
 
+@pytest.mark.parametrize("told", ["", " "])
+def test_a_call_without_arguments_has_none_that_are_json(told: str) -> None:
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": told}}
+    *events, last = events_of(outward(chunk(tool_calls=[call]), chunk(finish="tool_calls"), DONE))
+    deltas = [event["delta"] for event in events if event["type"].endswith(".delta")]
+    (item,) = last["response"]["output"]
+    assert "".join(deltas) == item["arguments"]
+    assert json.loads(item["arguments"]) == {}
+    answer = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    (alike,) = json.loads(whole(json.dumps(answer).encode(), CALL, NOW_S))["output"]
+    assert alike["arguments"] == item["arguments"]
+
+
 def test_a_refusal_is_a_part_of_its_own() -> None:
     assert kinds(chunk(content="a"), chunk(refusal="No."), chunk(finish="stop"))[3:-1] == [
         "content_part.added",
@@ -297,6 +310,15 @@ def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         translate.feed(chunk(content="x" * 100))
     assert translate.failure.cause is Cause.TOO_LARGE
     assert chunks.ANSWER_BYTES_MAX > 2000
+
+
+def test_what_an_engine_says_beside_its_text_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.wire.responses.stream.ANSWER_BYTES_MAX", 20_000)
+    translate = ResponseStream(CALL, NOW_S)
+    for _ in range(200):
+        translate.feed(chunk(content="x", obfuscation="y" * 300))
+    assert translate.failure is None
+    assert b"response.completed" in translate.end()
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"choices":[]}', b'{"choices":[{"message":7}]}'])

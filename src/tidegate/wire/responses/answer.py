@@ -9,6 +9,8 @@ from tidegate.wire.openai import Call
 from tidegate.wire.responses.thoughts import Thought, thoughts_of
 from tidegate.wire.sse import BadStream, Cause
 
+# Of a call whose engine gives it none: clients read them as JSON, which an empty text is not.
+NO_ARGUMENTS = "{}"
 # What the answer repeats of the request, and what stands there where the request says nothing.
 _REPEATED: dict[str, Any] = {
     "instructions": None,
@@ -45,6 +47,8 @@ def whole(body: bytes, call: Call, now_s: float) -> bytes:
             output.append(message_item(item.id or f"msg_{name}_{len(output)}", parts, item.phase))
         for call_made in piece.tool_calls or ():
             arguments = (call_made.function.arguments if call_made.function else None) or ""
+            if not arguments.strip():
+                arguments += NO_ARGUMENTS
             output.append(call_item(item.id or f"fc_{name}_{len(output)}", call_made, arguments))
     reason = incomplete(choice.finish_reason)
     if reason is not None and output:

@@ -19,6 +19,7 @@ from tidegate.wire.hub import (
 )
 from tidegate.wire.openai import Call
 from tidegate.wire.responses.answer import (
+    NO_ARGUMENTS,
     answer_id,
     call_item,
     incomplete,
@@ -37,6 +38,8 @@ from tidegate.wire.sse import BadStream, Cause
 _PING = b": ping\n\n"
 _CODES = {"rate_limit_error": "rate_limit_exceeded"}
 _SEAL = "encrypted_content"
+# What a piece of text takes in memory besides itself.
+_PIECE_BYTES = 64
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
@@ -111,7 +114,7 @@ class ResponseStream:
                 self._out.append(_PING)
                 continue
             try:
-                self._take(read_answer(inside), len(inside))
+                self._take(read_answer(inside))
             except BadStream as failure:
                 self.failure = failure.kept()
         return self._flushed()
@@ -151,10 +154,7 @@ class ResponseStream:
                 self._emit(kind, response=opening(answer, self._call, self._now_s))
         return self._answer
 
-    def _take(self, answer: Answer, size: int) -> None:
-        self._bytes += size
-        if self._bytes > ANSWER_BYTES_MAX:
-            raise BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+    def _take(self, answer: Answer) -> None:
         if answer.usage is not None:
             self._counts = answer.usage
         # Azure's first chunk tells what a filter has found, and has no name yet.
@@ -167,6 +167,13 @@ class ResponseStream:
         self._finish = choice.finish_reason or self._finish
         if choice.delta is not None:
             self._add(choice.delta)
+
+    def _kept(self, text: str) -> str:
+        """The same, counted: it is kept for the end."""
+        self._bytes += len(text) + _PIECE_BYTES
+        if self._bytes > ANSWER_BYTES_MAX:
+            raise BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+        return text
 
     def _add(self, said: Said) -> None:
         details = [detail for detail in said.reasoning_details or () if detail.format == RESPONSES]
@@ -192,7 +199,7 @@ class ResponseStream:
             self._index = detail.index
             self._say("reasoning", "summary_text", detail.summary)
         if detail.data:
-            self._go_on("reasoning", detail.id).made[_SEAL] = detail.data
+            self._go_on("reasoning", detail.id).made[_SEAL] = self._kept(detail.data)
 
     def _name(self, kind: str, id: str | None = None) -> tuple[str, str | None]:
         """What an item is called that begins, and its phase: as the engine calls it, or by its `id`, else by its
@@ -227,7 +234,7 @@ class ResponseStream:
             self._close_part()
             self._part = part
             self._emit(f"{made.whole}.added", **self._place(made), part=made.make(""))
-        item.pieces.append(text)
+        item.pieces.append(self._kept(text))
         logprobs: dict[str, Any] = {"logprobs": []} if part == "output_text" else {}
         self._emit(f"{made.pieces}.delta", **self._place(made), delta=text, **logprobs)
 
@@ -257,6 +264,9 @@ class ResponseStream:
         done = item.made | {"status": status}
         if item.kind == "function_call":
             arguments = "".join(item.pieces)
+            if not arguments.strip():
+                arguments += NO_ARGUMENTS
+                self._emit_arguments(item, NO_ARGUMENTS)
             self._emit(
                 "response.function_call_arguments.done",
                 item_id=item.id,
@@ -284,6 +294,9 @@ class ResponseStream:
             return
         if item is None or item.slot != slot:
             raise BadStream(Cause.MALFORMED, "went back to a call that it had ended")
-        item.pieces.append(piece)
+        item.pieces.append(self._kept(piece))
+        self._emit_arguments(item, piece)
+
+    def _emit_arguments(self, item: _Item, piece: str) -> None:
         event = {"item_id": item.id, "output_index": len(self._output), "delta": piece}
         self._emit("response.function_call_arguments.delta", **event)
