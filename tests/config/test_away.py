@@ -58,6 +58,7 @@ def test_an_address_that_may_be_ones_own_is_believed_to_be(url: str) -> None:
     [
         ("gpt-oss:120b-cloud", True),
         ("glm-4.6:cloud", True),
+        ("GPT-OSS:120B-Cloud", True),
         ("my-cloud", False),
         ("cloud", False),
         ("storm:cloudy", False),

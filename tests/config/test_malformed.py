@@ -111,6 +111,12 @@ MALFORMED = [
     (GROUP + GROUP[len(GOOD) :].replace("chat", "chat.1"), "model.chat.1", "no such setting", '[model."chat.1"]'),
     (GROUP.replace("chat", "a.b.c"), "model.a.b", "no such setting", 'a name with a dot is quoted: [model."a.b.c"]'),
     (GOOD + MINE.replace("mine", "gpt-4.1"), "endpoint.gpt-4.1", "no such setting", '[endpoint."gpt-4.1"]'),
+    (
+        GOOD + MINE.replace("mine", "gpt-4.1") + MINE.replace("mine", "gpt-4.5"),
+        "endpoint.gpt-4.5",
+        "no such setting",
+        '[endpoint."gpt-4.5"]',
+    ),
     (GOOD + "[class.a.b]\nworth_usd = 1\n", "class.a.b", "no such setting", '[class."a.b"]'),
     # names
     (GOOD + "[site.local]\nlocal = true\n", "site.local", "already has a meaning", "another name"),
@@ -411,7 +417,7 @@ def test_what_nobody_is_going_to_reach_needs_no_address(tmp_path: Path) -> None:
     assert build(load_unreached(file), 0.0).upstreams["mine"].url is None
 
 
-TWO_MISTAKES = ("endpoint = []", "[endpoint.a.b]")
+TWO_MISTAKES = ("endpoint = []", "[endpoint.a.b]", "[endpoint.gpt-4.5]")
 
 
 @pytest.mark.parametrize("text", [text for text, *_ in MALFORMED], ids=lambda v: str(v)[:24])

@@ -71,6 +71,17 @@ def test_where_all_found_fault_with_what_is_asked_it_is_decided_again_and_not_fo
     assert flight.failed("b", 5.0, at_fault=True) == [GiveUp(committed=False)]
 
 
+def test_behind_a_plan_of_which_other_settings_have_taken_a_step_it_is_decided_again() -> None:
+    flight = airborne(A, B)
+    flight.failed("a", 1.0)
+    assert flight.passed_over("b", 1.0, outdated=True) == [Again()]
+    # Taken while another is under way, which then finds fault with what is asked.
+    assert flight.start((HEDGED, B), 2.0)[0] == Call(endpoint="a")
+    assert flight.timer(4.0)[0] == Call(endpoint="b", hedge=True)
+    flight.passed_over("b", 4.0, outdated=True)
+    assert flight.failed("a", 5.0, at_fault=True) == [Again()]
+
+
 def test_who_is_found_fault_with_again_and_again_is_given_up() -> None:
     flight, plans = Flight(), 0
     while plans < 2 * ATTEMPTS_MAX:

@@ -57,20 +57,6 @@ def test_a_model_that_somebody_uses_is_kept_loaded_over_it(how: str) -> None:
     assert after.warm_ups(50.0) == ["one"]
 
 
-@pytest.mark.parametrize("how", ["reload", "restart"])
-def test_who_exceeds_what_it_is_asked_for_still_does_over_it(how: str) -> None:
-    home = make.endpoint("home")
-    router = Router((home,), make.policy())
-    request = make.request(output_tokens_max=1)
-    router.observe(make.started(request, "home"), 0.0)
-    router.observe(make.ended(request.id, "home", ttft_s=0.2, output_tokens=3_000), 1.0)
-    if how == "reload":
-        after = moved(router, replace(home, concurrency=3))
-    else:
-        after = Router((home,), make.policy(), revived(router.state, {"home"}, 10.0))
-    assert after.endpoint("home").state.exceeds
-
-
 def test_who_is_slow_beside_others_that_answer_is_not_taken_to_be_away_after_it() -> None:
     quick = Prior(overhead_s=0.2, decode_s_per_token=0.01, sigma=0.2)
     home = make.endpoint("home", prior=quick, concurrency=8)

@@ -1,11 +1,8 @@
 """Hard rules, and the reasons they give."""
 
-from typing import Any
-
 import pytest
 
 from tests import make
-from tidegate.core.learner import EXCEEDS_TOKENS
 from tidegate.core.model import Capability, Decision, Ended, Ending, Likeness, Price, Probed, Request, replace
 from tidegate.core.router import Router
 from tidegate.core.why import WHY_TEXT, Why
@@ -30,23 +27,6 @@ def test_a_request_that_must_stay_local_is_refused_rather_than_offloaded() -> No
 def test_a_remote_site_that_calls_itself_local_is_still_remote() -> None:
     router = make.router(make.endpoint("cloud", local=False, site="local"))
     assert decide(router, make.request(residency="local")).plan == ()
-
-
-@pytest.mark.parametrize("limit", ["budget_usd", "cost_usd_max"])
-@pytest.mark.parametrize("completions", [1, 2])
-def test_who_has_told_of_more_than_it_was_asked_for_may_cost_all_that_it_says_at_most(
-    limit: str, completions: int
-) -> None:
-    price = Price(usd_per_output_token=0.001)
-    cloud = make.endpoint("cloud", local=False, price=price, output_tokens_max=4_000)
-    router, within = make.router(cloud), EXCEEDS_TOKENS + 1
-    for number, (tokens, may) in enumerate(((1, True), (within, True), (within + 1, False), (1, False))):
-        asked: dict[str, Any] = {"output_tokens_max": 1, "completions": completions, limit: 1.0}
-        request = make.request(f"r{number}", **asked)
-        router.observe(make.started(request, "cloud"), 0.0)
-        ended = make.ended(request.id, "cloud", ttft_s=0.2, output_tokens=tokens * completions)
-        router.observe(ended, 1.0)
-        assert bool(decide(router, request, 2.0).plan) is may
 
 
 @pytest.mark.parametrize("residency", [("eu",), ("eu", "local")])

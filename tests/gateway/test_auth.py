@@ -384,6 +384,15 @@ async def test_a_key_for_some_models_has_no_vendor_answer_with_others(tmp_path: 
         assert (await home.ask(chat(**extra), authorization=f"Bearer {free}")).status == 200
 
 
+@pytest.mark.parametrize("extra", [{"preset": "x"}, {"context_window_fallbacks": [{"m": ["big"]}]}, {"extra_body": {}}])
+async def test_nor_where_it_is_asked_in_the_vendors_own_dialect(tmp_path: Path, extra: dict[str, Any]) -> None:
+    limited = create(tmp_path, models=("m",))
+    async with guarded(tmp_path, cloud=remote(engine="anthropic")) as home:
+        asked = chat(max_tokens=1, **extra)
+        refused = await home.ask(asked, path="/v1/messages", authorization=f"Bearer {limited}")
+        assert (refused.status, home.engines["cloud"].seen) == (403, [])
+
+
 @pytest.mark.parametrize("engine", ["fake", "ollama"])
 async def test_nor_where_its_name_is_written_in_another_case(tmp_path: Path, engine: str) -> None:
     limited = create(tmp_path, models=("m",))

@@ -8,6 +8,8 @@ from msgspec import Raw
 from tests.engines.speakers import recorded
 from tidegate.core.model import Capability
 from tidegate.wire import alone
+from tidegate.wire.anthropic import request as messages
+from tidegate.wire.anthropic.outward import messages_body
 from tidegate.wire.chunks import Usage
 from tidegate.wire.openai import Call, parse, upstream_body
 from tidegate.wire.whole import WholeReader
@@ -87,6 +89,13 @@ def test_what_engines_say_to_each_other_no_client_says_to_one_by_another_name_ei
         said = sent(made)
         assert "192.0.2.66" not in str(said)
         assert said["vllm_xargs"] == {"mine": 1}
+
+
+def test_nor_in_a_dialect_that_goes_on_as_it_came() -> None:
+    told = {"kv_transfer_params": {"remote_host": "192.0.2.66"}, "vllm_xargs": {"ec_transfer_params": "192.0.2.66"}}
+    body = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}], **told}
+    call = alone.fetching(messages.parse(json.dumps(body).encode()), None)
+    assert b"192.0.2.66" not in messages_body(call, model="m", stream=False)
 
 
 def test_arguments_of_a_clients_own_go_to_the_engine_as_they_are() -> None:

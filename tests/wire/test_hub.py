@@ -186,3 +186,13 @@ def test_counts_that_are_none_lose_no_answer(asked: dict[str, Any], client: Clie
     assert "Hello" in texts_in(answer, "text", "content", "response")
     stream = chunk(content="Hello") + STOP + chunk(usage=usage) + DONE
     assert "Hello" in texts_in(answered(asked, client, stream, streamed=True), "text", "delta", "content", "response")
+
+
+@pytest.mark.parametrize("odd", [{"index": "0"}, {"index": 0.5}, {"id": 3}, {"format": 1}, {"summary": ["x"]}])
+def test_an_odd_word_beside_a_thought_is_no_reason_to_lose_an_answer(odd: dict[str, Any]) -> None:
+    message = {"content": "hi", "reasoning_details": [{"type": "reasoning.text", "text": "hm", **odd}]}
+    answer = read_answer(json.dumps({"choices": [{"message": message}]}).encode())
+    assert answer.first is not None
+    assert answer.first.message is not None
+    (detail,) = answer.first.message.reasoning_details or []
+    assert (detail.text, detail.id, detail.format, detail.index, detail.summary) == ("hm", None, None, None, None)

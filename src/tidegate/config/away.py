@@ -25,6 +25,7 @@ def vendor_of(url: Url) -> str:
 def in_ollamas_cloud(model: str) -> bool:
     """Whether Ollama passes on what is asked of this model: its tag says so."""
     _, colon, tag = model.rpartition(":")
+    tag = tag.lower()
     return bool(colon) and (tag == "cloud" or tag.endswith("-cloud"))
 
 

@@ -58,15 +58,15 @@ def named(
         if key != "model" and not _NAME.match(name):  # a model has the name that clients send
             problems.add(join(key, name), "this name cannot be a metric label", NAME_REMEDY)
             continue
-        given = tables.get(name, {})
-        if isinstance(given, dict) and (rest := _rest_of_name(given, settings)):
+        written = given = tables.get(name, {})
+        while isinstance(given, dict) and (rest := _rest_of_name(given, settings)):
             whole = join(key, ".".join((name, *rest)))
             problems.add(
                 join(key, name, rest[0]), "there is no such setting", f"a name with a dot is quoted: [{whole}]"
             )
             given = {setting: value for setting, value in given.items() if setting != rest[0]}
-            if not given:
-                continue  # of a table that nobody has written nothing is missing
+        if written and not given:
+            continue  # of a table that nobody has written nothing is missing
         raw = {**existing.get(name, {}), **given} if isinstance(given, dict) else given
         if (one := convert(raw, join(key, name), table, problems)) is not None:
             made[name] = one

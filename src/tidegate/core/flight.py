@@ -236,7 +236,7 @@ class Flight:
             return []
         self._close(endpoint)
         if at_fault:
-            self._uncounted += 1
+            self._uncounted = min(self._uncounted + 1, self.attempts)
         if self.state is State.RELAYING:
             if not self._buffered:
                 return self._resume(may_resume=may_resume)

@@ -36,8 +36,6 @@ from tidegate.core.shares import give, left
 
 # Where the static rule is to take over for no time at all, it still does for the decision that failed.
 STATIC_S_LEAST = 0.001
-# Engines count a few tokens otherwise than they bound them: what is beyond that was not bounded.
-EXCEEDS_TOKENS = 64
 
 
 class Learner:
@@ -256,8 +254,6 @@ class Learner:
             tokens = fact.output_tokens / sent.completions
             cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
             at_least = cut or fact.ending is not Ending.OK
-            if sent.output_tokens_max is not None and tokens > sent.output_tokens_max + EXCEEDS_TOKENS:
-                model.state.exceeds = True
             self._known.lengths.learn(
                 sent.klass,
                 # Of an answer that was resumed, all of it.

@@ -156,7 +156,6 @@ def reconfigured(
                 handovers=known.handovers,
                 given=known.given,
                 given_rest=known.given_rest,
-                exceeds=known.exceeds,
             )
         else:
             found[name] = replace(EndpointState(), up=False)
@@ -252,7 +251,6 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         allowances=headroom.revived(e.allowances, now_s),
         given=replace(e.given, at_s=min(e.given.at_s, now_s)),
         given_rest=replace(e.given_rest, at_s=min(e.given_rest.at_s, now_s)),
-        exceeds=e.exceeds,
     )
 
 

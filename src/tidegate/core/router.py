@@ -246,7 +246,7 @@ class Router:
         if known_usd != other_usd:
             needed = tokens_needed_least(request)
             for model in self._known.eligible.serving(request.model):
-                usd = budget_usd_bound(request, model.endpoint, model.context_tokens, exceeds=model.state.exceeds)
+                usd = budget_usd_bound(request, model.endpoint, model.context_tokens)
                 if (usd > known_usd) is not (usd > other_usd) and excluded_ever(request, model, needed) is None:
                     most_usd = max(most_usd, usd)
         return most_usd

@@ -63,23 +63,19 @@ def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float
 
 def cost_usd_bound(request: Request, model: EndpointModel) -> float:
     """The most its tokens can cost there, in dollars: the same with all the output that there is room for, where none
-    is asked to be the most, or that is exceeded there. Of several prompts what one leaves less of its window another
-    leaves more."""
+    is asked to be the most. Of several prompts what one leaves less of its window another leaves more."""
     endpoint, output_tokens = model.endpoint, request.output_tokens_max
-    if output_tokens is None or model.state.exceeds:
+    if output_tokens is None:
         output_tokens = max(0, model.context_tokens - request.prompt_tokens // max(1, request.prompts))
     return endpoint.price.upper_usd(request.prompt_tokens, _generated(output_tokens, endpoint) * request.completions)
 
 
-def budget_usd_bound(request: Request, endpoint: Endpoint, window: int, *, exceeds: bool = False) -> float:
+def budget_usd_bound(request: Request, endpoint: Endpoint, window: int) -> float:
     """The most that any tokenizer can make it cost there, in dollars, which is what budgets hold back: see
-    `budget_usd_of`. Whose prompt was not counted has one message. `window` is believed to be there, and that it
-    `exceeds` what is asked for at most."""
+    `budget_usd_of`. Whose prompt was not counted has one message. `window` is believed to be there."""
     window = max(window, endpoint.context_tokens)
     prompt_tokens = request.prompt_tokens_most or request.prompt_bytes + 2 * TEMPLATE_TOKENS_MAX
-    output_tokens_max = None if exceeds else request.output_tokens_max
-    if _EMBEDDING in request.needs:
-        output_tokens_max = 0
+    output_tokens_max = 0 if _EMBEDDING in request.needs else request.output_tokens_max
     prompt_tokens = min(prompt_tokens, window * request.prompts)
     return budget_usd_of(endpoint, window, prompt_tokens, output_tokens_max, request.completions)
 
@@ -142,7 +138,7 @@ def excluded(
     if request.cost_usd_max is not None and cost_usd_bound(request, model) > request.cost_usd_max:
         return Why.OVER_MAX_COST
     if request.budget_usd is not None and (
-        budget_usd_bound(request, endpoint, model.context_tokens, exceeds=state.exceeds) > request.budget_usd
+        budget_usd_bound(request, endpoint, model.context_tokens) > request.budget_usd
     ):
         return Why.OVER_BUDGET
     if home is not None and not model.is_one_with(home):

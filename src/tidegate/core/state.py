@@ -207,8 +207,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     `e2e` is how promises of the whole were kept, by `OUTPUT_EDGES`. Of our own, `given` are the seconds of work that it
     was given of late, and `given_rest` those of work that was late or was promised nothing. At `heard_s` first
     content came last, or the end of an answer. Those in `late` teach once a probe has told of the network. Its
-    `handovers` stand by the name of their target. It `exceeds` what is asked for at most where it has ever told of more
-    output than that: what it reasons comes on top.
+    `handovers` stand by the name of their target.
     """
 
     breaker: Breaker = msgspec.field(default_factory=Breaker)
@@ -241,7 +240,6 @@ class EndpointState(msgspec.Struct, kw_only=True):
     late: list[Late] = []
     sampling: dict[int, Sampling] = {}
     handovers: dict[str, HandoverState] = {}
-    exceeds: bool = False
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

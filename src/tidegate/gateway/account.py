@@ -133,8 +133,8 @@ class Account:
         lease_id = f"{self._asked.id}/{attempt}"
         asked, spending = self._asked, self._dispatch.spending
         endpoint, call = upstream.endpoint, self._as_sent(upstream, target)
-        window, exceeds = self._dispatch.window(endpoint.name), self._dispatch.exceeds(endpoint.name)
-        refused = spending.hold(lease_id, asked.key, endpoint, call, window, now_s, exceeds=exceeds)
+        window = self._dispatch.window(endpoint.name)
+        refused = spending.hold(lease_id, asked.key, endpoint, call, window, now_s)
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
             self._most_usd[upstream.endpoint.name] = most_usd
@@ -154,8 +154,7 @@ class Account:
     def most_usd(self, upstream: Upstream, target: str = "") -> float:
         """The most that an attempt there can cost: what has to be left of every budget. `target` as above."""
         endpoint, call = upstream.endpoint, self._as_sent(upstream, target)
-        window, exceeds = self._dispatch.window(endpoint.name), self._dispatch.exceeds(endpoint.name)
-        return upper_usd(endpoint, call, window, exceeds=exceeds)
+        return upper_usd(endpoint, call, self._dispatch.window(endpoint.name))
 
     def _as_sent(self, upstream: Upstream, target: str) -> Call:
         """What it is sent: for one token where it computes the prompt for a `target`, and as it came only where it

@@ -74,7 +74,7 @@ class Grant:
         if self.profile.models is None:
             return
         for name in OTHER_MODELS:
-            if bytes(call.fields.get(name, b"null")) != b"null":
+            if any(bytes(fields.get(name, b"null")) != b"null" for fields in (call.fields, call.native_fields)):
                 raise BadRequest(
                     f"`{name}` may be answered by another model than those that this key may ask for; leave it out.",
                     status=403,

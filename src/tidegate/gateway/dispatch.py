@@ -169,10 +169,6 @@ class Dispatch:
         """Tokens of context that its engine tells, where nobody has written them; 0 once a reload has taken it out."""
         return self.router.endpoint(endpoint).context_tokens if endpoint in self.upstreams else 0
 
-    def exceeds(self, endpoint: str) -> bool:
-        """Whether it has answered with more than it was asked for at most."""
-        return endpoint in self.upstreams and self.router.endpoint(endpoint).state.exceeds
-
     def slots_of(self, endpoint: str) -> Slots | None:
         """Those of an endpoint whose KV caches are sent somewhere, or that is sent some; None of any other, or where
         nobody has told how many there are: engines do not check."""

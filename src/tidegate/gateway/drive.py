@@ -607,8 +607,7 @@ class Drive:
         if refused is not None:
             asked.leave()
             most_usd, beside = self._account.most_usd(upstream, target), bool(self._attempts)
-            window, exceeds = dispatch.window(action.endpoint), dispatch.exceeds(action.endpoint)
-            counted_usd = budget_usd_bound(self.request, upstream.endpoint, window, exceeds=exceeds)
+            counted_usd = budget_usd_bound(self.request, upstream.endpoint, dispatch.window(action.endpoint))
             self._barred.unpaid(action.endpoint, refused, most_usd, counted_usd, beside=beside)
             self._pass_over(action, refused, now_s)
             return

@@ -68,14 +68,13 @@ class Errands:
             return await ask(upstream, call, within_s, clock.now_s())
         lease_id = f"{self._purpose}-{token_hex(8)}"
         endpoint, window = upstream.endpoint, self._dispatch.window(upstream.endpoint.name)
-        exceeds = self._dispatch.exceeds(endpoint.name)
-        if spending.hold(lease_id, "", endpoint, call, window, clock.now_s(), exceeds=exceeds) is not None:
+        if spending.hold(lease_id, "", endpoint, call, window, clock.now_s()) is not None:
             raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
         usd = 0.0
         try:
             if await self._unrecorded() is not None:
                 raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
-            usd = upper_usd(endpoint, call, window, exceeds=exceeds)
+            usd = upper_usd(endpoint, call, window)
             reply = await ask(upstream, call, within_s, clock.now_s())
             usd = self._billed_usd(reply, usd)
         except NoAnswerError as error:

@@ -109,8 +109,6 @@ class Spending:
         call: Call,
         window: int,
         now_s: float,
-        *,
-        exceeds: bool = False,
     ) -> Failure | None:
         """Hold back the most that `call` can cost at `endpoint`, as `upper_usd` has it; the reason if it may not be
         sent there.
@@ -123,7 +121,7 @@ class Spending:
             return UNRECORDED
         if self._capped and (option := _unpriced_of(call, endpoint, window)):
             return _extra(option)
-        most_usd = upper_usd(endpoint, call, window, exceeds=exceeds)
+        most_usd = upper_usd(endpoint, call, window)
         if most_usd > LEASE_USD_MAX:
             return _beyond(most_usd)
         refused = self.ledger.reserve(lease_id, key, most_usd, now_s)
@@ -197,15 +195,13 @@ class Spending:
         return True
 
 
-def upper_usd(endpoint: Endpoint, call: Call, window: int, *, exceeds: bool = False) -> float:
-    """The most that `call` can cost at `endpoint`, whose window is believed to be `window`, and which `exceeds` what it
-    is asked for at most: `budget_usd_bound` of what it is sent."""
+def upper_usd(endpoint: Endpoint, call: Call, window: int) -> float:
+    """The most that `call` can cost at `endpoint`, whose window is believed to be `window`: `budget_usd_bound` of what
+    it is sent."""
     window = max(window, endpoint.context_tokens)
     prompt_tokens = min(max(call.prompt_tokens_most, call.native_tokens_most), window * call.prompts)
     answers = max(call.completions, call.generated)
-    output_tokens_max = None if exceeds else call.output_tokens_max
-    if call.kind is EMBEDDING:
-        output_tokens_max = 0
+    output_tokens_max = 0 if call.kind is EMBEDDING else call.output_tokens_max
     predicted = call.fields.get("prediction")
     if output_tokens_max is not None and predicted is not None:
         # What the answer was predicted to say, and does not, is billed as its output.

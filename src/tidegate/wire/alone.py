@@ -8,7 +8,7 @@ which whoever asks them hands on: the opaque word of one engine to another.
 import msgspec
 from msgspec import Raw
 
-from tidegate.wire.call import Call
+from tidegate.wire.call import Call, Native
 from tidegate.wire.errors import UNREADABLE
 
 # Bounds on the tokens of the output, by the other names that engines have for them.
@@ -50,10 +50,12 @@ def kept(call: Call) -> Call:
 def fetching(call: Call, told: Raw | None) -> Call:
     """The same of a vLLM that is `told` whence it gets the KV cache, or of any engine. Nobody else tells one: by these
     parameters a client could have it fetch what is another's, from wherever it likes."""
-    fields = _own(call.fields)
+    fields, native = _own(call.fields), _own_native(call.native)
     if told is not None:
         fields = fields | {_FETCHING: told}
-    return call if fields is call.fields else msgspec.structs.replace(call, fields=fields)
+    if fields is call.fields and native is call.native:
+        return call
+    return msgspec.structs.replace(call, fields=fields, native=native)
 
 
 def told(answer: bytes) -> Raw | None:
@@ -93,6 +95,14 @@ def _own(fields: dict[str, Raw]) -> dict[str, Raw]:
         kept = {name: value for name, value in more.items() if name not in OF_ENGINES}
         own[ARGUMENTS] = Raw(msgspec.json.encode(kept))
     return own
+
+
+def _own_native(native: Native | None) -> Native | None:
+    """The same of what goes on as it came to an engine of the client's own dialect: vLLM speaks several."""
+    if native is None:
+        return None
+    fields = _own(native.fields)
+    return native if fields is native.fields else msgspec.structs.replace(native, fields=fields)
 
 
 def _one_token(call: Call, fields: dict[str, Raw], *, stream: bool) -> Call:

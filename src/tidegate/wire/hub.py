@@ -50,17 +50,38 @@ CLAUDE, RESPONSES = "anthropic-claude-v1", "openai-responses-v1"
 class Detail(msgspec.Struct, gc=False):
     """What belongs to a thought besides its text: a signature, a piece of a summary, or the whole of it sealed.
 
-    `format` says whose it is, `id` which of that maker's; pieces of one `index` are of one part.
+    `format` says whose it is, `id` which of that maker's; pieces of one `index` are of one part. What is told of these
+    in another type is not told: it is no reason to lose an answer.
     """
 
     type: str = ""
     text: str | None = None
-    summary: str | None = None
     signature: str | None = None
     data: str | None = None
-    id: str | None = None
-    format: str | None = None
-    index: int | None = None
+    told_summary: object = msgspec.field(name="summary", default=None)
+    told_id: object = msgspec.field(name="id", default=None)
+    told_format: object = msgspec.field(name="format", default=None)
+    told_index: object = msgspec.field(name="index", default=None)
+
+    @property
+    def summary(self) -> str | None:
+        """A piece of the summary."""
+        return _text(self.told_summary)
+
+    @property
+    def id(self) -> str | None:
+        """What its maker calls the thought."""
+        return _text(self.told_id)
+
+    @property
+    def format(self) -> str | None:
+        """Whose it is."""
+        return _text(self.told_format)
+
+    @property
+    def index(self) -> int | None:
+        """Of which part it is a piece."""
+        return self.told_index if isinstance(self.told_index, int) else None
 
     def may_be(self, maker: str) -> bool:
         """Whether it may be of this maker; most do not say whose theirs are."""
@@ -282,6 +303,10 @@ class Slots:
             self._ids.setdefault(at, id)
         self._count = max(self._count, at + 1)
         return at
+
+
+def _text(told: object) -> str | None:
+    return told if isinstance(told, str) else None
 
 
 def call_of(fields: Mapping[str, Any], native: Native | None = None) -> Call:

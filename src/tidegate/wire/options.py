@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 # By these a vendor who has many models (OpenRouter), or a gateway before them (LiteLLM), is told to answer with another
-# than `model`. OpenAI's dialect alone passes them on.
+# than `model`.
 OTHER_MODELS: Final = (
     "models",
     "preset",

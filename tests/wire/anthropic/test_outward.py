@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from tests.wire.hub import asked
 from tidegate.wire.anthropic.outward import STRICT_TOOLS_MAX, messages_body
+from tidegate.wire.errors import BadRequest
 
 HI = [{"role": "user", "content": "hi"}]
 SAMPLING = {"temperature": 0.5, "top_p": 0.9, "top_k": 4}
@@ -80,7 +81,7 @@ def closed(**properties: Any) -> dict[str, Any]:
         {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "format": "uri"}]},
         {"type": "integer", "discriminator": "kind", "not": 1, "if": 2, "then": 3, "else": 4},
         {"type": "array", "items": {"type": "integer"}, "prefixItems": [1], "contains": 2, "minContains": 3},
-        closed(n={"type": "integer"}) | {"patternProperties": 1, "propertyNames": 2, "minProperties": 3},
+        closed(n={"type": "integer"}) | {"propertyNames": 2, "minProperties": 3},
         {"enum": [1, 2]},
     ],
 )
@@ -97,7 +98,23 @@ def test_a_member_by_the_name_of_a_bound_is_none() -> None:
 
 def test_of_two_choices_between_schemas_one_is_told() -> None:
     both: dict[str, Any] = {"anyOf": [{"type": "integer"}, {"type": "null"}], "oneOf": [{"minimum": 1}]}
-    assert formatted(both) == {"anyOf": both["anyOf"], "description": '{oneOf: [{"description":"{minimum: 1}"}]}'}
+    assert formatted(both) == {"anyOf": both["anyOf"], "description": '{oneOf: [{"minimum":1}]}'}
+
+
+def test_words_within_words_do_not_double_with_each_level() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(40):
+        schema = {"anyOf": [], "oneOf": [schema]}
+    assert len(json.dumps(formatted(schema))) < 10 * len(json.dumps(schema))
+
+
+def test_a_tuple_that_says_no_more_of_its_items_is_not_made_an_empty_one() -> None:
+    assert "items" not in formatted({"type": "array", "prefixItems": [{"type": "string"}], "items": False})
+
+
+def test_members_by_a_pattern_are_not_forbidden_by_leaving_the_pattern_out() -> None:
+    with pytest.raises(BadRequest, match="patternProperties"):
+        formatted(closed(n={"type": "integer"}) | {"patternProperties": {"^x": {"type": "string"}}})
 
 
 def test_a_bound_that_is_a_switch_or_stands_by_no_text_is_told_all_the_same() -> None:

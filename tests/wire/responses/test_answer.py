@@ -312,6 +312,15 @@ def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chunks.ANSWER_BYTES_MAX > 2000
 
 
+def test_what_items_are_called_is_kept_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.wire.responses.stream.ANSWER_BYTES_MAX", 20_000)
+    translate = ResponseStream(CALL, NOW_S)
+    for _ in range(3):
+        translate.feed(chunk(content="y", tidegate_item={"type": "message", "id": "x" * 10_000}))
+    assert translate.failure is not None
+    assert translate.failure.cause is Cause.TOO_LARGE
+
+
 def test_what_an_engine_says_beside_its_text_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.wire.responses.stream.ANSWER_BYTES_MAX", 20_000)
     translate = ResponseStream(CALL, NOW_S)

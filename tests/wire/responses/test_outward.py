@@ -126,8 +126,6 @@ def test_a_bound_below_the_vendors_least_is_refused_and_never_raised(name: str) 
     error = refused(**{name: OUTPUT_TOKENS_MIN - 1})
     assert (error.param, str(OUTPUT_TOKENS_MIN) in error.message) == (name, True)
     assert outward(**{name: OUTPUT_TOKENS_MIN})["max_output_tokens"] == OUTPUT_TOKENS_MIN
-    # Who speaks the dialect is told by its vendor.
-    assert native(max_output_tokens=1)["max_output_tokens"] == 1
 
 
 def test_a_call_and_its_result_keep_one_id_that_the_vendor_takes() -> None:
@@ -275,6 +273,25 @@ def test_of_a_sealed_thought_neither_text_nor_status_is_sent_back() -> None:
     """The vendor takes neither."""
     more = {"status": "completed", "content": [{"type": "reasoning_text", "text": "hm"}]}
     assert native(input=[*HI, SEALED | more, CALLED, RESULT])["input"] == [*HI, SEALED, CALLED, RESULT]
+
+
+def test_what_sdks_have_in_what_they_read_is_not_sent_back() -> None:
+    told = {"type": "output_text", "text": "hi", "annotations": []}
+    said = {"type": "message", "role": "assistant", "content": [told]}
+    read = said | {"content": [told | {"parsed": {"a": 1}}]}
+    items = [read, CALLED | {"parsed_arguments": {}, "async_": None}, RESULT | {"namespace": None}]
+    assert native(input=items)["input"] == [said, CALLED, RESULT]
+
+
+def test_no_mode_is_asked_for_in_which_another_model_may_answer() -> None:
+    assert native(input="hi", reasoning={"effort": "low", "mode": "pro"})["reasoning"] == {"effort": "low"}
+    assert native(input="hi", reasoning=None)["reasoning"] is None
+
+
+def test_a_bound_below_the_vendors_least_is_left_to_others_in_this_dialect_too() -> None:
+    with pytest.raises(BadRequest, match="max_output_tokens"):
+        native(input="hi", max_output_tokens=15)
+    assert native(input="hi", max_output_tokens=16)["max_output_tokens"] == 16
 
 
 def test_names_of_messages_and_calls_are_not_sent_back() -> None:

@@ -10,6 +10,7 @@ from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.hub import encode
 
 _CLOSED = "additionalProperties"
+_BY_PATTERN = "patternProperties"
 # Where schemas stand within one: by name, in a row, or one of either kind.
 _BY_NAME = ("properties", "$defs", "definitions")
 _WITHIN = ("anyOf", "oneOf", "items")
@@ -20,7 +21,7 @@ _WORDS = frozenset(
     (
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
         *("maxItems", "uniqueItems", "prefixItems", "contains", "minContains", "maxContains"),
-        *("minProperties", "maxProperties", "patternProperties", "propertyNames", "unevaluatedProperties"),
+        *("minProperties", "maxProperties", "propertyNames", "unevaluatedProperties"),
         *("dependentRequired", "dependentSchemas", "if", "then", "else", "not", "oneOf", "discriminator"),
     )
 )
@@ -68,7 +69,7 @@ def _requires_all(schema: dict[str, Any]) -> bool:
     named, required = schema.get("properties", {}), schema.get("required", [])
     if not (isinstance(named, dict) and isinstance(required, list)):
         return False
-    return len(named) == len(required) and all(name in required for name in named)
+    return len(named) == len(required) and set(named) == {name for name in required if isinstance(name, str)}
 
 
 def _close(schema: Any) -> None:
@@ -76,15 +77,17 @@ def _close(schema: Any) -> None:
         return
     for one in _inside(schema, _WITHIN):
         _close(one)
+    is_open = _BY_PATTERN in schema
     if _is_object(schema) and not any(name in schema for name in _ELSEWHERE):
         if "properties" in schema:
             schema.setdefault(_CLOSED, False)
-        if schema.get(_CLOSED) is not False:
-            raise BadRequest(
-                "`response_format`: this endpoint takes objects whose members are named, and no others; leave "
-                "`additionalProperties` out, or false.",
-                param="response_format",
-            )
+        is_open = is_open or schema.get(_CLOSED) is not False
+    if is_open:
+        raise BadRequest(
+            "`response_format`: this endpoint takes objects whose members are named, and no others; leave "
+            f"`{_CLOSED}` out, or false, and `{_BY_PATTERN}` out.",
+            param="response_format",
+        )
 
 
 def _describe(schema: Any) -> None:
@@ -92,13 +95,16 @@ def _describe(schema: Any) -> None:
         return
     if "oneOf" in schema and "anyOf" not in schema:
         schema["anyOf"] = schema.pop("oneOf")
-    for one in _inside(schema, (*_WITHIN, "allOf")):
-        _describe(one)
+    if "prefixItems" in schema and schema.get("items") is False:
+        del schema["items"]  # no others, where there would be none
+    # As they came, before what stands within is described: words within words would double with each level.
     words = [f"{name}: {_word(schema.pop(name))}" for name in list(schema) if _is_word(name, schema[name])]
     if words:
         told = schema.get("description")
         said = "{" + ", ".join(words) + "}"
         schema["description"] = f"{told}\n\n{said}" if isinstance(told, str) and told else said
+    for one in _inside(schema, (*_WITHIN, "allOf")):
+        _describe(one)
 
 
 def _is_word(name: str, value: Any) -> bool:

@@ -27,6 +27,9 @@ from tidegate.wire.responses.thoughts import Thought, thoughts
 CALL_ID_CHARS_MAX = 64
 # Of a sealed thought that comes back the vendor takes no more than its seal says, and none that can be read.
 _NOT_TAKEN_BACK = ("content", "status")
+# What SDKs have in what they read of an answer, and send back with it; the vendor knows neither.
+_OF_SDKS = ("parsed_arguments", "async_")
+_PARSED = "parsed"
 _QUOTE = ord('"')
 _NULL = Raw(b"null")
 _EMPTY = (_NULL, Raw(b'""'))
@@ -67,7 +70,11 @@ def _is_sealed(item: dict[str, Raw]) -> bool:
 def _sent_back(item: dict[str, Raw]) -> dict[str, Raw]:
     if item.get("type") == _REASONING:
         return {name: value for name, value in item.items() if name not in _NOT_TAKEN_BACK}
-    kept = {name: value for name, value in item.items() if name != "id"}
+    kept = {name: value for name, value in item.items() if name != "id" and name not in _OF_SDKS and value != _NULL}
+    if "content" in kept and memoryview(kept["content"])[0] != _QUOTE:
+        parts = _items(kept["content"])
+        if any(_PARSED in part for part in parts):
+            kept["content"] = Raw(encode([{n: v for n, v in part.items() if n != _PARSED} for part in parts]))
     if "call_id" in kept and len(memoryview(kept["call_id"])) > CALL_ID_CHARS_MAX:
         kept["call_id"] = Raw(encode(call_id(_string(kept["call_id"]))))
     return kept

@@ -125,6 +125,7 @@ class _Chat(msgspec.Struct, kw_only=True):
 
 
 _decoder = msgspec.json.Decoder(_Chat)
+_reasoning = msgspec.json.Decoder(dict[str, Raw] | None).decode
 _ACCEPTED = {
     "messages": "is carried to this endpoint where messages are of the roles system, developer, user, assistant and "
     "tool, and content is text or images",
@@ -150,7 +151,10 @@ def responses_body(call: Call, *, model: str, stream: bool) -> bytes:
     """
     always = {"model": model, "stream": stream, "store": False}
     if call.native is not None and call.native.dialect == NAME:
+        _refuse_less(call.output_tokens_max, "max_output_tokens")
         fields = {name: value for name, value in call.native.fields.items() if name not in _NOT_SENT}
+        if "reasoning" in fields:
+            fields["reasoning"] = _by_the_same_model(fields["reasoning"])
         return encode({**fields, "input": sent_back(fields["input"]), **always})
     check(call, _KNOWN, _REFUSED)
     asked = read_body(encode(call.fields), _decoder, _ACCEPTED)
@@ -177,15 +181,27 @@ def responses_body(call: Call, *, model: str, stream: bool) -> bytes:
     return encode({**always, "input": input, **{name: value for name, value in plain.items() if value is not None}})
 
 
+def _by_the_same_model(reasoning: Raw) -> Raw:
+    """How hard to think, without a mode in which others may do it, at prices of their own."""
+    said = _reasoning(reasoning)
+    if said is None or "mode" not in said:
+        return reasoning
+    return Raw(encode({name: value for name, value in said.items() if name != "mode"}))
+
+
 def _bound(asked: _Chat) -> int | None:
     name = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
     bound = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    _refuse_less(bound, name)
+    return bound
+
+
+def _refuse_less(bound: int | None, name: str) -> None:
     if bound is not None and bound < OUTPUT_TOKENS_MIN:
         raise BadRequest(
             f"`{name}`: this endpoint takes no bound below {OUTPUT_TOKENS_MIN}. Ask for as many, or leave it out.",
             param=name,
         )
-    return bound
 
 
 def _tool(function: ToolFunction) -> dict[str, Any]:

@@ -212,6 +212,8 @@ class ResponseStream:
         return named.id or id or by_place, named.phase
 
     def _start(self, item: _Item) -> None:
+        for named in item.made.values():
+            self._kept(named if isinstance(named, str) else "")
         self._item = item
         self._emit("response.output_item.added", output_index=len(self._output), item=item.made)
 
