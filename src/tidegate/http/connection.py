@@ -388,11 +388,14 @@ class Connection(asyncio.Protocol):
     def _untaken_bytes(self) -> int:
         """What becomes less as what is written is taken: the bytes that wait here. TLS hands on at once what it is
         given, and says that it holds nothing: of that it is what was acknowledged, counted down."""
-        if self.over_tls:
-            done = acknowledged_bytes(self.transport, closing=True)
-            if done is not None:
-                return -done
-        return self.transport.get_write_buffer_size()
+        try:
+            if self.over_tls:
+                done = acknowledged_bytes(self.transport, closing=True)
+                if done is not None:
+                    return -done
+            return self.transport.get_write_buffer_size()
+        except AttributeError:  # one of asyncio's over TLS that the loop has closed, too
+            return 0
 
     def _stop(self, patience_s: float) -> None:
         self._forget_waiting()

@@ -151,7 +151,6 @@ def responses_body(call: Call, *, model: str, stream: bool) -> bytes:
     """
     always = {"model": model, "stream": stream, "store": False}
     if call.native is not None and call.native.dialect == NAME:
-        _refuse_less(call.output_tokens_max, "max_output_tokens")
         fields = {name: value for name, value in call.native.fields.items() if name not in _NOT_SENT}
         if "reasoning" in fields:
             fields["reasoning"] = _by_the_same_model(fields["reasoning"])
@@ -192,16 +191,12 @@ def _by_the_same_model(reasoning: Raw) -> Raw:
 def _bound(asked: _Chat) -> int | None:
     name = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
     bound = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
-    _refuse_less(bound, name)
-    return bound
-
-
-def _refuse_less(bound: int | None, name: str) -> None:
     if bound is not None and bound < OUTPUT_TOKENS_MIN:
         raise BadRequest(
             f"`{name}`: this endpoint takes no bound below {OUTPUT_TOKENS_MIN}. Ask for as many, or leave it out.",
             param=name,
         )
+    return bound
 
 
 def _tool(function: ToolFunction) -> dict[str, Any]:
