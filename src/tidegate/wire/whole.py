@@ -7,6 +7,15 @@ from tidegate.wire.reading import brings_content, broken_off, read_chunk, usage_
 from tidegate.wire.sse import BYTE_ORDER_MARK, BadStream, Cause
 
 
+def gather(body: bytearray, data: bytes, bytes_max: int = ANSWER_BYTES_MAX) -> BadStream | None:
+    """Take the next bytes of an answer given whole. The failure where it is beyond that bound, and no more is kept."""
+    body += data
+    if len(body) <= bytes_max:
+        return None
+    body.clear()
+    return BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+
+
 class WholeReader:
     """See `Reader`. Nothing passes while the answer comes; `result` is all of it, untouched but for a byte order mark
     before it, which is dropped, once `done`.
@@ -50,10 +59,7 @@ class WholeReader:
     def feed(self, data: bytes) -> bytes:
         """See `Reader`."""
         if self.failure is None and not self.done:
-            self._body += data
-            if len(self._body) > self._bytes_max:
-                self._body.clear()
-                self.failure = BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+            self.failure = gather(self._body, data, self._bytes_max)
         return b""
 
     def end(self) -> bytes:

@@ -24,7 +24,7 @@ from tests.wire.responses.engine import (
 )
 from tests.wire.streams import DONE, cuts
 from tidegate.wire.anthropic.client import Messages
-from tidegate.wire.chunks import Usage
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.hub import read_answer
 from tidegate.wire.openai import Call
 from tidegate.wire.responses.answer import whole
@@ -434,10 +434,11 @@ def test_an_event_beyond_any_bound_is_a_failure() -> None:
     assert failure.cause is Cause.TOO_LARGE
 
 
-def test_a_whole_answer_beyond_any_bound_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.wire.responses.inward.ANSWER_BYTES_MAX", 10)
+def test_a_whole_answer_beyond_any_bound_is_a_failure() -> None:
     engine = WholeResponse(0)
-    engine.feed(b"x" * 11)
+    engine.feed(b"x" * ANSWER_BYTES_MAX)
+    assert engine.failure is None
+    engine.feed(b"x")
     assert engine.failure is not None
     assert engine.failure.cause is Cause.TOO_LARGE
     assert engine.end() == b""

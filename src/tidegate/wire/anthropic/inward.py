@@ -5,12 +5,13 @@ from typing import Any
 
 import msgspec
 
-from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
+from tidegate.wire.chunks import Usage
 from tidegate.wire.errors import UNREADABLE, find_error
 from tidegate.wire.hub import NATIVE, encode
 from tidegate.wire.reading import count, count_in
 from tidegate.wire.sse import BYTE_ORDER_MARK, DONE_FRAME, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded
+from tidegate.wire.whole import gather
 
 _REASONS = {
     "end_turn": "stop",
@@ -345,10 +346,7 @@ class WholeMessage:
     def feed(self, data: bytes) -> bytes:
         """See `Translate`."""
         if self.failure is None:
-            self._body += data
-            if len(self._body) > ANSWER_BYTES_MAX:
-                self._body.clear()
-                self.failure = BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+            self.failure = gather(self._body, data)
         return b""
 
     def end(self) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
+from tidegate.wire.chunks import Usage
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.hub import encode
 from tidegate.wire.responses.told import (
@@ -31,6 +31,7 @@ from tidegate.wire.responses.told import (
 )
 from tidegate.wire.sse import BYTE_ORDER_MARK, DONE, DONE_FRAME, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded
+from tidegate.wire.whole import gather
 
 # A response that is in another state has not come to its end.
 _ENDED = frozenset({"completed", "incomplete"})
@@ -236,10 +237,7 @@ class WholeResponse:
     def feed(self, data: bytes) -> bytes:
         """See `Translate`."""
         if self.failure is None:
-            self._body += data
-            if len(self._body) > ANSWER_BYTES_MAX:
-                self._body.clear()
-                self.failure = BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+            self.failure = gather(self._body, data)
         return b""
 
     def end(self) -> bytes:
