@@ -30,6 +30,7 @@ def served(folder: Path) -> Iterator[tuple[str, str]]:
 def log_in(page: Page) -> None:
     expect(page).to_have_title("Log in · Tidegate")
     page.get_by_label("Admin key").fill(SECRET)
+    expect(page.get_by_role("button", name="Log in")).to_be_enabled()
     page.keyboard.press("Enter")
     expect(page).not_to_have_title("Log in · Tidegate")
 

@@ -168,6 +168,19 @@ def test_who_comes_to_the_door_by_a_link_goes_on_to_where_it_leads(browser: Brow
     expect(page.get_by_role("link", name="look")).to_be_visible()
 
 
+def test_who_types_before_the_door_can_answer_stays_there(browser: Browser, served: str) -> None:
+    page = Looked(browser).page
+    held = list[Route]()
+    page.route("**/assets/login.js", lambda route: held.append(route))
+    with page.expect_request("**/assets/login.js"):
+        page.goto(f"{served}/login", wait_until="commit")
+    page.get_by_label("Admin key").fill(SECRET)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Log in")).to_be_disabled()
+    held[0].continue_()
+    log_in(page)
+
+
 def test_who_could_not_log_out_is_told_so(browser: Browser, served: str) -> None:
     looked = Looked(browser)
     page = looked.page

@@ -24,6 +24,8 @@ form.addEventListener("submit", async (event) => {
     button.disabled = false;
   }
 });
+// Until here, a browser would have sent the form itself, whose answer is no page.
+button.disabled = false;
 key.focus();
 // Who follows a link from elsewhere comes without his cookie (SameSite=Strict), which goes with what is asked from here.
 if (localStorage.getItem("tidegate-in") !== null) get("reasons").then(goOn, () => null);
