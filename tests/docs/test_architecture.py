@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md names every file of the package, in the row of its folder."""
+"""ARCHITECTURE.md names every file of the package, in the section of its folder, and none that is not there."""
 
 import re
 from pathlib import Path
@@ -7,15 +7,30 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "tidegate"
-ROWS = {
-    row.split("`")[1].rstrip("/"): row
-    for row in (ROOT / "ARCHITECTURE.md").read_text().splitlines()
-    if re.match(r"\| `\w+/` \|", row)
-}
+# `### core` up to the next heading.
+SECTIONS: dict[str, str] = dict(
+    re.findall(r"^### (\w+)\n(.*?)(?=^#)", (ROOT / "ARCHITECTURE.md").read_text(), re.DOTALL | re.MULTILINE)
+)
+FOLDERS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 
 
-@pytest.mark.parametrize("folder", sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()))
-def test_every_file_of_a_folder_is_named_in_its_row(folder: str) -> None:
-    named = {word.rpartition("/")[2] for word in re.findall(r"`([\w/]+)`", ROWS[folder])}
-    files = {path.stem for path in (PACKAGE / folder).rglob("*.py") if path.stem != "__init__"}
-    assert not files - named, f"`{folder}/`: {', '.join(sorted(files - named))} is not in ARCHITECTURE.md"
+def _named(text: str) -> set[str]:
+    return set(re.findall(r"`([\w./]+)`", text))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_file_of_a_folder_is_named_in_the_bullets_of_its_section(folder: str) -> None:
+    bullets = SECTIONS.get(folder, "").partition("\n- ")[2]
+    paths = (path.relative_to(PACKAGE / folder) for path in (PACKAGE / folder).rglob("*.py"))
+    files = {path.with_suffix("").as_posix() for path in paths if path.stem != "__init__"}
+    missing = files - _named(bullets)
+    assert not missing, f"{folder}/: {', '.join(sorted(missing))} is not in ARCHITECTURE.md"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_whatever_a_section_names_is_there(folder: str) -> None:
+    of_folder = PACKAGE / folder
+    named = _named(SECTIONS[folder].partition("Read first:")[2])
+    assert named, f"the section of {folder}/ says nothing after `Read first:`"
+    unknown = {name for name in named if not any((of_folder / (name + end)).exists() for end in ("", ".py"))}
+    assert not unknown, f"{folder}/: {', '.join(sorted(unknown))} is in ARCHITECTURE.md, but not there"

@@ -106,7 +106,7 @@ The gateway keeps serving; Ctrl-C ends it. Try:
   curl http://{host}:{gateway}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 32}}' -i
 
-  python - <<'EOF'                                         # with `pip install openai`
+  python3 - <<'EOF'                                        # where `pip install openai` was done
   from openai import OpenAI
   client = OpenAI(base_url="http://{host}:{gateway}/v1", api_key="unused")
   for chunk in client.chat.completions.create(model="{model}", stream=True, max_tokens=32,
