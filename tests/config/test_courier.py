@@ -6,7 +6,7 @@ from tests.courier.harness import SECRET, House
 from tidegate.config import expected
 from tidegate.config.courier import CourierEngineTable, CourierTable, load
 from tidegate.config.problem import ConfigError
-from tidegate.config.schema import MutualTlsTable
+from tidegate.config.table import MutualTlsTable
 
 
 def problems(house: House, old: str, new: str) -> dict[str, str]:
@@ -81,6 +81,12 @@ def test_a_key_that_everybody_may_read_is_refused_and_so_is_a_short_secret(house
     (tmp_path / "a.key").chmod(0o644)
     (tmp_path / "tickets.key").write_text("short")
     assert set(problems(house, "64", "65")) == {"courier.tls.key", "courier.secret.file"}
+
+
+def test_a_certificate_that_is_none_is_told_as_the_gateways_own_is(house: House, tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match="certificate, key and authority: one of them is not in PEM"):
+        load(house.configured("a", "http://127.0.0.1:8080"))
 
 
 @pytest.mark.parametrize("table", [CourierTable, CourierEngineTable, MutualTlsTable])

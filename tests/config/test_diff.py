@@ -13,8 +13,9 @@ from tests.config.test_malformed import FREE, GOOD, THEIRS
 from tidegate.config.config import Config
 from tidegate.config.diff import SECTIONS, diff, tables, without_restart
 from tidegate.config.load import load, load_unreached, parse
-from tidegate.config.schema import BudgetTable, CouriersTable, GatewayTable, MutualTlsTable, SecretTable, TlsTable
+from tidegate.config.schema import BudgetTable, CouriersTable, GatewayTable
 from tidegate.config.secret import Secret
+from tidegate.config.table import MutualTlsTable, SecretTable, TlsTable
 from tidegate.config.trace import TraceTable
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))

@@ -11,7 +11,7 @@ PAGE = Path("docs/reference/configuration.md")
 
 
 def test_the_page_is_what_the_schema_says() -> None:
-    assert PAGE.read_text() == reference(), f"run: python -m tidegate.config.reference > {PAGE}"
+    assert PAGE.read_text() == reference(), "run: make docs"
 
 
 def test_the_example_on_the_page_is_a_good_configuration(tmp_path: Path) -> None:

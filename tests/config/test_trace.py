@@ -35,7 +35,11 @@ def test_the_table_becomes_what_the_gateway_is_given() -> None:
     text = f'{TEXT}[trace]\n{GOOD}\nratio = 1\nauthorization = {{ env = "TOKEN" }}\n'
     found = build(parse(text, "tidegate.toml", {"TOKEN": "Bearer abc"}), 0.0).gateway.traces
     assert found is not None
-    assert (found.endpoint, found.ratio, found.follow) == ("http://127.0.0.1:4318/v1/traces", 1.0, True)
+    assert (found.table.endpoint, found.table.ratio, found.table.follow) == (
+        "http://127.0.0.1:4318/v1/traces",
+        1.0,
+        True,
+    )
     assert found.authorization is not None
     assert found.authorization.reveal() == "Bearer abc"
     assert "abc" not in repr(found)

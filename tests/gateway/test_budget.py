@@ -16,6 +16,7 @@ from tests.gateway.harness import CHAT, SURE, House, chat, house, local, remote,
 from tests.http.harness import Script as Steps
 from tests.http.harness import client, descriptors_used_up, eventually, read_request, read_response, upstream
 from tests.make import endpoint
+from tests.state.crash import bills
 from tests.virtual import run as run_virtual
 from tidegate.config.build import build
 from tidegate.config.discovered import toml
@@ -32,7 +33,7 @@ from tidegate.gateway.errand import Errands
 from tidegate.gateway.spending import UNRECORDED, Spending, upper_usd
 from tidegate.sim.observed import observe
 from tidegate.state.cap import Cap, Period
-from tidegate.state.ledger import Ledger
+from tidegate.state.ledger import NUSD, Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.counts import LABELS_MAX
 from tidegate.wire.anthropic.request import parse as parse_messages
@@ -1086,9 +1087,9 @@ async def test_without_a_budget_it_is_known_all_the_same_what_was_spent(tmp_path
         ledger = home.gateway.spending.ledger
         assert ledger is not None
         ledger.commit()
-        (row,) = ledger.history(1)
+        (row,) = bills(ledger)
         assert (row.endpoint, row.settled) == ("cloud", 1)
-        assert row.spent_usd == pytest.approx(float(answer.header("x-tidegate-cost-usd")), abs=1e-8)
+        assert row.nusd / NUSD == pytest.approx(float(answer.header("x-tidegate-cost-usd")), abs=1e-8)
 
 
 async def test_where_nothing_costs_money_there_is_no_ledger(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import heapq
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,24 @@ def played(traffic: Traffic, jobs_max: int, *, takes_s: float = 5.0, served: boo
         if after is not None:
             heapq.heappush(waiting, (after.request.arrived_s, after.request.id, after))
     return found
+
+
+def prefix_hit_ratio(jobs: Iterable[Job]) -> float:
+    """Share of all prompt tokens that a cache without bound would have held: the most that reuse can come to.
+
+    Of each prompt the leading blocks count that some earlier prompt had, in full size, but no more than the prompt has
+    tokens: traces give the last, partial block of a prompt an identity too. Zero without tokens. Memory grows with
+    the number of different blocks.
+    """
+    seen: set[int] = set()
+    hit_tokens = prompt_tokens = 0
+    for job in jobs:
+        blocks = job.blocks
+        leading = next((i for i, block in enumerate(blocks) if block not in seen), len(blocks))
+        hit_tokens += min(leading * job.block_tokens, job.prompt_tokens)
+        prompt_tokens += job.prompt_tokens
+        seen.update(blocks[leading:])
+    return hit_tokens / prompt_tokens if prompt_tokens else 0.0
 
 
 def data(name: str) -> Path:

@@ -7,12 +7,12 @@ from statistics import mean, pstdev
 import pytest
 from bench.fit_traffic import constants, distinct_agents
 
-from tests.sim.clients import ask, data
+from tests.sim.clients import ask, data, prefix_hit_ratio
 from tidegate.sim import fitted as ours
 from tidegate.sim.chance import Chance
 from tidegate.sim.fitted import PresetName, fitted
 from tidegate.sim.job import Job
-from tidegate.sim.recorded import TraceFormat, prefix_hit_ratio, recorded
+from tidegate.sim.recorded import TraceFormat, recorded
 from tidegate.sim.traffic import Open, Sessions
 
 AZURE_CODE = "AzureLLMInferenceTrace_code.csv.gz"

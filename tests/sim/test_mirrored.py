@@ -20,6 +20,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.replay import replay
 from tidegate.core.router import Router
+from tidegate.core.rules import budget_usd_bound
 from tidegate.core.why import Why
 from tidegate.sim.mirrored import Mirrored
 from tidegate.sim.purse import Purse
@@ -86,7 +87,7 @@ def test_what_it_tells_is_what_both_worlds_come_to() -> None:
 
 
 def test_what_tidegate_may_spend_it_does_not_spend_twice_and_who_it_is_beside_spends_all_it_wants() -> None:
-    most = Purse().most_usd(request(0, 0.0), CLOUD)
+    most = budget_usd_bound(request(0, 0.0), CLOUD, CLOUD.context_tokens)
     purse = Purse([Cap(usd=1.5 * most, period=Period.DAY)])
     mirror = Mirrored((CLOUD,), core.policy(), start_s=START_S, now="cloud", purse=purse)
     for number in range(2):

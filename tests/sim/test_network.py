@@ -8,16 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.sim.chance import Chance
-from tidegate.sim.network import (
-    PRESETS,
-    Changing,
-    Link,
-    LinkProfile,
-    Regimes,
-    image_bytes,
-    kv_bytes,
-    prompt_bytes,
-)
+from tidegate.sim.network import PRESETS, Changing, Link, LinkProfile, Regimes, kv_bytes, prompt_bytes
 
 NOW_S = 1_700_000_000.0
 presets = st.sampled_from(sorted(PRESETS))
@@ -156,7 +147,6 @@ def test_payloads_are_as_large_as_the_design_counts_them() -> None:
     assert prompt_bytes(131_072) == 524_288
     assert kv_bytes(131_072, 327_680) == pytest.approx(43e9, rel=0.01)
     assert kv_bytes(131_072, 17_138, 182.5e6) == pytest.approx(2316.3 * 2**20, rel=0.01)
-    assert image_bytes(1600) == 400_000
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tidegate.config.cap import Cap, Period
 from tidegate.core.model import Decision, Drawn, Line, Price, Request, replace
 from tidegate.core.replay import replay
 from tidegate.core.rows import Rows
+from tidegate.core.rules import budget_usd_bound
 from tidegate.sim.api import Api, ApiProfile
 from tidegate.sim.chance import Chance
 from tidegate.sim.job import Job
@@ -22,6 +23,11 @@ CLOUD = make.endpoint("cloud", local=False)
 DAY_S = 86_400.0
 
 
+def most_usd(request: Request) -> float:
+    """What is held back for it at `CLOUD`."""
+    return budget_usd_bound(request, CLOUD, CLOUD.context_tokens)
+
+
 def test_without_a_cap_there_is_no_limit() -> None:
     purse = Purse()
     assert purse.left_usd(0.0) is None
@@ -30,7 +36,7 @@ def test_without_a_cap_there_is_no_limit() -> None:
 
 def test_what_is_held_back_is_not_there_and_what_it_did_not_cost_comes_back() -> None:
     purse, request = Purse([Cap(usd=1.0, period=Period.DAY)]), make.request()
-    most = Purse().most_usd(request, CLOUD)
+    most = most_usd(request)
     assert purse.hold(request, CLOUD, 0.0)
     assert purse.left_usd(0.0) == 1.0 - most
     purse.settle(request, CLOUD, most / 4, 1.0)
@@ -42,9 +48,9 @@ def test_what_is_held_back_is_not_there_and_what_it_did_not_cost_comes_back() ->
 
 def test_what_does_not_fit_is_not_held_and_what_is_free_always_does() -> None:
     request = make.request()
-    purse = Purse([Cap(usd=Purse().most_usd(request, CLOUD) / 2, period=Period.MONTH)])
+    purse = Purse([Cap(usd=most_usd(request) / 2, period=Period.MONTH)])
     assert not purse.hold(request, CLOUD, 0.0)
-    assert purse.left_usd(0.0) == Purse().most_usd(request, CLOUD) / 2
+    assert purse.left_usd(0.0) == most_usd(request) / 2
     assert purse.hold(request, make.endpoint("laptop"), 0.0)
 
 
@@ -76,7 +82,7 @@ def test_no_more_is_spent_than_the_budget_has_and_the_journal_replays() -> None:
 def test_who_could_not_be_paid_for_when_another_one_had_failed_was_refused_in_the_journal_as_in_the_world() -> None:
     cheap = make.endpoint("cheap", local=False, price=Price(usd_per_input_token=1e-9))
     # Enough for one at a time.
-    most = Purse().most_usd(make.request(), CLOUD)
+    most = most_usd(make.request())
     lines: list[Line] = []
     world = World(
         (cheap, CLOUD), make.policy(), purse=Purse([Cap(usd=1.5 * most, period=Period.DAY)]), journal=lines.append

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sim.clients import ask, data, played
+from tests.sim.clients import ask, data, played, prefix_hit_ratio
 from tidegate.sim.chance import Chance
 from tidegate.sim.job import Job
-from tidegate.sim.recorded import TraceFormat, prefix_hit_ratio, recorded
+from tidegate.sim.recorded import TraceFormat, recorded
 from tidegate.sim.traces import BadTrace, azure, kvct, mooncake
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"

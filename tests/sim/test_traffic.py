@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sim.clients import ask, played
+from tests.sim.clients import ask, played, prefix_hit_ratio
 from tidegate.sim.arrivals import Poisson
 from tidegate.sim.chance import Chance
 from tidegate.sim.job import Job
 from tidegate.sim.lengths import Constant, Lengths, LogNormal
-from tidegate.sim.recorded import prefix_hit_ratio
 from tidegate.sim.traffic import Break, Open, Reuse, Sessions, Talk
 
 ROOT = Path(__file__).parents[2]

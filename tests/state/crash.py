@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.state.ledger import Ledger
+from tidegate.state.store import SpentRow
+
 # With so little room in memory, what it has changed is in the file before it commits.
 _CHANGE = """
 import os, signal, sqlite3, sys
@@ -38,6 +41,11 @@ def open_leases(path: Path) -> dict[str, bool]:
     """The leases in the file, and whether they have expired."""
     with closing(sqlite3.connect(path)) as db:
         return {name: bool(expired) for name, expired in db.execute("SELECT id, expired FROM lease")}
+
+
+def bills(ledger: Ledger) -> list[SpentRow]:
+    """What was settled, as it stands in the file, in order of days."""
+    return ledger._store.spent_since(0)
 
 
 def cut_short(path: Path) -> None:

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.state.crash import leave, open_leases, wal
+from tests.state.crash import bills, leave, open_leases, wal
 from tests.state.reference import NUSD, Reference
-from tidegate.clock import DAY_S, day, month_number, month_starts_s
+from tidegate.clock import DAY_S, month_number, month_starts_s
 from tidegate.state.cap import Cap, CapStatus, Period
 from tidegate.state.ledger import Ledger
 
@@ -190,14 +190,7 @@ def _scarcity(shown: CapStatus) -> tuple[bool, float]:
 
 
 def _rows(ledger: Ledger) -> dict[tuple[int, str, str], tuple[int, int, int]]:
-    return {
-        (_number(row.day), row.key, row.endpoint): (round(row.spent_usd * NUSD), row.settled, row.overruns)
-        for row in ledger.history(400)
-    }
-
-
-def _number(iso: str) -> int:
-    return type(day(0)).fromisoformat(iso).toordinal() - day(0).toordinal()
+    return {(row.day, row.key, row.endpoint): (row.nusd, row.settled, row.overruns) for row in bills(ledger)}
 
 
 LedgerMachine.TestCase.settings = settings(

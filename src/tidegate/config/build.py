@@ -9,7 +9,7 @@ from tidegate.config import door, files, groups, handover, hardware, mutual, rul
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
-from tidegate.config.defaults import Defaults, defaults, warms_up
+from tidegate.config.defaults import Defaults, defaults, owned, warms_up
 from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.mutual import MutualTls
@@ -212,7 +212,7 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         context_tokens=context_tokens,
         output_tokens_max=table.output_tokens_max,
         concurrency=concurrency,
-        owned=local if table.owned is None else table.owned,
+        owned=owned(table, local),
         shares_compute=usual.shares_compute if table.shares_compute is None else table.shares_compute,
         capabilities=tuple(sorted(set(table.capabilities or usual.capabilities))),
         price=tariff.price(table, now_s),

@@ -8,7 +8,7 @@ from pathlib import Path
 from tidegate.config import away, door, files, groups, handovers, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.config import Config
-from tidegate.config.defaults import chats, defaults, warms_up
+from tidegate.config.defaults import chats, defaults, owned, warms_up
 from tidegate.config.draft import Draft
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.problem import Problems, join, nearest
@@ -261,8 +261,8 @@ def _twins(urls: Mapping[str, Url], draft: Draft, problems: Problems) -> None:
     for name, url in urls.items():
         endpoint = draft.endpoints[name]
         site = draft.sites.get(endpoint.site)
-        owned = site is not None and site.local if endpoint.owned is None else endpoint.owned
-        others = [first.setdefault((url, model), name) for model in _asked(name, endpoint, draft) if owned and model]
+        ours = owned(endpoint, site is not None and site.local)
+        others = [first.setdefault((url, model), name) for model in _asked(name, endpoint, draft) if ours and model]
         if twin := next((other for other in others if other != name), None):
             problems.add(
                 f"{join('endpoint', name)}.url",

@@ -9,7 +9,7 @@ import msgspec
 
 from tidegate.config import expected
 from tidegate.config.problem import Problems, join, nearest
-from tidegate.config.schema import NAME, RESERVED, Table
+from tidegate.config.table import NAME, RESERVED, Table
 
 NAME_REMEDY = "use lower-case letters, digits, `.`, `_` and `-`, 64 at most, a letter or digit first"
 PROBLEMS_PER_TABLE_MAX = 50  # more than anybody repairs in one go

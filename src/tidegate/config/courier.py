@@ -16,8 +16,8 @@ from tidegate.config.load import document, read
 from tidegate.config.mutual import SECRET_CHARS_MIN, MutualTls
 from tidegate.config.problem import ConfigError, Problems
 from tidegate.config.reference import section
-from tidegate.config.schema import END, MutualTlsTable, SecretTable, Table, Text
 from tidegate.config.secret import Secret
+from tidegate.config.table import END, MutualTlsTable, SecretTable, Table, Text
 
 
 class CourierTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -171,6 +171,11 @@ def _moved(base: Defaults) -> Defaults:
     return replace(base, prior=replace(base.prior, **WAN))
 
 
+def owned(table: EndpointTable, local: bool) -> bool:
+    """Whether its capacity is ours: as is written, else where its site is."""
+    return local if table.owned is None else table.owned
+
+
 def chats(table: EndpointTable, local: bool) -> bool:
     """Whether its model chats."""
     return Capability.CHAT in (table.capabilities or defaults(table.engine, local).capabilities)
@@ -180,5 +185,4 @@ def warms_up(table: EndpointTable, local: bool) -> bool:
     """Whether its model is loaded for nobody in particular: as is written, else where that costs nobody anything."""
     if table.warm_up is not None:
         return table.warm_up
-    owned = local if table.owned is None else table.owned
-    return owned and table.price in (None, PriceWord.FREE) and chats(table, local)
+    return owned(table, local) and table.price in (None, PriceWord.FREE) and chats(table, local)

@@ -8,16 +8,8 @@ from msgspec import Meta, field
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.rule import RULES_MAX, RuleTable
-from tidegate.config.schema import (
-    NAME,
-    BudgetTable,
-    ClassTable,
-    GatewayTable,
-    PolicyTable,
-    SiteTable,
-    SwitchbackTable,
-    Table,
-)
+from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
+from tidegate.config.table import NAME, Table
 from tidegate.config.trace import TraceTable
 
 _Name = Annotated[str, Meta(pattern=NAME)]

@@ -4,7 +4,7 @@ import ipaddress
 import os
 import ssl
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import msgspec
 from tidegate.config import secret
 from tidegate.config.address import Address, Url, is_loopback, parse_address
 from tidegate.config.problem import Problems
-from tidegate.config.schema import GatewayTable, SecretTable, TlsTable
+from tidegate.config.schema import GatewayTable
 from tidegate.config.secret import Secret, SecretError
+from tidegate.config.table import SecretTable, TlsTable
 
 # By which addresses this machine reaches what listens at a host that is more than one, or all, of its own. Loopback has
 # many, but the first is most often meant.
@@ -49,8 +50,7 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
         self._load(context)
 
     def _load(self, context: ssl.SSLContext) -> None:
-        # A key with a password fails instead of asking for it on a terminal that nobody watches.
-        context.load_cert_chain(self.cert, self.key, password=_no_password)
+        context.load_cert_chain(self.cert, self.key, password=no_password)
 
 
 def tls(table: TlsTable, folder: Path) -> Tls:
@@ -155,20 +155,12 @@ def _hosts(host: str) -> frozenset[str]:
 
 def admin_key(table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
     """The secret of the admin address; None where that is wrong, which is noted."""
-    if bool(table.env) == bool(table.file):
-        problems.add(
-            "gateway.admin_key", "it names both or neither", 'write { env = "VARIABLE" } or { file = "admin.key" }'
-        )
-        return None
-    where = "gateway.admin_key.env" if table.env else "gateway.admin_key.file"
+    made_by = "openssl rand -hex 24"
     try:
-        found = secret.from_variable(table.env, variables) if table.env else secret.from_file(folder / table.file)
+        return secret.of_table(table, "admin.key", folder, variables, chars_min=ADMIN_KEY_CHARS_MIN, made_by=made_by)
     except SecretError as error:
-        problems.add(where, error.message, error.remedy)
+        problems.add(secret.setting("gateway.admin_key", table), error.message, error.remedy)
         return None
-    if len(found.reveal()) < ADMIN_KEY_CHARS_MIN:
-        problems.add(where, f"it has fewer than {ADMIN_KEY_CHARS_MIN} characters", "make one with openssl rand -hex 24")
-    return found
 
 
 def _tls(files: Tls, problems: Problems) -> None:
@@ -180,20 +172,20 @@ def _tls(files: Tls, problems: Problems) -> None:
         if (reason := unreadable(file)) is not None:
             problems.add(path, f"{file} cannot be read: {reason}", remedy)
             readable = False
-    if not readable:
-        return
-    if files.key.stat().st_mode & stat.S_IROTH:
-        problems.add(
-            "gateway.tls.key", f"{files.key} can be read by everybody on this machine", f"chmod 600 {files.key}"
-        )
+    if readable:
+        remedy = "name a certificate and the private key that belongs to it, both in PEM, the key without a password"
+        serve("gateway.tls", files.key, files.context, "certificate and key", remedy, problems)
+
+
+def serve(path: str, key: Path, context: Callable[[], object], roles: str, remedy: str, problems: Problems) -> None:
+    """Note what is wrong with the files of the table at `path`, which can be read: whether everybody can read the
+    private key, and what keeps a `context` of them from being made."""
+    if key.stat().st_mode & stat.S_IROTH:
+        problems.add(f"{path}.key", f"{key} can be read by everybody on this machine", f"chmod 600 {key}")
     try:
-        files.context()
+        context()
     except (OSError, ValueError) as error:
-        problems.add(
-            "gateway.tls",
-            f"they do not serve as certificate and key: {_reason(error)}",
-            "name a certificate and the private key that belongs to it, both in PEM, the key without a password",
-        )
+        problems.add(path, f"they do not serve as {roles}: {_reason(error)}", remedy)
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -214,5 +206,6 @@ def unreadable(file: Path) -> str | None:
     return None if os.access(file, os.R_OK) else "this user may not"
 
 
-def _no_password() -> str:
+def no_password() -> str:
+    """A key with a password fails instead of asking for it on a terminal that nobody watches."""
     raise ValueError("the key has a password")

@@ -9,7 +9,7 @@ from tidegate.config.fingerprint import FingerprintTable
 from tidegate.config.handover import CourierPlaceTable, HandoverTable
 from tidegate.config.hardware import HardwareTable, ModelFactsTable
 from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
-from tidegate.config.schema import Table, Text
+from tidegate.config.table import Table, Text
 from tidegate.core.model import Capability
 
 

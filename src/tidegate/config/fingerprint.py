@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, structs
 
-from tidegate.config.schema import Table
+from tidegate.config.table import Table
 from tidegate.core.fingerprint import TEXT_CHARS_MAX
 from tidegate.core.model import Fingerprint
 

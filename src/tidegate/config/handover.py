@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tidegate.config.schema import END, Table
+from tidegate.config.table import END, Table
 from tidegate.core import hardware
 from tidegate.core.hardware import Model
 from tidegate.core.model import Handover

@@ -2,6 +2,7 @@
 
 from tidegate.config import groups, handover
 from tidegate.config.build import known_model
+from tidegate.config.defaults import owned
 from tidegate.config.draft import Draft
 from tidegate.config.endpoint import EndpointTable, EngineKind
 from tidegate.config.handover import HandoverTable
@@ -90,4 +91,4 @@ def _is_sized(table: HandoverTable, source: EndpointTable, target: EndpointTable
 
 def _is_ours(endpoint: EndpointTable, draft: Draft) -> bool:
     site = draft.sites.get(endpoint.site)
-    return endpoint.owned if endpoint.owned is not None else site is not None and site.local
+    return owned(endpoint, site is not None and site.local)

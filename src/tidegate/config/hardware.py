@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, structs
 
 from tidegate.config.problem import Problems, nearest
-from tidegate.config.schema import Table
+from tidegate.config.table import Table
 from tidegate.core import facts
 from tidegate.core.facts import ACCELERATORS, MODELS, PARAMETERS_MIN
 from tidegate.core.hardware import Accelerator, Machine, Model, Setup

@@ -139,10 +139,6 @@ def _by_url(url: str) -> "Provider":
         raise NotListedError("", "the endpoint's URL belongs to no provider in the price list", remedy) from None
 
 
-def _prices(info: "ModelInfo") -> "list[ModelPrice]":
-    return [one.prices for one in info.prices] if isinstance(info.prices, list) else [info.prices]
-
-
 def _rates(in_force: "list[ModelPrice]", input_tokens: int) -> dict[str, float]:
     rates: dict[str, float] = {}
     for rate, key in _RATES.items():

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from tidegate.config.fingerprint import FingerprintTable
-from tidegate.config.schema import Table
+from tidegate.config.table import Table
 from tidegate.core.model import Likeness
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]  # repository paths of models have about 100 characters

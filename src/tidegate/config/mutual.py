@@ -1,17 +1,16 @@
 """Mutual TLS among gateways and couriers: each shows a certificate of one authority, and checks the other's."""
 
 import ssl
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from tidegate.config import secret
-from tidegate.config.door import unreadable
+from tidegate.config.door import no_password, serve, unreadable
 from tidegate.config.problem import Problems
-from tidegate.config.schema import MutualTlsTable, SecretTable
 from tidegate.config.secret import Secret, SecretError
+from tidegate.config.table import MutualTlsTable, SecretTable
 
 SECRET_CHARS_MIN = 32  # below, whoever has seen one ticket could try secrets until one fits
 
@@ -36,8 +35,7 @@ class MutualTls(msgspec.Struct, frozen=True, kw_only=True):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(self.ca)
-        # A key with a password fails instead of asking for it on a terminal that nobody watches.
-        context.load_cert_chain(self.cert, self.key, password=_no_password)
+        context.load_cert_chain(self.cert, self.key, password=no_password)
         return context
 
 
@@ -50,18 +48,12 @@ def ticket_secret(
     path: str, table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]
 ) -> Secret | None:
     """What tickets are signed with; None where that is wrong, which is noted."""
-    if bool(table.env) == bool(table.file):
-        problems.add(path, "it names both or neither", 'write { env = "VARIABLE" } or { file = "tickets.key" }')
-        return None
-    where = f"{path}.env" if table.env else f"{path}.file"
+    made_by = "openssl rand -hex 32"
     try:
-        found = secret.from_variable(table.env, variables) if table.env else secret.from_file(folder / table.file)
+        return secret.of_table(table, "tickets.key", folder, variables, chars_min=SECRET_CHARS_MIN, made_by=made_by)
     except SecretError as error:
-        problems.add(where, error.message, error.remedy)
+        problems.add(secret.setting(path, table), error.message, error.remedy)
         return None
-    if len(found.reveal()) < SECRET_CHARS_MIN:
-        problems.add(where, f"it has fewer than {SECRET_CHARS_MIN} characters", "make one with openssl rand -hex 32")
-    return found
 
 
 def check(path: str, files: MutualTls, problems: Problems) -> None:
@@ -70,19 +62,8 @@ def check(path: str, files: MutualTls, problems: Problems) -> None:
         if unreadable(file) is not None:
             problems.add(path, f"{file} is no file that this user can read", "name a file in PEM")
             return
-    if files.key.stat().st_mode & stat.S_IROTH:
-        problems.add(f"{path}.key", f"{files.key} can be read by everybody on this machine", f"chmod 600 {files.key}")
-    try:
-        files.server()
-    except (OSError, ValueError) as error:
-        reason = (error.reason or "not in PEM").replace("_", " ").lower() if isinstance(error, ssl.SSLError) else error
-        problems.add(
-            path,
-            f"they do not serve as certificate, key and authority: {reason}",
-            "name a certificate, the private key that belongs to it, without a password, and the authority's "
-            "certificate, all in PEM",
-        )
-
-
-def _no_password() -> str:
-    raise ValueError("the key has a password")
+    remedy = (
+        "name a certificate, the private key that belongs to it, without a password, and the authority's certificate, "
+        "all in PEM"
+    )
+    serve(path, files.key, files.server, "certificate, key and authority", remedy, problems)

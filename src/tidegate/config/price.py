@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from tidegate.clock import Day
-from tidegate.config.schema import Table
+from tidegate.config.table import Table
 
 UsdPerMillion = Annotated[float, Meta(ge=0, le=10_000)]  # the dearest public price is 600
 

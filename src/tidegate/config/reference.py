@@ -1,10 +1,6 @@
-"""The reference page of the configuration, made from the schema: it cannot tell anything else than the program does.
-
-`python -m tidegate.config.reference > docs/reference/configuration.md`
-"""
+"""The reference page of the configuration, made from the schema: it cannot tell anything else than the program does."""
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,15 +25,12 @@ from tidegate.config.schema import (
     ClassTable,
     CouriersTable,
     GatewayTable,
-    MutualTlsTable,
     PolicyTable,
-    SecretTable,
     SiteTable,
     SloTable,
     SwitchbackTable,
-    Table,
-    TlsTable,
 )
+from tidegate.config.table import MutualTlsTable, SecretTable, Table, TlsTable
 from tidegate.config.trace import TraceTable
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
@@ -84,7 +77,7 @@ ELSEWHERE = {
 _OTHERWISE = dict.fromkeys((field.name for field in expected.fields(PriorTable)), "by engine") | ELSEWHERE
 
 INTRODUCTION = """\
-<!-- Made by `python -m tidegate.config.reference`; a test compares it with the schema. Edit the schema. -->
+<!-- Made by `make docs`; a test compares it with the schema. Edit the schema. -->
 # Configuration
 
 One TOML file. An unknown setting is an error, and so is every contradiction; all are reported at once, each with
@@ -248,7 +241,3 @@ def _usual(usual: Defaults) -> dict[str, str]:
 
 def _round(value: float) -> str:
     return f"{value:.6g}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

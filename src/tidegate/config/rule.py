@@ -8,7 +8,7 @@ from msgspec import Meta, field
 
 from tidegate.config.condition import FEATURES, TEXT_MAX, ConditionError, Known, condition, one_of
 from tidegate.config.problem import Problems, join, nearest
-from tidegate.config.schema import NAME, Table
+from tidegate.config.table import NAME, Table
 from tidegate.core.condition import Condition
 from tidegate.core.model import Capability
 from tidegate.core.ruling import Rule, Ruling

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tidegate.config.problem import Problems
+from tidegate.config.table import SecretTable
 
 SECRET_BYTES_MAX = 16 * 1024  # signed tokens have 2 KiB; more is another file
 # There is no such file. Its name may be the key itself, written here by mistake, and is then not repeated.
@@ -113,6 +114,32 @@ def api_key(
     except SecretError as error:
         problems.add(f"{path}.{where}", error.message, error.remedy)
     return None
+
+
+def of_table(
+    table: SecretTable,
+    example: str,
+    folder: Path,
+    variables: Mapping[str, str],
+    *,
+    chars_min: int = 0,
+    made_by: str = "",
+) -> Secret:
+    """What the variable or the file holds that a table names; `example` is what such a file may be called. Raises
+    SecretError, also where it is shorter than `chars_min`, with what it is better `made_by`."""
+    if bool(table.env) == bool(table.file):
+        raise SecretError("it names both or neither", f'write {{ env = "VARIABLE" }} or {{ file = "{example}" }}')
+    found = from_variable(table.env, variables) if table.env else from_file(folder / table.file)
+    if len(found.reveal()) < chars_min:
+        raise SecretError(f"it has fewer than {chars_min} characters", f"make one with {made_by}")
+    return found
+
+
+def setting(path: str, table: SecretTable) -> str:
+    """Where that is wrong: in one of the settings of the table at `path`, or in the table."""
+    if bool(table.env) == bool(table.file):
+        return path
+    return f"{path}.env" if table.env else f"{path}.file"
 
 
 def _checked(text: str, origin: str) -> Secret:

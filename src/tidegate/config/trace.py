@@ -12,8 +12,8 @@ from tidegate.config import secret
 from tidegate.config.address import is_private, parse_url
 from tidegate.config.extra import installs
 from tidegate.config.problem import Problems
-from tidegate.config.schema import SecretTable, Table, Text
 from tidegate.config.secret import Secret, SecretError
+from tidegate.config.table import SecretTable, Table, Text
 
 _SDK = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 
@@ -90,30 +90,13 @@ class TraceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Traces(msgspec.Struct, frozen=True, kw_only=True):
     """The same, with the secret."""
 
-    endpoint: str
-    ratio: float
-    follow: bool
-    service: str
-    queue_spans: int
-    every_s: float
-    timeout_s: float
+    table: TraceTable
     authorization: Secret | None
 
 
 def traces(table: TraceTable, authorization: Secret | None) -> Traces | None:
     """The settings; None where nothing is traced."""
-    if not table.endpoint:
-        return None
-    return Traces(
-        endpoint=table.endpoint,
-        ratio=table.ratio,
-        follow=table.follow,
-        service=table.service,
-        queue_spans=table.queue_spans,
-        every_s=table.every_s,
-        timeout_s=table.timeout_s,
-        authorization=authorization,
-    )
+    return Traces(table=table, authorization=authorization) if table.endpoint else None
 
 
 def check(table: TraceTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
@@ -138,13 +121,8 @@ def check(table: TraceTable, folder: Path, problems: Problems, variables: Mappin
             )
     if table.authorization is None:
         return None
-    named = table.authorization
-    if bool(named.env) == bool(named.file):
-        remedy = 'write { env = "VARIABLE" } or { file = "trace.key" }'
-        problems.add("trace.authorization", "it names both or neither", remedy)
-        return None
     try:
-        return secret.from_variable(named.env, variables) if named.env else secret.from_file(folder / named.file)
+        return secret.of_table(table.authorization, "trace.key", folder, variables)
     except SecretError as error:
         problems.add("trace.authorization", error.message, error.remedy)
         return None

@@ -11,7 +11,7 @@ from tidegate.telemetry.trace import Tracer
 class Tracing:
     """The tracer of a gateway, with who sends what it tells. Raises OSError where that is not installed."""
 
-    def __init__(self, settings: Traces, log: Log) -> None:
+    def __init__(self, traces: Traces, log: Log) -> None:
         try:
             from tidegate.telemetry.otlp import Sender
         except ImportError as error:
@@ -19,7 +19,7 @@ class Tracing:
             raise OSError(f"nothing can be traced ({error}): {installs('otel')}") from None
         self._log = log
         self._loop = asyncio.get_running_loop()
-        secret = settings.authorization
+        settings, secret = traces.table, traces.authorization
         self._sender = Sender(
             settings.endpoint,
             service=settings.service,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tidegate.config.schema import Table, Text
+from tidegate.config.table import Table, Text
 from tidegate.core.step import OVERLAP
 from tidegate.sim.schema import TIMES_MAX_S, Seconds, Share, Tokens
 

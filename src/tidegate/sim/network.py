@@ -15,10 +15,6 @@ from tidegate.core.model import Record
 from tidegate.sim.chance import Chance
 from tidegate.wire.tokens import PRIOR_BYTES_PER_TOKEN
 
-# One token of an image stands for so many pixels (Anthropic says so, others are near). JPEG takes a quarter of a byte
-# for each, and base64 makes four bytes of three.
-IMAGE_PIXELS_PER_TOKEN = 750
-IMAGE_BYTES_PER_PIXEL = 0.25 * 4.0 / 3.0
 # Rates of Mathis, Semke, Mahdavi and Ott (1997): segment / round trip * sqrt(3/2) / sqrt(loss).
 SEGMENT_BYTES = 1460
 MATHIS = math.sqrt(1.5)
@@ -30,11 +26,6 @@ _z = NormalDist().inv_cdf
 def prompt_bytes(tokens: int) -> int:
     """A prompt of so many tokens as text."""
     return round(tokens * PRIOR_BYTES_PER_TOKEN)
-
-
-def image_bytes(tokens: int) -> int:
-    """Images of so many tokens, as JPEG in base64."""
-    return round(tokens * IMAGE_PIXELS_PER_TOKEN * IMAGE_BYTES_PER_PIXEL)
 
 
 def kv_bytes(tokens: int, kv_bytes_per_token: float, state_bytes: float = 0.0) -> int:

@@ -11,7 +11,7 @@ from tidegate.config.convert import convert, unknown
 from tidegate.config.handover import KIB
 from tidegate.config.load import document, read
 from tidegate.config.problem import ConfigError, Problems, nearest
-from tidegate.config.schema import Table
+from tidegate.config.table import Table
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.hardware import Setup
 from tidegate.core.model import Handover, Record, replace

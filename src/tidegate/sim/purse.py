@@ -32,15 +32,11 @@ class Purse:
         day = day_number(now_s)
         return [cap.drawn(self._spent.get((cap, cap.period.number(day)), 0.0), day) for cap in self._caps]
 
-    def most_usd(self, request: Request, endpoint: Endpoint) -> float:
-        """The most that this may cost there: what is held back."""
-        return budget_usd_bound(request, endpoint, endpoint.context_tokens)
-
     def hold(self, request: Request, endpoint: Endpoint, now_s: float) -> bool:
         """Hold back the most that this may cost there; False, and nothing held, where there is not so much left."""
         if not self._caps or not endpoint.price.asks_money:
             return True
-        usd, left = self.most_usd(request, endpoint), self.left_usd(now_s)
+        usd, left = budget_usd_bound(request, endpoint, endpoint.context_tokens), self.left_usd(now_s)
         if left is not None and usd > left:
             return False
         self._held_usd[request.id, endpoint.name] = usd

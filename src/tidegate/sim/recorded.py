@@ -1,7 +1,7 @@
 """Traces as traffic: recorded requests at their times, and recorded sessions at the pace of their answers."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -177,24 +177,6 @@ class RecordedSessions:
             turn=number,
             after=after,
         )
-
-
-def prefix_hit_ratio(jobs: Iterable[Job]) -> float:
-    """Share of all prompt tokens that a cache without bound would have held: the most that reuse can come to.
-
-    Of each prompt the leading blocks count that some earlier prompt had, in full size, but no more than the prompt has
-    tokens: traces give the last, partial block of a prompt an identity too. Zero without tokens. Memory grows with
-    the number of different blocks.
-    """
-    seen: set[int] = set()
-    hit_tokens = prompt_tokens = 0
-    for job in jobs:
-        blocks = job.blocks
-        leading = next((i for i, block in enumerate(blocks) if block not in seen), len(blocks))
-        hit_tokens += min(leading * job.block_tokens, job.prompt_tokens)
-        prompt_tokens += job.prompt_tokens
-        seen.update(blocks[leading:])
-    return hit_tokens / prompt_tokens if prompt_tokens else 0.0
 
 
 def _first_rows(sessions: Iterator[list[Turn]], rows_max: int | None) -> Iterator[list[Turn]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from tidegate.config import expected
 from tidegate.config.reference import section
-from tidegate.config.schema import Table
+from tidegate.config.table import Table
 from tidegate.core import facts
 from tidegate.core.baseline import BASELINES
 from tidegate.sim import api, engines, fitted, network

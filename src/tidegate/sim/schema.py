@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from tidegate.config.moment import Moment
-from tidegate.config.schema import Table, Text
+from tidegate.config.table import Table, Text
 from tidegate.core.model import USUAL_WEIGHT
 from tidegate.core.profile import WEIGHT_MAX, WEIGHT_MIN
 from tidegate.sim.fitted import PresetName

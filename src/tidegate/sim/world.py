@@ -4,7 +4,7 @@ It does what a gateway does, in the same order, and tells the router the same fa
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import ceil, inf
+from math import inf
 
 import msgspec
 
@@ -51,6 +51,7 @@ from tidegate.sim.loop import Loop
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Attempt, Failure, Local, Place
 from tidegate.sim.purse import Purse
+from tidegate.sim.sweeps import Rechecks, Sweeps
 from tidegate.sim.warmups import WarmUps
 
 _ENDINGS = {"ok": Ending.OK, "refused": Ending.REFUSED, "timed_out": Ending.TIMED_OUT}
@@ -132,13 +133,8 @@ class World:
         self._traffic: Traffic | None = None
         self._drives: dict[str, _Drive] = {}
         self._held: dict[str, _Drive] = {}
-        self._check_pending = False
-        # When those that are held were looked at last, and which of the looks by the clock are still to come.
-        self._checked_s = self._enriched_s = 0.0
-        self._recheck = 0
-        # Since when there are sweeps, and when they end, where nothing more comes.
-        self._sweeps_s, self._sweeps_end_s = -inf, -inf
-        self._sweeping = False  # whether one is ordered
+        # When it was last looked whether more is left for them than they know of.
+        self._enriched_s = 0.0
         segment = Segment(
             version=JOURNAL_VERSION,
             software=software,
@@ -175,8 +171,10 @@ class World:
         assert places.keys() == self.endpoints.keys(), "there is a place behind every endpoint"
         self._places, self._traffic = places, traffic
         self._carriers = {**declared(self.endpoints.values(), self.loop), **(carriers or {})}
-        self._looks = Looks(places, self.loop, self.router, self._tell, self._check_soon, probe_s)
         self._warm_ups = WarmUps(places, self.endpoints, self.loop, self.router, self._tell, self.usd)
+        self._sweeps = Sweeps(self.loop, self._warm_ups)
+        self._rechecks = Rechecks(self.loop, self._sweeps, self._held, self._policy.recheck_s, self._check)
+        self._looks = Looks(places, self.loop, self.router, self._tell, self._rechecks.soon, probe_s)
         self._looks.all()
         self.loop.at(self.loop.now_s + probe_s, self._probe, probe_s)
 
@@ -202,7 +200,7 @@ class World:
     def override(self, overrides: Overrides) -> None:
         """Operators have taken a hand."""
         self._tell(overrides)
-        self._check_soon()
+        self._rechecks.soon()
 
     # --- what places tell -----------------------------------------------------------------------------------------
 
@@ -284,11 +282,8 @@ class World:
         if left_usd is not None:
             budgets = tuple(told.budget for told in drawn)
             job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd, budgets=budgets))
-        if not self._drives and self.loop.now_s >= self._sweeps_end_s:
-            self._sweeps_s = self.loop.now_s
-            # That of the ones before may be due just now.
-            if self._warm_ups.wanted and not self._sweeping:
-                self._sweep_at(self.loop.now_s)
+        if not self._drives:
+            self._sweeps.begin()
         drive = self._drives[job.request.id] = _Drive(job, self._policy.stall_s)
         self._write(job.request)
         for told in drawn:
@@ -580,7 +575,7 @@ class World:
         assert decision is not None, "it was decided"
         del self._drives[request.id]
         if not self._drives:
-            self._sweeps_end_s = self._sweep_s(now_s)
+            self._sweeps.end()
         came, ending = self._outcome(drive, outcome, attempt), _ENDINGS.get(outcome, Ending.FAILED)
         was = was_kept(
             request, decision, ending, ttft_s=came.ttft_s, e2e_s=came.e2e_s, output_tokens=came.output_tokens
@@ -629,8 +624,7 @@ class World:
             drive.held_since_s = self.loop.now_s
             self._tell(Held(request=request))
             if len(self._held) == 1:
-                self._recheck += 1
-                self._recheck_later()
+                self._rechecks.begin()
 
     def _unhold(self, drive: _Drive, *, released: bool, cause: str = "") -> None:
         if drive.held_since_s is None:
@@ -641,25 +635,9 @@ class World:
         if released:
             self._tell(Released(request_id=drive.job.request.id, cause=cause))
 
-    def _check_soon(self) -> None:
-        if self._held and not self._check_pending:
-            self._check_pending = True
-            self.loop.at(self.loop.now_s, self._check, 0)
-
-    def _check(self, number: int) -> None:
-        """Decide again what is due: because something changed, or because the time for a look has come."""
+    def _check(self) -> None:
+        """Decide again what is due."""
         now_s = self.loop.now_s
-        if number == 0:
-            self._check_pending = False
-        elif number != self._recheck or not self._held:
-            return
-        elif now_s < self._sweep_s(self._checked_s + self._policy.recheck_s):
-            # They were looked at meanwhile.
-            self._recheck_later()
-            return
-        self._checked_s = now_s
-        if number > 0:
-            self._recheck_later()
         assert self.router.held == len(self._held), "the router holds what is held"
         turns = self.router.due(now_s)
         if now_s - self._enriched_s >= SWEEP_S:
@@ -686,27 +664,6 @@ class World:
                 found.append(request)
         return found
 
-    def _recheck_later(self) -> None:
-        """At the first sweep before which nobody has looked at those that are held for as long as they are left."""
-        at_s = self._sweep_s(max(self.loop.now_s, self._checked_s + self._policy.recheck_s))
-        self.loop.at(at_s, self._check, self._recheck)
-
-    def _sweep_s(self, from_s: float) -> float:
-        """When a gateway sweeps next, from then on: for the first time once the first of them have been under way for
-        so long. Its clock is never so exact that it would miss one by a rounding."""
-        return self._sweeps_s + max(1, ceil((from_s - self._sweeps_s) / SWEEP_S - 1e-5)) * SWEEP_S
-
-    def _sweep(self) -> None:
-        """What requests have made of it, whether a model is to be loaded, is asked with each sweep."""
-        self._sweeping = False
-        self._warm_ups.begin()
-        if self._drives:
-            self._sweep_at(self.loop.now_s + SWEEP_S / 2.0)
-
-    def _sweep_at(self, from_s: float) -> None:
-        self._sweeping = True
-        self.loop.at(self._sweep_s(from_s), self._sweep)
-
     # --- facts ----------------------------------------------------------------------------------------------------
 
     def _tell(self, fact: Observation) -> None:
@@ -714,8 +671,8 @@ class World:
         self._write(fact)
         if isinstance(fact, Probed | Warmed):
             self._warm_ups.begin()
-        if self._held and isinstance(fact, Ended | FirstToken | Warmed):
-            self._check_soon()
+        if isinstance(fact, Ended | FirstToken | Warmed):
+            self._rechecks.soon()
 
     def _write(self, fact: Fact) -> None:
         if self._journal is not None:

@@ -4,7 +4,7 @@ import msgspec
 
 from tidegate.config.cap import Cap, Period
 
-__all__ = ["Cap", "CapStatus", "DayRow", "Period", "Refused", "Status"]
+__all__ = ["Cap", "CapStatus", "Period", "Refused", "Status"]
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,15 +32,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     caps: tuple[CapStatus, ...]
     more: int = 0
-    overruns: int
-
-
-class DayRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What one key spent at one endpoint on one UTC day, by the time of the reservation. `day` is ISO 8601."""
-
-    day: str
-    key: str
-    endpoint: str
-    spent_usd: float
-    settled: int
     overruns: int

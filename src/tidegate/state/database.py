@@ -40,7 +40,7 @@ class Database:
         self.path = path
         self._kind = kind
         with ExitStack() as opened:
-            self._lock = Lock(path, kind)
+            self._lock = Lock(path, kind.noun, kind.error)
             opened.callback(self._unlock)
             with self.explained():
                 if not path.exists():
@@ -106,7 +106,7 @@ class Database:
 
     def _lock_anew(self) -> None:
         """Nothing is lost with a lock, unless another process had the file meanwhile."""
-        lock = Lock(self.path, self._kind)
+        lock = Lock(self.path, self._kind.noun, self._kind.error)
         try:
             if self._pragma("data_version") != self._version:
                 raise self._taken(lock.path)
@@ -143,21 +143,20 @@ class Lock:
     On a file of its own: closing any descriptor of the database's file would drop the locks that SQLite has on it.
     """
 
-    def __init__(self, path: Path, kind: Kind) -> None:
+    def __init__(self, path: Path, noun: str, error: type[Exception]) -> None:
         self.path = Path(f"{_target(path)}.lock")
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise kind.error(f"{self.path}: {error.strerror}; see that its folder exists and can be written") from None
+        except OSError as fault:
+            raise error(f"{self.path}: {fault.strerror}; see that its folder exists and can be written") from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except OSError as fault:
             os.close(self._descriptor)
-            noun = kind.noun
-            reason = f"it cannot be locked: {error.strerror}; keep the {noun} on a local disk"
-            if isinstance(error, BlockingIOError):
+            reason = f"it cannot be locked: {fault.strerror}; keep the {noun} on a local disk"
+            if isinstance(fault, BlockingIOError):
                 reason = f"the {noun} is open in another process; stop that, or give each gateway a {noun} of its own"
-            raise kind.error(f"{path}: {reason}") from None
+            raise error(f"{path}: {reason}") from None
         self.status = os.fstat(self._descriptor)
 
     def close(self) -> None:

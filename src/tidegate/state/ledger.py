@@ -19,10 +19,10 @@ from heapq import nsmallest
 from math import ceil, inf
 from pathlib import Path
 
-from tidegate.clock import day, day_number, month_number, month_starts_s
+from tidegate.clock import day_number, month_number, month_starts_s
 from tidegate.core.model import Drawn
 from tidegate.state.books import DAYS_OPEN, NOTHING, Books, Lease
-from tidegate.state.cap import Cap, CapStatus, DayRow, Period, Refused, Status
+from tidegate.state.cap import Cap, CapStatus, Period, Refused, Status
 from tidegate.state.store import DAYS_KEPT, LeaseRow, SpentRow, Store
 
 NUSD = 1_000_000_000  # nano-dollars: the cheapest token there is costs ten of them
@@ -189,20 +189,6 @@ class Ledger:
         caps = self._caps if most is None or most >= len(self._caps) else self._scarcest(most, today)
         told = tuple(self._cap_status(cap, today) for cap in caps)
         return Status(caps=told, more=len(self._caps) - len(told), overruns=self._overruns)
-
-    def history(self, days: int) -> list[DayRow]:
-        """Who spent what where, on the latest `days` days on which anything was committed. Reads the file."""
-        return [
-            DayRow(
-                day=day(row.day).isoformat(),
-                key=row.key,
-                endpoint=row.endpoint,
-                spent_usd=row.nusd / NUSD,
-                settled=row.settled,
-                overruns=row.overruns,
-            )
-            for row in self._store.spent(days)
-        ]
 
     # --- within -----------------------------------------------------------------------------------------------------
 

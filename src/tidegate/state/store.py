@@ -8,7 +8,8 @@ from msgspec.structs import astuple
 
 from tidegate.state.database import Database, Kind
 
-DAYS_KEPT = 400  # a year and a month: what was spent in this month of last year can still be looked up
+# A year and a month, for who reads the file: of days that are closed, the gateway itself counts the overruns alone.
+DAYS_KEPT = 400
 
 _SCHEMA = """
 CREATE TABLE lease (
@@ -74,10 +75,6 @@ class Store:
         with self._file.explained():
             rows = self._file.connection.execute(query)
             return [LeaseRow(name, key, nusd, day, made_s, bool(old)) for name, key, nusd, day, made_s, old in rows]
-
-    def spent(self, days: int) -> list[SpentRow]:
-        """What was settled on the latest `days` days on which anything was, in order. Raises LedgerError."""
-        return self.spent_since(self.oldest(days))
 
     def spent_since(self, day: int) -> list[SpentRow]:
         """What was settled on that day and later, in order. Raises LedgerError."""
