@@ -76,7 +76,7 @@ def stumble(inside: bytes) -> bytes:
 class Stumbling:
     """A dialect of clients in which no answer can be put."""
 
-    name, content_type = OLLAMA_CHAT.name, OLLAMA_CHAT.content_type
+    content_type = OLLAMA_CHAT.content_type
     parse, error_body = OLLAMA_CHAT.parse, OLLAMA_CHAT.error_body
 
     def stream(self, call: Call, now_s: Callable[[], float]) -> ClientStream:
@@ -238,7 +238,7 @@ async def test_an_answer_that_cannot_be_put_into_words_is_never_taken_for_comple
 class StumblingOnce:
     """A dialect of clients in which the first answer cannot be put; `stumbled` is set by it."""
 
-    name, content_type = OLLAMA_CHAT.name, OLLAMA_CHAT.content_type
+    content_type = OLLAMA_CHAT.content_type
     parse, error_body, stream = OLLAMA_CHAT.parse, OLLAMA_CHAT.error_body, OLLAMA_CHAT.stream
 
     def __init__(self) -> None:

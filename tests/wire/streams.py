@@ -103,7 +103,6 @@ def facts(reader: Reader) -> tuple[object, ...]:
         reader.usage,
         reader.output_chunks,
         reader.tokens_seen,
-        reader.timings,
         failure,
     )
 

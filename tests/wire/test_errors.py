@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.wire.streams import recorded
 from tidegate.wire.errors import (
     MESSAGE_CHARS_MAX,
-    BadRequest,
     ErrorInfo,
     error_body,
     error_event,
@@ -23,7 +22,6 @@ def test_all_four_keys_are_always_there() -> None:
     error = {"message": "no", "type": "api_error", "param": None, "code": None}
     assert msgspec.json.decode(error_body("no", "api_error")) == {"error": error}
     assert error_event("no", "api_error") == b"data: " + error_body("no", "api_error") + b"\n\n"
-    assert BadRequest("no").body() == error_body("no", "invalid_request_error")
 
 
 def test_a_message_with_line_ends_stays_one_event() -> None:

@@ -79,6 +79,10 @@ def test_arguments_stand_in_one_line_whatever_lines_a_model_has_written() -> Non
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_cache_hit_tokens": 8},
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": []},
         {"prompt_tokens": 10.0, "completion_tokens": 5, "completion_tokens_details": "none"},
+        # Parts of what is not told.
+        {"prompt_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 9}},
+        {"completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 2}},
+        {"cached_tokens": 30, "total_tokens": 35},
     ],
 )
 def test_clients_are_told_the_tokens_that_are_counted(usage: dict[str, Any]) -> None:
@@ -88,9 +92,12 @@ def test_clients_are_told_the_tokens_that_are_counted(usage: dict[str, Any]) -> 
     reader.feed(b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n")
     counted, found = reader.usage, told(answer.usage)
     assert counted is not None
-    assert (found["input_tokens"], found["output_tokens"]) == (counted.prompt_tokens, counted.output_tokens)
-    assert found["input_tokens_details"]["cached_tokens"] == (counted.cached_tokens or 0)
-    assert found["output_tokens_details"]["reasoning_tokens"] == (counted.reasoning_tokens or 0)
+    prompt, output = counted.prompt_tokens, counted.output_tokens
+    assert (found["input_tokens"], found["output_tokens"]) == (prompt or 0, output or 0)
+    cached, written, thought = counted.cached_tokens, counted.cache_write_tokens, counted.reasoning_tokens
+    parts = {"cached_tokens": (prompt and cached) or 0, "cache_write_tokens": (prompt and written) or 0}
+    assert found["input_tokens_details"] == parts
+    assert found["output_tokens_details"] == {"reasoning_tokens": (output and thought) or 0}
 
 
 ASKED: dict[str, dict[str, Any]] = {

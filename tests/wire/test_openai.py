@@ -323,7 +323,8 @@ def test_a_stream_is_asked_for_its_usage_and_keeps_its_other_options() -> None:
     passed = json.loads(upstream_body(call, model="x", stream=True))
     assert passed["stream"] is True
     assert passed["stream_options"] == {"include_usage": True, "include_obfuscation": False}
-    assert json.loads(upstream_body(chat(), model="x", stream=True))["stream_options"] == {"include_usage": True}
+    for usual in (chat(), *(chat(stream_options=options) for options in (None, {}, {"include_usage": True}))):
+        assert upstream_body(usual, model="x", stream=True).endswith(b',"stream_options":{"include_usage":true}}')
 
 
 def test_options_of_a_stream_go_where_there_is_none() -> None:

@@ -630,14 +630,19 @@ def test_usage_that_is_missing_is_unknown() -> None:
     assert read.usage is None
 
 
-def test_llama_cpp_is_read_with_its_timings() -> None:
+def test_llama_cpp_tells_its_usage_beside_its_timings() -> None:
     read = reader(include_usage=False)
     relayed(read, [recorded("chat_stream_usage")])
     assert read.usage == Usage(prompt_tokens=32, output_tokens=8, cached_tokens=31)
-    assert read.timings is not None
-    assert read.timings.prompt_ms is not None
-    assert read.timings.cache_n == 31
     assert read.output_chunks == 8
+
+
+@pytest.mark.parametrize("timings", [[], "none", {"prompt_ms": "2.5"}])
+def test_what_stands_by_the_name_of_timings_costs_no_chunk(timings: object) -> None:
+    read = reader()
+    told = [frame({**streams.HEAD, "choices": [{"index": 0, "delta": {"content": "a"}}], "timings": timings})] * 2
+    assert relayed(read, told) == b"".join(told)
+    assert read.output_chunks == 2
 
 
 def test_what_is_nested_without_end_is_no_text_and_exhausts_nothing() -> None:

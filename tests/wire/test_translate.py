@@ -61,7 +61,7 @@ def test_nothing_passes_before_content_and_the_ending_waits_for_the_books() -> N
     assert made.done_frame == made.done_frame
     assert made.usage is not None
     assert made.usage.cached_tokens == 4
-    assert (made.output_chunks, made.finished, made.timings) == (1, True, None)
+    assert (made.output_chunks, made.finished) == (1, True)
     assert made.feed(chunk(content="more")) == made.end() == b""
 
 

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest, read
 from tidegate.engines.openai import FIXED_HEADERS, OpenAI, is_down
 from tidegate.wire.anthropic.inward import EventStream, WholeMessage
 from tidegate.wire.anthropic.outward import messages_body
 from tidegate.wire.anthropic.shapes import NAME
-from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import EngineStream
 
@@ -77,11 +76,7 @@ class Anthropic:
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. `max_input_tokens` is the window, where a model tells it."""
         (models,) = answers
-        if models is None or is_down(models):
+        if is_down(models):
             return Signals(up=False)
-        try:
-            listed = msgspec.json.decode(models.body, type=_Models).data
-        except UNREADABLE:
-            return Signals(up=True)
-        known = (m.max_input_tokens for m in listed if self._model in (None, m.id))
+        known = (m.max_input_tokens for m in read(models, _Models).data if self._model in (None, m.id))
         return Signals(up=True, context_tokens=narrowest(known))

@@ -5,17 +5,21 @@ what comes back.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending, Fingerprint, Record, replace
-from tidegate.wire.errors import UNFIT_CODES, BadRequest, ErrorInfo
+from tidegate.wire.errors import UNFIT_CODES, UNREADABLE, BadRequest, ErrorInfo
 from tidegate.wire.openai import Call
 from tidegate.wire.rest import Continuing
 from tidegate.wire.translate import EngineStream
 
 CONTEXT_TOKENS_MAX = 100_000_000  # as in the configuration
+
+_T = TypeVar("_T")
 
 Header = tuple[bytes, bytes]
 
@@ -142,6 +146,21 @@ class Signals(Record, frozen=True, kw_only=True):
     kv_share: float | None = None
     slots: int | None = None
     preemptions: int | None = None
+
+
+def read_or_none(answer: ProbeAnswer | None, shape: type[_T], status: int | None = None) -> _T | None:
+    """The body as that; None where it is anything else, or where the status is another than is named."""
+    if answer is None or status not in (None, answer.status):
+        return None
+    try:
+        return msgspec.json.decode(answer.body, type=shape)
+    except UNREADABLE:
+        return None
+
+
+def read(answer: ProbeAnswer | None, shape: type[_T], status: int | None = None) -> _T:
+    """The same, with the shape's defaults for None."""
+    return read_or_none(answer, shape, status) or shape()
 
 
 def recognised(fingerprint: Fingerprint) -> Fingerprint | None:

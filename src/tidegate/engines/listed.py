@@ -4,8 +4,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tidegate.engines.base import ProbeAnswer
-from tidegate.wire.errors import UNREADABLE
+from tidegate.engines.base import ProbeAnswer, read
 
 
 class Model(msgspec.Struct):
@@ -55,11 +54,7 @@ def origin(answer: ProbeAnswer | None, model: str | None) -> Origin:
 
     Nothing where it is neither. Read apart from the windows: who has other things by these names loses nothing else.
     """
-    try:
-        listed = [] if answer is None else msgspec.json.decode(answer.body, type=_Origins).data
-    except UNREADABLE:
-        return Origin()
-    return _of(listed, model) or Origin()
+    return _of(read(answer, _Origins).data, model) or Origin()
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -82,11 +77,7 @@ def status(answer: ProbeAnswer | None, model: str | None) -> str:
     """Whether the endpoint's `model` is `loaded`, `loading`, `unloaded` or `sleeping`, as a llama.cpp of several models
     tells; empty where that is not told.
     """
-    try:
-        listed = [] if answer is None else msgspec.json.decode(answer.body, type=_AllStated).data
-    except UNREADABLE:
-        return ""
-    found = _of(listed, model)
+    found = _of(read(answer, _AllStated).data, model)
     return "" if found is None else found.status.value
 
 

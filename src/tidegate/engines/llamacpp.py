@@ -9,7 +9,6 @@ With `--sleep-idle-seconds` it unloads its model, and loads it for the next requ
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from urllib.parse import quote
 
 import msgspec
@@ -17,11 +16,21 @@ import msgspec
 from tidegate.core.fingerprint import digest, text
 from tidegate.core.model import Capability, Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, narrowest, recognised
+from tidegate.engines.base import (
+    Header,
+    Outgoing,
+    ProbeAnswer,
+    ProbeRequest,
+    Signals,
+    counted,
+    narrowest,
+    read,
+    recognised,
+)
 from tidegate.engines.listed import Meta, origin, status
 from tidegate.engines.openai import OpenAI, by_older_name, is_refused
 from tidegate.engines.tools import of_one_tool
-from tidegate.wire.errors import UNREADABLE, read_error
+from tidegate.wire.errors import read_error
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.prometheus import gauges
 from tidegate.wire.rest import Continuing
@@ -122,14 +131,8 @@ class LlamaCpp:
             return Signals(up=False, resident=False if loading else None, loading=loading)
         if _refuses_our_key(props):
             return Signals(up=False)
-        told, sleep, parallel = _Props(), _Sleep(), _Slots()
-        if props is not None and props.status == 200:
-            with suppress(*UNREADABLE):
-                told = msgspec.json.decode(props.body, type=_Props)
-            with suppress(*UNREADABLE):
-                sleep = msgspec.json.decode(props.body, type=_Sleep)
-            with suppress(*UNREADABLE):
-                parallel = msgspec.json.decode(props.body, type=_Slots)
+        # Each apart: what is of another type costs nothing beside it.
+        told, sleep, parallel = read(props, _Props, 200), read(props, _Sleep, 200), read(props, _Slots, 200)
         meta = origin(models, self._model).meta or Meta()
         window = narrowest((told.default_generation_settings.n_ctx,)) or narrowest((meta.n_ctx,))
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
@@ -150,10 +153,7 @@ class LlamaCpp:
         )
 
     def _fingerprint(self, props: ProbeAnswer | None, meta: Meta, window: int | None) -> Fingerprint:
-        told = _Told()
-        if props is not None and props.status == 200:
-            with suppress(*UNREADABLE):
-                told = msgspec.json.decode(props.body, type=_Told)
+        told = read(props, _Told, 200)
         # The vocabulary's size and kind, and the tokens at its ends: all that is told of a tokenizer.
         vocabulary = f"{meta.vocab_type}:{meta.n_vocab}:{told.bos_token}:{told.eos_token}"
         return Fingerprint(

@@ -6,7 +6,6 @@ be asked for by mistake. A prompt beyond the window is cut by Ollama without a w
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -15,14 +14,11 @@ from tidegate.config.away import in_ollamas_cloud
 from tidegate.core.fingerprint import text
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest, recognised
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest, read, recognised
 from tidegate.engines.openai import OpenAI, by_older_name, with_reasoning, without
 from tidegate.engines.tools import of_one_tool
-from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.ollama.models import tagged
 from tidegate.wire.openai import Call
-
-_T = TypeVar("_T")
 
 _NO_TOOL = Raw(b'"none"')
 # Of OpenAI's efforts it refuses some: the nearest that every build knows.
@@ -110,10 +106,10 @@ class Ollama:
         version, running, tags = answers
         if version is None or version.status != 200:
             return Signals(up=False)
-        kept = (_read(tags, _Tags) or _Tags()).models or ()
+        kept = read(tags, _Tags).models or ()
         if self._model is not None and kept and not in_ollamas_cloud(self._model) and self._tag(kept) is None:
             return Signals(up=False, resident=False, lacks=self._model)
-        loaded = (_read(running, _Running) or _Running()).models
+        loaded = read(running, _Running).models
         mine = [m for m in loaded or () if self._model in (None, _plain(m.name), _plain(m.model))]
         window = narrowest(m.context_length for m in mine)
         return Signals(
@@ -136,17 +132,10 @@ class Ollama:
             quantisation=names.quantisation(details.quantization_level),
             parameters=names.count(details.parameter_size),
             context_tokens=window,
-            engine=names.build("Ollama", (_read(version, _Version) or _Version()).version),
+            engine=names.build("Ollama", read(version, _Version).version),
         )
 
 
 def _plain(name: str) -> str:
     """The name as Ollama lists it: with a tag, without what is the same for most, and in whatever letters."""
     return tagged(name).lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
-
-
-def _read(answer: ProbeAnswer | None, shape: type[_T]) -> _T | None:
-    try:
-        return None if answer is None else msgspec.json.decode(answer.body, type=shape)
-    except UNREADABLE:
-        return None

@@ -60,6 +60,7 @@ class OpenAI:
         `model` is the endpoint's own name of the model whose window a probe looks up, None for any.
         """
         self._base = api_path(base_path).encode()
+        self._targets = {kind: self._base + path for kind, path in _PATHS.items()}
         self._model = model
 
     def headers(self, given: Sequence[Header]) -> tuple[Header, ...]:
@@ -78,7 +79,7 @@ class OpenAI:
         """The request, streamed or not whatever the client wants: for dialects that build on this one."""
         call = self.fitted(call)
         return Outgoing(
-            target=self._base + _PATHS[call.kind],
+            target=self._targets[call.kind],
             headers=(*FIXED_HEADERS, *headers),
             body=upstream_body(call, model=model, stream=streamed),
             streamed=streamed,

@@ -12,9 +12,9 @@ import msgspec
 from tidegate.config.away import in_ollamas_cloud
 from tidegate.config.discovered import FoundEngine, FoundModel, State
 from tidegate.config.endpoint import EngineKind
-from tidegate.engines.base import CONTEXT_TOKENS_MAX, Dialect, ProbeAnswer
+from tidegate.engines.base import CONTEXT_TOKENS_MAX, Dialect, ProbeAnswer, read_or_none
 from tidegate.engines.kinds import KINDS
-from tidegate.wire.errors import UNREADABLE, find_error
+from tidegate.wire.errors import find_error
 
 _T = TypeVar("_T")
 Answers = Mapping[str, ProbeAnswer | None]
@@ -114,8 +114,7 @@ def is_tidegate(answers: Answers) -> bool:
 
 def is_loading(answers: Answers) -> bool:
     """Whether it is llama.cpp that does not list its model before it is loaded."""
-    said = answers.get(MODELS)
-    told = _read(said, _Refused, status=503)
+    told = read_or_none(answers.get(MODELS), _Refused, 503)
     return told is not None and told.error.message == "Loading model"
 
 
@@ -127,11 +126,7 @@ def is_locked(answers: Answers) -> bool:
 
 def refuses_as_engines_do(answers: Answers) -> bool:
     """Whether who is locked says so in JSON, as an error: any web page may want a login."""
-    said = answers.get(MODELS)
-    try:
-        return said is not None and find_error(msgspec.json.decode(said.body)) is not None
-    except UNREADABLE:
-        return False
+    return find_error(read_or_none(answers.get(MODELS), object)) is not None
 
 
 def lists_models(answers: Answers) -> bool:
@@ -143,19 +138,19 @@ def kind_of(answers: Answers) -> tuple[EngineKind, str]:
     """Which engine it is, with its name for people, by its answers to `FIRST` and `SIGNS`."""
     listed = _listed(answers) or []
     owners = {model.owned_by for model in listed}
-    info = _read(answers.get(INFO), _Info)
-    if "llamacpp" in owners or _read(answers.get(PROPS), _Props) is not None:
+    info = _read(answers, INFO, _Info)
+    if "llamacpp" in owners or _read(answers, PROPS, _Props) is not None:
         kind = EngineKind.LLAMACPP
     elif "sglang" in owners or (info is not None and (info.context_length or info.max_total_num_tokens)):
         kind = EngineKind.SGLANG
     # Others have a `/version` too, so that alone it tells nothing.
     elif "vllm" in owners or (
-        _read(answers.get(VERSION), _Version) is not None and any(model.max_model_len for model in listed)
+        _read(answers, VERSION, _Version) is not None and any(model.max_model_len for model in listed)
     ):
         kind = EngineKind.VLLM
     # llama-swap, which passes requests on, has an `/api/version` too. Who wants a key shows nobody its models.
-    elif _read(answers.get(OLLAMA), _Version) is not None and (
-        _read(answers.get(TAGS), _Tags) is not None or is_locked(answers)
+    elif _read(answers, OLLAMA, _Version) is not None and (
+        _read(answers, TAGS, _Tags) is not None or is_locked(answers)
     ):
         kind = EngineKind.OLLAMA
     else:
@@ -205,9 +200,9 @@ class _Told:
         self._answers = answers
         self.listed = _listed(answers) or ()
         self._entries = {model.id: model for model in (*self.listed, *_studio(answers))}  # LM Studio's own tells more
-        self._props = _read(answers.get(PROPS), _Props) if kind is EngineKind.LLAMACPP else None
-        self._info = _read(answers.get(INFO), _Info) if kind is EngineKind.SGLANG else None
-        tags = _read(answers.get(TAGS), _Tags) if kind is EngineKind.OLLAMA else None
+        self._props = _read(answers, PROPS, _Props) if kind is EngineKind.LLAMACPP else None
+        self._info = _read(answers, INFO, _Info) if kind is EngineKind.SGLANG else None
+        tags = _read(answers, TAGS, _Tags) if kind is EngineKind.OLLAMA else None
         self._hosts = {tag.name: tag.remote_host for tag in (tags.models if tags is not None else None) or ()}
 
     @property
@@ -219,7 +214,7 @@ class _Told:
     def model(self, name: str, window: int | None) -> FoundModel:
         """One of them; `window` is what a probe told."""
         entry = self._entries.get(name, _Listed())
-        shown = _read(self._answers.get(f"{SHOW} {name}"), _Shown) or _Shown()
+        shown = _read(self._answers, f"{SHOW} {name}", _Shown) or _Shown()
         embeds = entry.type == "embeddings" or (self._info is not None and self._info.is_embedding is True)
         able = shown.capabilities or ()
         embeds = embeds or ("embedding" in able and "completion" not in able)
@@ -257,20 +252,14 @@ def _names(listed: Iterable[_Listed]) -> list[str]:
 
 
 def _listed(answers: Answers) -> Sequence[_Listed] | None:
-    told = _read(answers.get(MODELS), _List)
+    told = _read(answers, MODELS, _List)
     return None if told is None else told.data or []
 
 
 def _studio(answers: Answers) -> Sequence[_Listed]:
-    told = _read(answers.get(LM_STUDIO), _List)
+    told = _read(answers, LM_STUDIO, _List)
     return () if told is None else told.data or []
 
 
-def _read(answer: ProbeAnswer | None, shape: type[_T], status: int = 200) -> _T | None:
-    """The body as that, None where it is anything else."""
-    if answer is None or answer.status != status:
-        return None
-    try:
-        return msgspec.json.decode(answer.body, type=shape)
-    except UNREADABLE:
-        return None
+def _read(answers: Answers, target: str, shape: type[_T]) -> _T | None:
+    return read_or_none(answers.get(target), shape, 200)

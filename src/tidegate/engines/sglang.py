@@ -15,12 +15,12 @@ from tidegate.engines.base import (
     Signals,
     counted,
     narrowest,
+    read,
     recognised,
     share,
 )
 from tidegate.engines.listed import Origin, origin
 from tidegate.engines.openai import OpenAI
-from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.prometheus import Labels, samples
 from tidegate.wire.rest import TRUE, Continuing
@@ -93,7 +93,7 @@ class SGLang:
         models, info, metrics = answers
         if not self._openai.signals((models,)).up:
             return Signals(up=False)
-        told, replicas = _info(info), _replicas(info)
+        told, replicas = read(info, _Info), read(info, _Replicas)
         windows = (self._openai.window(models), told.context_length, told.max_total_num_tokens)
         exposed = metrics.body if metrics is not None and metrics.status == 200 else b""
         metered = (_RUNNING, _QUEUED, _CACHE, _PREEMPTIONS)
@@ -116,10 +116,7 @@ class SGLang:
 
 
 def _fingerprint(answer: ProbeAnswer | None, entry: Origin, window: int | None) -> Fingerprint:
-    try:
-        told = _Loaded() if answer is None else msgspec.json.decode(answer.body, type=_Loaded)
-    except UNREADABLE:
-        told = _Loaded()
+    told = read(answer, _Loaded)
     return Fingerprint(
         # What the server tells is of its own model, which an adapter is not.
         weights=names.repository((entry.root or "") if entry.parent else told.model_path),
@@ -128,20 +125,6 @@ def _fingerprint(answer: ProbeAnswer | None, entry: Origin, window: int | None) 
         context_tokens=window,
         engine=names.build("SGLang", told.version),
     )
-
-
-def _info(answer: ProbeAnswer | None) -> _Info:
-    try:
-        return _Info() if answer is None else msgspec.json.decode(answer.body, type=_Info)
-    except UNREADABLE:
-        return _Info()
-
-
-def _replicas(answer: ProbeAnswer | None) -> _Replicas:
-    try:
-        return _Replicas() if answer is None else msgspec.json.decode(answer.body, type=_Replicas)
-    except UNREADABLE:
-        return _Replicas()
 
 
 def _all(told: int | None, replicas: int) -> int | None:

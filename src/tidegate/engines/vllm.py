@@ -9,10 +9,9 @@ import msgspec
 
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised, share
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, read, recognised, share
 from tidegate.engines.listed import origin
 from tidegate.engines.openai import OpenAI, is_refused, with_reasoning
-from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.prometheus import Labels, count, samples
 from tidegate.wire.rest import FALSE, TRUE, Continuing
@@ -94,7 +93,7 @@ class VLLM:
                 Fingerprint(
                     weights=names.repository(origin(models, self._model).root or ""),
                     context_tokens=window,
-                    engine=names.build("vLLM", _version(version)),
+                    engine=names.build("vLLM", read(version, _Version).version),
                 )
             ),
             kv_tokens_max=_kv_tokens([labels for labels, _ in found.get(_MEMORY, ())]),
@@ -116,10 +115,3 @@ def _kv_tokens(engines: Sequence[Labels]) -> int | None:
             return None
         total += tokens
     return counted(total) if total else None
-
-
-def _version(answer: ProbeAnswer | None) -> str:
-    try:
-        return "" if answer is None else msgspec.json.decode(answer.body, type=_Version).version
-    except UNREADABLE:
-        return ""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tidegate.core.model import Capability
-from tidegate.wire.chunks import ANSWER_BYTES_MAX, Timings, Usage
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.hub import Slots
 from tidegate.wire.sse import BadStream, Cause, data_of
@@ -72,11 +72,6 @@ class Aggregator:
     def reasoned(self) -> bool:
         """See `Reader`."""
         return self._reader.reasoned
-
-    @property
-    def timings(self) -> Timings | None:
-        """See `Reader`."""
-        return self._reader.timings
 
     @property
     def failure(self) -> BadStream | None:

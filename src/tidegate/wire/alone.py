@@ -15,6 +15,7 @@ from tidegate.wire.errors import UNREADABLE
 _BOUNDS = ("max_completion_tokens", "n_predict", "min_tokens")
 _ONE = Raw(b"1")
 _TRUE = Raw(b"true")
+_NULL = Raw(b"null")
 
 _FETCHING = "kv_transfer_params"
 # What a vLLM takes for the word of another: KV caches, and what was made of images.
@@ -64,7 +65,7 @@ def told(answer: bytes) -> Raw | None:
     if len(answer) > FETCHING_BYTES_MAX:
         raise ValueError("beyond any bound")
     try:
-        said = _decode(answer).kv_transfer_params
+        said = _decode_any(_decode(answer).get(_FETCHING, _NULL))
     except UNREADABLE as error:
         raise ValueError("not an object") from error
     if said is None:
@@ -74,11 +75,7 @@ def told(answer: bytes) -> Raw | None:
     return Raw(msgspec.json.encode(said))
 
 
-class _Answer(msgspec.Struct):
-    kv_transfer_params: dict[str, Raw] | None = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_any = msgspec.json.Decoder(dict[str, Raw] | None).decode
 
 
@@ -88,7 +85,7 @@ def _own(fields: dict[str, Raw]) -> dict[str, Raw]:
         return fields
     own = {name: value for name, value in fields.items() if name not in OF_ENGINES}
     try:
-        more = _decode_any(own.get(ARGUMENTS, b"null"))
+        more = _decode_any(own.get(ARGUMENTS, _NULL))
     except UNREADABLE:
         return own  # the engine says what is wrong with it
     if more is not None and not OF_ENGINES.isdisjoint(more):

@@ -23,16 +23,6 @@ class Usage(Record, frozen=True, kw_only=True):
     reasoning_tokens: int | None = None
 
 
-class Timings(Record, frozen=True, kw_only=True):
-    """llama.cpp's own measurements, under its own names: `_n` counts tokens, `_ms` is how long they took."""
-
-    cache_n: float | None = None
-    prompt_n: float | None = None
-    prompt_ms: float | None = None
-    predicted_n: float | None = None
-    predicted_ms: float | None = None
-
-
 class Delta(msgspec.Struct, gc=False):
     """What a chunk adds to a message. Only whether there is anything matters here, so every type will do."""
 
@@ -75,5 +65,5 @@ class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] | None = None
     data: list[msgspec.Raw] | None = None  # embeddings, which have no choices
     told: Told | None = msgspec.field(name="usage", default=None)
-    timings: Timings | None = None
+    timings: object = None  # llama.cpp's own measurements
     failed: object = msgspec.field(name="error", default=None)

@@ -45,10 +45,6 @@ class BadRequest(Exception):
         self.code = code
         self.headers = headers
 
-    def body(self) -> bytes:
-        """The JSON body of the answer."""
-        return error_body(self.message, self.type, self.param, self.code)
-
 
 def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> bytes:
     """An error as the OpenAI schema wants it: all four keys, always."""

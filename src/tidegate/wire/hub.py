@@ -8,6 +8,7 @@ may be parts, thinking among them. Three more, `tidegate_pieces`, `tidegate_item
 translators alone.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,9 @@ from msgspec import Raw, structs
 
 from tidegate.core.model import Capability
 from tidegate.wire.chunks import Told
-from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.errors import UNREADABLE, find_error
 from tidegate.wire.openai import Call, Native, parse
-from tidegate.wire.reading import cached_of, count, count_in, in_total_alone
+from tidegate.wire.reading import usage_of
 from tidegate.wire.sse import DONE, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded, replace_lone_surrogates
 
@@ -158,61 +159,19 @@ class Choice(msgspec.Struct, gc=False):
         return None
 
 
-class Counts(Told, gc=False):
-    """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's; as in
-    `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that, and so has xAI, and
-    Google tells by the total alone what was thought.
-
-    A count is whatever an engine takes for one, since a bad one is no reason to lose an answer; that is as none.
+class Counts(msgspec.Struct, frozen=True, gc=False):
+    """An answer's usage as clients are told it: what `Usage` has of it, and 0 for what the engine did not say, since
+    the dialects have no word for that. Cached and written tokens are part of the input, reasoning of the output.
     """
 
-    @property
-    def input(self) -> int:
-        """Prompt tokens; 0 where the engine did not say, since the dialects have no word for that."""
-        return _with_parts(count(self.prompt_tokens) or 0, self.cached + self.written)
-
-    @property
-    def output(self) -> int:
-        """Output tokens; 0 where the engine did not say."""
-        made, thought = count(self.completion_tokens) or 0, self._thought
-        if alone := in_total_alone(self):
-            return made + alone
-        if count(self.total_tokens) == (count(self.prompt_tokens) or 0) + made + thought:
-            return made + thought
-        return _with_parts(made, thought)
-
-    @property
-    def cached(self) -> int:
-        """Prompt tokens that came from a cache."""
-        return cached_of(self) or 0
-
-    @property
-    def written(self) -> int:
-        """Prompt tokens that were written to a cache."""
-        return count_in(self.prompt_tokens_details, "cache_write_tokens") or 0
-
-    @property
-    def reasoning(self) -> int:
-        """Output tokens of thinking."""
-        return self._thought or (0 if count(self.completion_tokens) is None else in_total_alone(self))
-
-    @property
-    def _thought(self) -> int:
-        return count_in(self.completion_tokens_details, "reasoning_tokens") or 0
-
-
-def _with_parts(whole: int, parts: int) -> int:
-    return whole + parts if parts > whole else whole
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    written: int = 0
+    reasoning: int = 0
 
 
 NO_COUNTS = Counts()
-
-
-class Measured(msgspec.Struct, gc=False):
-    """llama.cpp's own measurements, in milliseconds."""
-
-    prompt_ms: float | None = None
-    predicted_ms: float | None = None
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -225,9 +184,25 @@ class Answer(msgspec.Struct, gc=False):
     model: str | None = None
     created: float | None = None
     choices: list[Choice] | None = None
-    usage: Counts | None = None
-    timings: Measured | None = None
+    told: Told | None = msgspec.field(name="usage", default=None)
+    timings: object = None  # llama.cpp's own measurements
     native: dict[str, Any] | None = msgspec.field(name=NATIVE, default=None)
+
+    @property
+    def usage(self) -> Counts | None:
+        """What was counted, None where nothing is told of it."""
+        usage = usage_of(self.told)
+        if usage is None:
+            return None
+        # A part of what is not known tells nothing.
+        prompt, output = usage.prompt_tokens is not None, usage.output_tokens is not None
+        return Counts(
+            input=usage.prompt_tokens or 0,
+            output=usage.output_tokens or 0,
+            cached=(prompt and usage.cached_tokens) or 0,
+            written=(prompt and usage.cache_write_tokens) or 0,
+            reasoning=(output and usage.reasoning_tokens) or 0,
+        )
 
     @property
     def first(self) -> Choice | None:
@@ -269,6 +244,44 @@ class Chunks:
         return found
 
 
+class ChunkStream(ABC):
+    """What translators towards clients have in common: see `ClientStream`. `ping` is a keep-alive, if there is one."""
+
+    __slots__ = ("_chunks", "_out", "_slot", "_slots", "failure")
+
+    ping = b""
+
+    def __init__(self) -> None:
+        self._chunks = Chunks()
+        self._slots = Slots()
+        self._slot = -1  # the last call that began
+        self._out: list[bytes] = []
+        self.failure: BadStream | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Translate`."""
+        for inside in self._chunks.feed(data):
+            if self.failure is not None:
+                break
+            if inside is None:
+                self._out.append(self.ping)
+                continue
+            try:
+                self._take(read_answer(inside))
+            except BadStream as failure:
+                self.failure = failure.kept()
+        return self._flushed()
+
+    @abstractmethod
+    def _take(self, answer: Answer) -> None:
+        """Say what a chunk tells. Raises `BadStream` for what has no form here."""
+
+    def _flushed(self) -> bytes:
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+
 class Slots:
     """Tells the calls of a streamed answer apart, also where an engine gives none an index, or all the same."""
 
@@ -303,6 +316,13 @@ class Slots:
             self._ids.setdefault(at, id)
         self._count = max(self._count, at + 1)
         return at
+
+
+def reported(data: bytes) -> BadStream:
+    """The error that an engine tells in its answer."""
+    error = find_error(decoded(msgspec.json.decode, data))
+    said = "an error" if error is None else f"an error: {error.message}"
+    return BadStream(Cause.ERROR_EVENT, f"reported {said}", error)
 
 
 def _text(told: object) -> str | None:

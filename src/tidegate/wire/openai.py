@@ -186,6 +186,10 @@ def _needs(kind: Capability, asked: Chat | Completion, tools: bool, found: _Cont
 
 
 _TRUE, _FALSE = Raw(b"true"), Raw(b"false")
+# What every stream is asked for, and how SDKs write that.
+_USAGE = Raw(b'{"include_usage":true}')
+_USAGE_ALONE = (_USAGE, Raw(b'{"include_usage": true}'))
+_encode = msgspec.json.Encoder().encode
 _options = msgspec.json.Decoder(dict[str, Raw] | None).decode
 
 
@@ -196,15 +200,17 @@ def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
     no field for it, and some servers refuse one. Raises `BadRequest` for options that cannot be taken apart.
     """
     fields = dict(call.fields)
-    fields["model"] = Raw(msgspec.json.encode(model))
+    fields["model"] = Raw(_encode(model))
     if call.kind is EMBEDDING:
-        return msgspec.json.encode(fields)
+        return _encode(fields)
     fields["stream"] = _TRUE if stream else _FALSE
-    options = fields.pop("stream_options", None)
-    if stream:
+    options = fields.pop("stream_options", _USAGE)
+    if stream and options in _USAGE_ALONE:
+        fields["stream_options"] = _USAGE
+    elif stream:
         try:
-            kept = {} if options is None else _options(options) or {}
+            kept = _options(options) or {}
         except RecursionError:  # beyond what was borne when it was looked at, from fewer calls within each other
             raise BadRequest("`stream_options`: is nested too deeply.", param="stream_options") from None
-        fields["stream_options"] = Raw(msgspec.json.encode({**kept, "include_usage": _TRUE}))
-    return msgspec.json.encode(fields)
+        fields["stream_options"] = Raw(_encode({**kept, "include_usage": _TRUE}))
+    return _encode(fields)

@@ -7,6 +7,7 @@ from msgspec import Raw
 from tidegate.core.model import Capability
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
+from tidegate.wire.shape import quotable
 
 _NULL = Raw(b"null")
 
@@ -19,7 +20,7 @@ def check(call: Call, known: Collection[str], refused: Mapping[str, str]) -> Non
     for name, value in call.fields.items():
         if value != _NULL and name not in known:
             why = refused.get(name, "its dialect has no such field")
-            shown = name.encode("ascii", "replace").decode()[:64]
+            shown = quotable(name)
             raise BadRequest(f"`{shown}` cannot be carried to this endpoint: {why}. Leave it out.", param=shown)
     if call.completions > 1:
         raise BadRequest("`n`: this endpoint gives one choice. Ask for 1.", param="n")

@@ -73,12 +73,11 @@ def only_text(chunk: Chunk) -> str:
     return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
 
 
-def usage_of(chunk: Chunk) -> Usage | None:
+def usage_of(told: Told | None) -> Usage | None:
     """The engine's count so far; None where it does not tell."""
-    told = chunk.told
     if told is None:
         return None
-    cached = cached_of(told)
+    cached = _cached(told)
     written = count_in(told.prompt_tokens_details, "cache_write_tokens")
     thought = count_in(told.completion_tokens_details, "reasoning_tokens")
     prompt, made = count(told.prompt_tokens), count(told.completion_tokens)
@@ -87,7 +86,7 @@ def usage_of(chunk: Chunk) -> Usage | None:
         beside_made = count(told.total_tokens) == (prompt or 0) + made + thought
         if beside_made or thought > made:
             made += thought
-    elif alone := in_total_alone(told):
+    elif alone := _in_total_alone(told):
         thought = None if made is None else alone
         made = (made or 0) + alone
     beside = (cached or 0) + (written or 0)
@@ -102,30 +101,6 @@ def usage_of(chunk: Chunk) -> Usage | None:
     )
 
 
-def in_total_alone(told: Told) -> int:
-    """Output tokens that the total alone tells of, as Google does of what was thought. 0 where thinking is told apart.
-
-    Others serve Gemini as well, so it is anybody's: what a vendor adds to its total is in its bill.
-    """
-    prompt, total = count(told.prompt_tokens), count(told.total_tokens)
-    if prompt is None or total is None or count_in(told.completion_tokens_details, "reasoning_tokens") is not None:
-        return 0
-    beyond = total - prompt - (count(told.completion_tokens) or 0)
-    # Who has counted what a cache had beside the prompt has it in the total as well, and it is no output.
-    beside = (cached_of(told) or 0) + (count_in(told.prompt_tokens_details, "cache_write_tokens") or 0)
-    if beside > prompt or beyond == beside:
-        beyond -= beside
-    return beyond if 0 < beyond <= _ALONE_MAX else 0
-
-
-def cached_of(told: Told) -> int | None:
-    """Prompt tokens that came from a cache, None where that is not told."""
-    cached = count_in(told.prompt_tokens_details, "cached_tokens")
-    if cached is None:
-        cached = count(told.prompt_cache_hit_tokens)
-    return count(told.cached_tokens) if cached is None else cached
-
-
 def count(value: object) -> int | None:
     """A count of tokens, None where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _COUNT_MAX:
@@ -136,6 +111,30 @@ def count(value: object) -> int | None:
 def count_in(details: object, name: str) -> int | None:
     """The count of that name among the details of a usage, None where there is none."""
     return count(details.get(name)) if isinstance(details, dict) else None
+
+
+def _in_total_alone(told: Told) -> int:
+    """Output tokens that the total alone tells of, as Google does of what was thought. 0 where thinking is told apart.
+
+    Others serve Gemini as well, so it is anybody's: what a vendor adds to its total is in its bill.
+    """
+    prompt, total = count(told.prompt_tokens), count(told.total_tokens)
+    if prompt is None or total is None or count_in(told.completion_tokens_details, "reasoning_tokens") is not None:
+        return 0
+    beyond = total - prompt - (count(told.completion_tokens) or 0)
+    # Who has counted what a cache had beside the prompt has it in the total as well, and it is no output.
+    beside = (_cached(told) or 0) + (count_in(told.prompt_tokens_details, "cache_write_tokens") or 0)
+    if beside > prompt or beyond == beside:
+        beyond -= beside
+    return beyond if 0 < beyond <= _ALONE_MAX else 0
+
+
+def _cached(told: Told) -> int | None:
+    """Prompt tokens that came from a cache, None where that is not told."""
+    cached = count_in(told.prompt_tokens_details, "cached_tokens")
+    if cached is None:
+        cached = count(told.prompt_cache_hit_tokens)
+    return count(told.cached_tokens) if cached is None else cached
 
 
 def _has_content(choice: Choice) -> bool:

@@ -48,11 +48,16 @@ def read_body(body: bytes, decoder: msgspec.json.Decoder[_T], accepted: Mapping[
         raise bad_field(str(error), accepted) from None
 
 
+def quotable(name: str) -> str:
+    """A name of the client's as it is told of it: in ASCII, and of bounded length."""
+    return name.encode("ascii", "replace").decode()[:64]
+
+
 def known_only(fields: Collection[str], known: Collection[str], dialect: str) -> None:
     """Raises `BadRequest` for a field that the dialect does not have: it would be dropped in silence."""
     for name in fields:
         if name not in known:
-            shown = _shown(name)
+            shown = quotable(name)
             raise BadRequest(
                 f"`{shown}` is not a field that {dialect} requests have here; leave it out. "
                 "docs/reference/dialects.md lists those that are known.",
@@ -62,16 +67,12 @@ def known_only(fields: Collection[str], known: Collection[str], dialect: str) ->
 
 def _other_case(name: str) -> BadRequest:
     """The error for a name that would pass here unread, and that engines take for the one that was read."""
-    shown = _shown(name)
+    shown = quotable(name)
     return BadRequest(
         f"`{shown}` is no field, and some engines would take it for `{name.casefold()}`: write it like that, or leave "
         "it out.",
         param=shown,
     )
-
-
-def _shown(name: str) -> str:
-    return name.encode("ascii", "replace").decode()[:64]
 
 
 def _malformed(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from tidegate.wire.chunks import Choice, Chunk, Timings, Usage
+from tidegate.wire.chunks import Choice, Chunk, Usage
 from tidegate.wire.reading import brings_content, brings_reasoning, broken_off, letters, only_text, read_chunk, usage_of
 from tidegate.wire.repeat import Repeat, Tally, repeat_of
 from tidegate.wire.said import Said
@@ -26,7 +26,6 @@ class Reader(Protocol):
     output_chunks  how many chunks brought content
     tokens_seen    about how many tokens these were
     reasoned       whether any of them were reasoning
-    timings        llama.cpp's measurements, None elsewhere
     failure        why there is no more to come; what was fed since is dropped
     """
 
@@ -46,8 +45,6 @@ class Reader(Protocol):
     def tokens_seen(self) -> int: ...  # noqa: D102
     @property
     def reasoned(self) -> bool: ...  # noqa: D102
-    @property
-    def timings(self) -> Timings | None: ...  # noqa: D102
     @property
     def failure(self) -> BadStream | None: ...  # noqa: D102
 
@@ -92,7 +89,6 @@ class StreamReader:
         "failure",
         "finished",
         "reasoned",
-        "timings",
         "usage",
     )
 
@@ -115,7 +111,6 @@ class StreamReader:
         self.done_frame = b""
         self.reasoned = False
         self.usage: Usage | None = None
-        self.timings: Timings | None = None
         self.failure: BadStream | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -237,10 +232,8 @@ class StreamReader:
                 self._said.take(data, chunk)
             elif choices and (choices[0].index or 0) in self._running and (text := only_text(chunk)):
                 self._repeat = repeat_of(frame, text, self._tally) or self._repeat
-        if chunk.timings is not None:
-            self.timings = chunk.timings
         if chunk.told is not None:
-            self.usage = usage_of(chunk)
+            self.usage = usage_of(chunk.told)
             return bool(choices) or self._include_usage
         return True
 
@@ -262,7 +255,7 @@ class StreamReader:
         if brings_content(chunk):
             self._tally.count(letters(chunk))
         if chunk.told is not None:
-            self.usage = usage_of(chunk)
+            self.usage = usage_of(chunk.told)
         self._broke(broken)
 
     def _end_marked(self, frame: bytes) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tidegate.wire.aggregate import Aggregator
-from tidegate.wire.chunks import Timings, Usage
+from tidegate.wire.chunks import Usage
 from tidegate.wire.errors import error_event
 from tidegate.wire.openai import Call
 from tidegate.wire.rest import Seam
@@ -54,7 +54,6 @@ class ClientStream(Translate, Protocol):
 class Client(Protocol):
     """How one kind of client is spoken with. `content_type` is that of its streams."""
 
-    name: str
     content_type: bytes
 
     def parse(self, body: bytes, headers: Mapping[bytes, bytes]) -> Call:
@@ -147,11 +146,6 @@ class Translated:
     def reasoned(self) -> bool:
         """See `Reader`."""
         return self._inner.reasoned
-
-    @property
-    def timings(self) -> Timings | None:
-        """See `Reader`."""
-        return self._inner.timings
 
     @property
     def failure(self) -> BadStream | None:

@@ -1,7 +1,7 @@
 """An answer that an endpoint gives whole, for a client that does not stream."""
 
 from tidegate.core.model import Capability
-from tidegate.wire.chunks import ANSWER_BYTES_MAX, EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX, Chunk, Timings, Usage
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX, Chunk, Usage
 from tidegate.wire.openai import EMBEDDING
 from tidegate.wire.reading import brings_content, broken_off, read_chunk, usage_of
 from tidegate.wire.sse import BYTE_ORDER_MARK, BadStream, Cause
@@ -33,7 +33,6 @@ class WholeReader:
         "failure",
         "finished",
         "output_chunks",
-        "timings",
         "usage",
     )
 
@@ -53,7 +52,6 @@ class WholeReader:
         self.done = False
         self.usage: Usage | None = None
         self.output_chunks = 0
-        self.timings: Timings | None = None
         self.failure: BadStream | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -93,7 +91,7 @@ class WholeReader:
             missing = "an embedding" if embedded else "a choice"
             self.failure = BadStream(Cause.MALFORMED, f"answered without {missing}")
             return
-        self.usage, self.timings = usage_of(answer), answer.timings
+        self.usage = usage_of(answer.told)
         for choice in answer.choices or ():
             if (broken := broken_off(choice)) is not None:
                 self.failure = broken

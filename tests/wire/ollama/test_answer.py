@@ -158,8 +158,8 @@ def test_an_engines_own_durations_go_before_the_clocks() -> None:
     assert (last["prompt_eval_duration"], last["eval_duration"]) == (2_500_000, 40_000_000)
 
 
-@pytest.mark.parametrize("told_ms", [1e308, 1e15, -1.0])
-def test_but_not_those_that_no_answer_takes(told_ms: float) -> None:
+@pytest.mark.parametrize("told_ms", [1e308, 1e15, -1.0, "2.5", True, None])
+def test_but_not_those_that_no_answer_takes(told_ms: object) -> None:
     timed = {"choices": [{"message": {"content": "Hi"}}], "timings": {"prompt_ms": told_ms, "predicted_ms": told_ms}}
     *_, last = lines_of(outward(chunk(content="Hi"), frame(timed | {"choices": []}), now_s=ticking(0.5)))
     assert (last["prompt_eval_duration"], last["eval_duration"]) == (500_000_000, 500_000_000)

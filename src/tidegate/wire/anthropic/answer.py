@@ -8,19 +8,16 @@ from tidegate.wire.hub import (
     NO_COUNTS,
     Answer,
     Choice,
-    Chunks,
+    ChunkStream,
     Counts,
     Detail,
     Said,
-    Slots,
     ToolCall,
     arguments_of,
     encode,
 )
 from tidegate.wire.hub import read_answer as read
 from tidegate.wire.sse import BadStream, Cause
-
-_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 _REASONS = {
     "stop": "end_turn",
@@ -145,39 +142,21 @@ class _Ending:
         return reason if self.sequence is None else "stop_sequence"
 
 
-class MessageStream:
+class MessageStream(ChunkStream):
     """See `ClientStream`. Blocks follow each other: one ends where the next begins."""
 
-    __slots__ = (
-        "_chunks", "_counts", "_ending", "_index", "_name", "_native", "_open", "_out", "_slot", "_slots", "failure",
-    )  # fmt: skip
+    __slots__ = ("_counts", "_ending", "_index", "_name", "_native", "_open")
+
+    ping = b'event: ping\ndata: {"type":"ping"}\n\n'
 
     def __init__(self) -> None:
-        self._chunks = Chunks()
-        self._slots = Slots()
+        super().__init__()
         self._ending = _Ending()
         self._counts = NO_COUNTS
         self._native: dict[str, Any] = {}  # what an engine of this dialect tells at the end
-        self._out: list[bytes] = []
         self._name: str | None = None
         self._index = -1
         self._open = ""  # the type of the block that has not ended yet
-        self._slot = -1  # the last call that began
-        self.failure: BadStream | None = None
-
-    def feed(self, data: bytes) -> bytes:
-        """See `Translate`."""
-        for inside in self._chunks.feed(data):
-            if self.failure is not None:
-                break
-            if inside is None:
-                self._out.append(_PING)
-                continue
-            try:
-                self._take(read(inside))
-            except BadStream as failure:
-                self.failure = failure.kept()
-        return self._flushed()
 
     def end(self) -> bytes:
         """See `Translate`."""
@@ -193,11 +172,6 @@ class MessageStream:
         """See `ClientStream`."""
         return error_event(message, kind, code)
 
-    def _flushed(self) -> bytes:
-        out = b"".join(self._out)
-        self._out.clear()
-        return out
-
     def _emit(self, kind: str, /, **fields: Any) -> None:
         self._out.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode({"type": kind, **fields})))
 
@@ -212,8 +186,7 @@ class MessageStream:
         # Azure's first chunk tells what a filter has found, and has no name yet.
         if self._name is None and (answer.id or answer.choices):
             self._begin(answer)
-        if answer.usage is not None:
-            self._counts = answer.usage
+        self._counts = answer.usage or self._counts
         choice = answer.first
         if choice is None:
             return

@@ -10,7 +10,6 @@ from tidegate.wire.openai import Call
 class Messages:
     """See `Client`."""
 
-    name = "anthropic"
     content_type = b"text/event-stream; charset=utf-8"
 
     def parse(self, body: bytes, headers: Mapping[bytes, bytes]) -> Call:

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from tidegate.wire.chunks import Usage
-from tidegate.wire.errors import UNREADABLE, find_error
-from tidegate.wire.hub import NATIVE, encode
+from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.hub import NATIVE, encode, reported
 from tidegate.wire.reading import count, count_in
 from tidegate.wire.sse import BYTE_ORDER_MARK, DONE_FRAME, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded
@@ -252,9 +252,7 @@ class EventStream:
             case "message_stop":
                 self._close()
             case "error":
-                error = find_error(decoded(msgspec.json.decode, data))
-                said = "an error" if error is None else f"an error: {error.message}"
-                raise BadStream(Cause.ERROR_EVENT, f"reported {said}", error)
+                raise reported(data)
             case "ping":
                 self._out.append(b": ping\n\n")
             case _:
@@ -366,10 +364,8 @@ def _whole(body: bytes, created_s: int, counted: _Counted, *, in_turn: bool) -> 
     try:
         message = decoded(_message, body)
         if message.type != "message":
-            error = find_error(decoded(msgspec.json.decode, body))
-            if error is not None:
-                raise BadStream(Cause.ERROR_EVENT, f"reported an error: {error.message}", error)
-            raise BadStream(Cause.MALFORMED, "answered without a message")
+            failure = reported(body)
+            raise failure if failure.error is not None else BadStream(Cause.MALFORMED, "answered without a message")
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, "answered with what cannot be read") from None
     counted.add(message.usage)

@@ -9,6 +9,7 @@ from msgspec import Raw, inspect
 
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.hub import encode
+from tidegate.wire.shape import quotable
 
 # Shorter names are near many others, and none is longer.
 _NAME_CHARS = range(4, 41)
@@ -29,7 +30,7 @@ def refuse_slips(names: Iterable[str], known: Mapping[str, object], path: str = 
         if meant is None and at < _SLIPS_MAX:
             meant = _meant(name, tuple(known))
         if meant is not None:
-            shown = name.encode("ascii", "replace").decode()
+            shown = quotable(name)
             place = f"{path}.{shown}" if path else shown
             param = path.split(".")[0].split("[")[0] or shown
             raise BadRequest(f"`{place}` is not known here: did you mean `{meant}`?", param=param)

@@ -7,11 +7,9 @@ from tidegate.wire.chunks import ANSWER_BYTES_MAX
 from tidegate.wire.hub import (
     NO_COUNTS,
     Answer,
-    Chunks,
+    ChunkStream,
     Function,
-    Measured,
     Said,
-    Slots,
     ToolCall,
     arguments_of,
     encode,
@@ -24,7 +22,6 @@ from tidegate.wire.sse import BadStream, Cause
 _NS = 1_000_000_000
 # No answer takes a month; whoever tells of more has mixed something up.
 _TOLD_MS_MAX = 30 * 86_400_000
-_NO_TIMES = Measured()
 
 
 class Form:
@@ -53,9 +50,9 @@ def closing(
 
     The engine's own times where it tells them; else how long it took until the first word, and from there to the end.
     """
-    counts, times = answer.usage or NO_COUNTS, answer.timings or _NO_TIMES
-    prompt_s = _seconds(times.prompt_ms, (first_s or now_s) - started_s)
-    output_s = _seconds(times.predicted_ms, now_s - (first_s or started_s))
+    counts = answer.usage or NO_COUNTS
+    prompt_s = _seconds(answer.timings, "prompt_ms", (first_s or now_s) - started_s)
+    output_s = _seconds(answer.timings, "predicted_ms", now_s - (first_s or started_s))
     return {
         "done": True,
         "done_reason": "length" if finish == "length" else "stop",
@@ -68,9 +65,12 @@ def closing(
     }
 
 
-def _seconds(told_ms: float | None, measured_s: float) -> float:
-    """How long something took: what was told, if that can be so."""
-    return told_ms / 1000 if told_ms is not None and 0.0 <= told_ms <= _TOLD_MS_MAX else measured_s
+def _seconds(timings: object, name: str, measured_s: float) -> float:
+    """How long something took: what llama.cpp tells, if that can be so."""
+    told_ms = timings.get(name) if isinstance(timings, dict) else None
+    if isinstance(told_ms, bool) or not isinstance(told_ms, int | float) or not 0 <= told_ms <= _TOLD_MS_MAX:
+        return measured_s
+    return told_ms / 1000
 
 
 def _ns(seconds: float) -> int:
@@ -106,44 +106,27 @@ def _call(call: ToolCall, at: int, finish: str | None) -> dict[str, Any] | None:
     return {**({"id": call.id} if call.id else {}), "function": named}
 
 
-class LineStream:
+class LineStream(ChunkStream):
     """See `ClientStream`. Lines of JSON; a call is said when it is complete, since its arguments are an object."""
 
     __slots__ = (
-        "_answer", "_asked", "_bytes", "_chunks", "_finish", "_first_s", "_form", "_made", "_now_s", "_open", "_out",
-        "_pieces", "_slot", "_slots", "_started_s", "failure",
+        "_answer", "_asked", "_bytes", "_finish", "_first_s", "_form", "_made", "_now_s", "_open", "_pieces",
+        "_started_s",
     )  # fmt: skip
 
     def __init__(self, call: Call, form: Form, now_s: Callable[[], float]) -> None:
+        super().__init__()
         self._asked = call
         self._form = form
         self._now_s = now_s
         self._started_s = now_s()
         self._first_s: float | None = None
-        self._chunks = Chunks()
-        self._slots = Slots()
-        self._slot = -1  # the last call that began
         self._open: ToolCall | None = None
         self._pieces: list[str] = []  # of its arguments
         self._bytes = 0
         self._made = 0
         self._answer = Answer()
         self._finish: str | None = None
-        self._out: list[bytes] = []
-        self.failure: BadStream | None = None
-
-    def feed(self, data: bytes) -> bytes:
-        """See `Translate`. Keep-alives have no form here."""
-        for inside in self._chunks.feed(data):
-            if self.failure is not None:
-                break
-            if inside is None:
-                continue
-            try:
-                self._take(read_answer(inside))
-            except BadStream as failure:
-                self.failure = failure.kept()
-        return self._flushed()
 
     def end(self) -> bytes:
         """See `Translate`."""
@@ -165,11 +148,6 @@ class LineStream:
     def _model(self) -> str:
         return self._answer.model or self._asked.model
 
-    def _flushed(self) -> bytes:
-        out = b"".join(self._out)
-        self._out.clear()
-        return out
-
     def _write(self, line: dict[str, Any]) -> None:
         self._out.append(encode(line) + b"\n")
 
@@ -182,7 +160,7 @@ class LineStream:
     def _take(self, answer: Answer) -> None:
         known = self._answer
         known.model = known.model or answer.model
-        known.usage = answer.usage or known.usage
+        known.told = answer.told or known.told
         known.timings = answer.timings or known.timings
         choice = answer.first
         if choice is None:

@@ -9,7 +9,6 @@ from tidegate.wire.openai import Call
 class Ollama:
     """See `Client`. One of the two requests."""
 
-    name = "ollama"
     content_type = b"application/x-ndjson"
 
     def __init__(self, parse: Callable[[bytes], Call], form: answer.Form) -> None:

@@ -22,7 +22,7 @@ from tidegate.wire.ollama.shapes import (
     ToolCall,
 )
 from tidegate.wire.openai import Call
-from tidegate.wire.shape import bad_field, known_only, read_body, read_fields
+from tidegate.wire.shape import bad_field, known_only, quotable, read_body, read_fields
 
 # The name of the schema, which OpenAI wants and Ollama has not.
 FORMAT_NAME = "answer"
@@ -93,8 +93,9 @@ def _common(asked: Common) -> dict[str, Any]:
 def _carried(given: dict[str, Raw]) -> dict[str, Any]:
     for name in given:
         if name not in _OPTIONS:
-            shown = name.encode("ascii", "replace").decode()[:64]
-            raise BadRequest(f"`options.{shown}` is not an option that is known here; leave it out.", param="options")
+            raise BadRequest(
+                f"`options.{quotable(name)}` is not an option that is known here; leave it out.", param="options"
+            )
     try:
         options = _options(encode(given))
     except UNREADABLE as error:

@@ -11,7 +11,6 @@ from tidegate.wire.responses.stream import ResponseStream
 class Responses:
     """See `Client`. Errors are those of the other OpenAI addresses."""
 
-    name = "responses"
     content_type = b"text/event-stream; charset=utf-8"
 
     def parse(self, body: bytes, headers: Mapping[bytes, bytes]) -> Call:  # noqa: ARG002 - none of them matters here

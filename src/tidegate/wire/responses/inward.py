@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from tidegate.wire.chunks import Usage
 from tidegate.wire.errors import UNREADABLE
-from tidegate.wire.hub import encode
+from tidegate.wire.hub import encode, reported
 from tidegate.wire.responses.told import (
     FIELDS,
     Event,
@@ -23,7 +23,6 @@ from tidegate.wire.responses.told import (
     named,
     read_event,
     read_response,
-    reported,
     sealed,
     summarised,
     uncarried,

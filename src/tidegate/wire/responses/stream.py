@@ -8,14 +8,12 @@ from tidegate.wire.hub import (
     NO_COUNTS,
     RESPONSES,
     Answer,
-    Chunks,
+    ChunkStream,
     Detail,
     Item,
     Said,
-    Slots,
     ToolCall,
     encode,
-    read_answer,
 )
 from tidegate.wire.openai import Call
 from tidegate.wire.responses.answer import (
@@ -35,7 +33,6 @@ from tidegate.wire.responses.answer import (
 from tidegate.wire.responses.thoughts import Thought
 from tidegate.wire.sse import BadStream, Cause
 
-_PING = b": ping\n\n"
 _CODES = {"rate_limit_error": "rate_limit_exceeded"}
 _SEAL = "encrypted_content"
 # What a piece of text takes in memory besides itself.
@@ -77,21 +74,21 @@ class _Item:
         self.pieces: list[str] = []
 
 
-class ResponseStream:
+class ResponseStream(ChunkStream):
     """See `ClientStream`. Items follow each other; what they come to is kept, since their ends repeat it."""
 
     __slots__ = (
-        "_answer", "_bytes", "_call", "_chunks", "_counts", "_finish", "_index", "_item", "_named", "_now_s", "_out",
-        "_output", "_part", "_sequence", "_slot", "_slots", "failure",
+        "_answer", "_bytes", "_call", "_counts", "_finish", "_index", "_item", "_named", "_now_s", "_output", "_part",
+        "_sequence",
     )  # fmt: skip
+
+    ping = b": ping\n\n"
 
     def __init__(self, call: Call, now_s: float) -> None:
         """`now_s` dates answers of engines that do not."""
+        super().__init__()
         self._call = call
         self._now_s = now_s
-        self._chunks = Chunks()
-        self._slots = Slots()
-        self._slot = -1  # the last call that began
         self._answer: Answer | None = None
         self._counts = NO_COUNTS
         self._finish: str | None = None
@@ -102,22 +99,6 @@ class ResponseStream:
         self._index: int | None = None  # which of its thoughts' parts that is, where the engine tells
         self._bytes = 0
         self._sequence = 0
-        self._out: list[bytes] = []
-        self.failure: BadStream | None = None
-
-    def feed(self, data: bytes) -> bytes:
-        """See `Translate`."""
-        for inside in self._chunks.feed(data):
-            if self.failure is not None:
-                break
-            if inside is None:
-                self._out.append(_PING)
-                continue
-            try:
-                self._take(read_answer(inside))
-            except BadStream as failure:
-                self.failure = failure.kept()
-        return self._flushed()
 
     def end(self) -> bytes:
         """See `Translate`."""
@@ -137,11 +118,6 @@ class ResponseStream:
         self._emit("response.failed", response=opening(self._answer, self._call, self._now_s) | failed)
         return self._flushed()
 
-    def _flushed(self) -> bytes:
-        out = b"".join(self._out)
-        self._out.clear()
-        return out
-
     def _emit(self, kind: str, **fields: Any) -> None:
         event = {"type": kind, "sequence_number": self._sequence, **fields}
         self._out.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(event)))
@@ -155,8 +131,7 @@ class ResponseStream:
         return self._answer
 
     def _take(self, answer: Answer) -> None:
-        if answer.usage is not None:
-            self._counts = answer.usage
+        self._counts = answer.usage or self._counts
         # Azure's first chunk tells what a filter has found, and has no name yet.
         if not (answer.id or answer.choices):
             return

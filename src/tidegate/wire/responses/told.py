@@ -6,11 +6,9 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from tidegate.wire.chunks import Usage
-from tidegate.wire.errors import find_error
-from tidegate.wire.hub import RESPONSES
+from tidegate.wire.hub import RESPONSES, reported
 from tidegate.wire.reading import count, count_in
 from tidegate.wire.sse import BadStream, Cause
-from tidegate.wire.surrogates import decoded
 
 # The field of the hub's message that a part's text belongs to.
 FIELDS = {"output_text": "content", "refusal": "refusal", "reasoning_text": "reasoning_content"}
@@ -179,13 +177,6 @@ def head_of(response: Response, created_s: int, kind: str) -> dict[str, Any]:
 def failed(response: Response) -> BadStream:
     """The error for which a response failed."""
     return reported(b'{"error":%b}' % bytes(response.error))
-
-
-def reported(data: bytes) -> BadStream:
-    """The error that an engine tells in its answer."""
-    error = find_error(decoded(msgspec.json.decode, data))
-    said = "an error" if error is None else f"an error: {error.message}"
-    return BadStream(Cause.ERROR_EVENT, f"reported {said}", error)
 
 
 def uncarried() -> BadStream:
