@@ -6,9 +6,9 @@ from tests import make
 from tests.core.test_hold import away, base
 from tidegate.core import fair
 from tidegate.core.fair import Standing
-from tidegate.core.hold import Item, Place, Pool, item
 from tidegate.core.model import Slo
 from tidegate.core.shares import flow_of
+from tidegate.core.starts import Item, Place, Pool, item
 from tidegate.core.value import value_usd
 
 

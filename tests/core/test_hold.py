@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core.base import Base
-from tidegate.core.hold import Item, Place, Pool, item, latest_start_s, schedule
+from tidegate.core.hold import schedule
 from tidegate.core.latency import PARTS, Sent
 from tidegate.core.length import Length
 from tidegate.core.model import Slo
+from tidegate.core.starts import Item, Place, Pool, item, latest_start_s
 from tidegate.core.value import value_usd
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import make
 from tidegate.core.breaker import OPEN_S_MIN
-from tidegate.core.limit import DENIED_LEAST, FALL, STRAIN_LEAST, Limit, combined, fault, revived
+from tidegate.core.limit import DENIED_LEAST, FALL, STRAIN_LEAST, Limit, answer, combined, fault, revived, settle, took
 from tidegate.core.model import Ending, FirstToken, Probed, Request, Run
 from tidegate.core.router import Router
 
@@ -155,7 +155,7 @@ def test_what_an_overloaded_endpoint_did_in_one_moment_counts_in_any_order() -> 
     limits = [Limit(recent=[3, 4, 5, 8, -8, 9]) for _ in range(2)]
     told: list[Callable[[Limit], None]] = [
         lambda limit: limit.refuse(9, 1.0, quota=False),
-        lambda limit: limit.answer(10, 1.0),
+        lambda limit: answer(limit, 10, 1.0),
         lambda limit: limit.refuse(8, 1.0, quota=False),
         lambda limit: limit.refuse(12, 1.0, quota=False),
         lambda limit: limit.refuse(11, 1.0, quota=False),
@@ -165,7 +165,7 @@ def test_what_an_overloaded_endpoint_did_in_one_moment_counts_in_any_order() -> 
             tell(limit)
     assert limits[0].of(64) == limits[1].of(64) < 64
     for limit in limits:
-        limit.settle(64, 2.0)
+        settle(limit, 64, 2.0)
     assert limits[0] == limits[1]
 
 
@@ -196,8 +196,8 @@ def test_an_endpoint_that_is_hardly_used_shows_nothing_of_its_limit() -> None:
 def test_without_refusals_a_limit_is_forgotten_within_hours() -> None:
     limit = Limit(most=8.0)
     for minute in range(1, 24 * 60):
-        limit.took(1.0, 1.0, 1, 60.0 * minute - 30.0)
-        limit.settle(64, 60.0 * minute)
+        took(limit, 1.0, 1.0, 1, 60.0 * minute - 30.0)
+        settle(limit, 64, 60.0 * minute)
     assert limit.of(64) == 64
 
 
@@ -216,16 +216,16 @@ def test_a_limit_is_forgotten_with_time_though_nobody_asks() -> None:
 def test_answers_that_take_twice_as_long_as_predicted_are_a_limit_as_well() -> None:
     limit = Limit()
     for at_s in range(1, STRAIN_LEAST + 3):
-        limit.took(3.0, 1.0, 20, float(at_s))
-        limit.settle(64, at_s + 0.5)
+        took(limit, 3.0, 1.0, 20, float(at_s))
+        settle(limit, 64, at_s + 0.5)
     assert limit.of(64) == int(FALL * 20)
 
 
 def test_one_alone_that_takes_long_is_no_sign_of_too_many() -> None:
     limit = Limit()
     for at_s in range(1, 30):
-        limit.took(8.0, 1.0, 1, float(at_s))
-        limit.settle(64, at_s + 0.5)
+        took(limit, 8.0, 1.0, 1, float(at_s))
+        settle(limit, 64, at_s + 0.5)
     assert limit.of(64) == 64
 
 

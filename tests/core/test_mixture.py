@@ -11,7 +11,7 @@ from tests import make
 from tidegate.core.base import Base
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
-from tidegate.core.mixture import Mixture, quantile_s, share_below
+from tidegate.core.mixture import Mixture, bounds_s, quantile_s, share_below
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.value import attainment, estimate, lateness_s, net_usd
 
@@ -99,6 +99,21 @@ def test_a_quantile_of_many_causes_has_their_shares_below_it(
         found += p * least
     assert found == pytest.approx(share_below(deviations), abs=2e-5)
     assert x <= max(log(median_s) + deviations * sigma for median_s, _, sigma in causes) + 1e-9
+
+
+@given(st.lists(st.tuples(seconds, st.integers(1, 9), sigmas), min_size=2, max_size=6), st.floats(-1.0, 4.0))
+def test_a_quantile_lies_within_its_bounds(drawn: list[tuple[float, int, float]], deviations: float) -> None:
+    total = sum(weight for _, weight, _ in drawn)
+    causes = [(median_s, weight / total, sigma) for median_s, weight, sigma in sorted(drawn)]
+    least_s, most_s = bounds_s(causes, deviations)
+    assert least_s <= quantile_s(causes, deviations) <= most_s
+
+
+@given(mixtures, st.floats(-2.0, 4.0))
+def test_a_third_cause_that_is_none_changes_no_bit_of_a_quantile(mixture: Mixture, deviations: float) -> None:
+    slow_s, slow_sigma = mixture.cold_s, mixture.cold_sigma
+    two = [(mixture.warm_s, 1.0 - mixture.cold_share, mixture.warm_sigma), (slow_s, mixture.cold_share, slow_sigma)]
+    assert quantile_s(two, deviations) == quantile_s([*two, (slow_s, 0.0, slow_sigma)], deviations)
 
 
 def test_what_may_be_cached_or_not_has_a_quantile_between_the_two() -> None:

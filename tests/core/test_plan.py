@@ -1,9 +1,11 @@
 """Steps and reasons."""
 
-from math import exp
+from math import exp, inf, nextafter
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core import plan
@@ -71,6 +73,23 @@ def test_an_answer_that_comes_in_one_piece_has_the_time_of_the_whole() -> None:
     first, _ = plan.steps(seen, [option(n, seen, first_s=1.0) for n in "ab"], 1.0, 0.0, 0.0)
     assert first.timeout_s == plan.TIMEOUT_S_MIN
     assert first.cutover_s is not None
+
+
+firsts = st.lists(st.tuples(st.floats(0.01, 100.0), st.integers(1, 9), st.floats(0.05, 2.0)), max_size=4)
+
+
+@given(firsts, st.floats(0.0, 300.0), st.floats(0.0, 2.0), st.sampled_from((0.0, 0.3)), st.floats(0.1, 4.0))
+def test_when_all_of_an_answer_is_there_is_told_as_if_its_quantiles_had_been_found(
+    drawn: list[tuple[float, int, float]], decode_s: float, scatter: float, cold_share: float, deviations: float
+) -> None:
+    base, total = option("a", make.request(), first_s=1.0).base, sum(weight for _, weight, _ in drawn)
+    base.outcomes = tuple((s, weight / total, sigma) for s, weight, sigma in sorted(drawn, reverse=True))
+    base.decode_s, base.tpot_sigma, base.deviations = decode_s, scatter, deviations
+    base.cold_share, base.load_s, base.load_sigma = cold_share, 20.0, 0.4
+    whole_s, first_s_safe = plan._whole_s_safe(base), base.first_s_safe
+    for by_s in (0.0, first_s_safe, *(whole_s * times for times in (0.5, 0.999, 1.0, 1.001, 2.0)), inf):
+        for at_s in (nextafter(by_s, -inf), by_s, nextafter(by_s, inf)):
+            assert plan._is_whole_by(at_s, base, first_s_safe) is (at_s >= whole_s)
 
 
 def test_a_long_answer_in_one_piece_is_waited_for_also_where_most_are_short() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests import make
 from tidegate.core import prefills
+from tidegate.core.counts import Turns
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.inflight import begins_s, ends_s
 from tidegate.core.length import LengthModel
@@ -395,3 +396,32 @@ def test_an_ending_nobody_knows_of_changes_nothing() -> None:
     engine = model()
     end(engine, "stranger", 0.0, Ending.FAILED)
     assert engine.state.breaker.strikes == 0.0
+
+
+def test_what_was_predicted_and_asked_stands_where_it_belongs() -> None:
+    """Of so many fields that are given by their places, each is what its name says."""
+    engine, request = model(rtt_s=0.02), make.request("a", session="s", key="k", prompt_bytes=900, stream=False)
+    fact = replace(
+        make.started(request, "e"), said_tokens=3, target="t", shipped="e>f", completions=2, output_tokens_max=77
+    )
+    base = engine.base(request, LENGTHS.at("chat", 100), 5.0)
+    base.trust, base.gain, base.stretch = 0.3, 0.4, 1.5
+    base.cold_share, base.load_s, base.load_sigma = 0.8, 30.0, 0.1
+    turns = Turns(0, 0, 1, 7)
+    engine.started(fact, base, 5.0, turns, beginning=99)
+    sent = engine.state.reservations["a"]
+    asked = ("klass", "prompt_tokens", "output_tokens_max", "completions", "model", "key", "session")
+    for name in (*asked, "said_tokens", "target", "shipped", "stream"):
+        assert getattr(sent, name) == getattr(fact, name), name
+    found = ("network_s", "warm_s_high", "e2e_s_high", "ttft", "tpot", "first_s_mean", "decode_s_mean", "load_s_mean")
+    for name in (*found, "trust", "gain", "stretch", "load_s"):
+        assert getattr(sent, name) == getattr(base, name), name
+    assert (sent.started_s, sent.ttft_s, sent.ttft_s_high) == (5.0, base.first_s, base.first_s_high)
+    assert (sent.turns, sent.beginning, sent.output_tokens_high) == (turns, 99, int(base.length.high_tokens))
+    assert (sent.first_s, sent.corrected, sent.teaches, sent.sampled) == (None, False, True, True)
+    assert (sent.was_cold, sent.rest, sent.raced, sent.hedge_usd, sent.computed) == (False, False, False, 0.0, False)
+    assert sent.ahead == base.length.ahead()
+    assert sent.given is not None
+    assert sent.cold is not None
+    assert sent.carried is not None
+    assert sent.carried.upload_bytes == 900

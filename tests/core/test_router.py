@@ -3,7 +3,6 @@
 import pytest
 
 from tests import make
-from tidegate.core.hold import item
 from tidegate.core.model import (
     Decision,
     DecisionOverran,
@@ -23,6 +22,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.queue import SCHEDULED_MAX
 from tidegate.core.router import Router
+from tidegate.core.starts import item
 from tidegate.core.waiting import QUIET_S
 from tidegate.core.why import Why
 

@@ -9,11 +9,12 @@ from tests import make
 from tests.core.test_hold import base
 from tidegate.core.base import Base
 from tidegate.core.condition import All, Comparison, Condition, Not, Some, Value, holds
-from tidegate.core.hold import Pool, item, schedule
+from tidegate.core.hold import schedule
 from tidegate.core.model import Capability, Held, Overrides, Price, Probed, Request, Ruling, Slo, Wait, replace
 from tidegate.core.resume import PASSED_OVER, narrowed
 from tidegate.core.ruled import barred_by, break_usd, class_ruling, rulings
 from tidegate.core.ruling import Rule
+from tidegate.core.starts import Pool, item
 from tidegate.core.why import Why
 
 LONG = Comparison(feature="prompt_tokens", op=">", value=1000)

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.gateway.harness import house, local, remote
 from tests.http.harness import eventually
 from tidegate.core.model import Request
@@ -18,6 +20,12 @@ class Broken:
         self.request = Request(
             id=id, arrived_s=arrived_s, model="m", klass="chat/short", prompt_tokens=1, prompt_bytes=1
         )
+
+    def depart(self) -> None:
+        raise ArithmeticError("depart")
+
+    def land(self) -> None:
+        raise ArithmeticError("land")
 
     def timer(self, now_s: float) -> None:
         raise ArithmeticError("timer")
@@ -73,10 +81,30 @@ async def test_a_cutover_comes_when_it_is_due_and_not_with_the_next_sweep(tmp_pa
         dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
         drive = Punctual("hedged", now_s)
         dispatch.begin(drive)
-        dispatch.set_timer(drive, now_s + SWEEP_S / 5)
+        dispatch.set_timer(drive, now_s + SWEEP_S / 5, now_s)
         await _past(SWEEP_S / 2)
         dispatch.end(drive)
         assert drive.called
+
+
+@pytest.mark.virtual
+async def test_what_is_due_much_later_comes_when_it_is_due_as_it_was_asked_for_last(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
+        soon, put_off, over = (Punctual(id, now_s) for id in ("soon", "put off", "over"))
+        for drive in (soon, put_off, over):
+            dispatch.begin(drive)
+            dispatch.set_timer(drive, now_s + 20.5 * SWEEP_S, now_s)
+        dispatch.set_timer(put_off, now_s + 60.0, now_s)
+        dispatch.end(over)
+        await _past(20.4 * SWEEP_S)
+        assert not soon.called
+        await _past(SWEEP_S / 5)
+        assert (soon.called, put_off.called, over.called) == (True, False, False)
+        await _past(60.0)
+        assert put_off.called
+        for drive in (soon, put_off):
+            dispatch.end(drive)
 
 
 async def test_whose_request_is_over_is_not_called(tmp_path: Path) -> None:
@@ -84,7 +112,7 @@ async def test_whose_request_is_over_is_not_called(tmp_path: Path) -> None:
         dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
         drive = Punctual("answered", now_s)
         dispatch.begin(drive)
-        dispatch.set_timer(drive, now_s + SWEEP_S / 5)
+        dispatch.set_timer(drive, now_s + SWEEP_S / 5, now_s)
         dispatch.end(drive)
         await _past(SWEEP_S / 2)
         assert not drive.called
@@ -99,7 +127,7 @@ async def test_a_request_that_fails_in_its_turn_takes_no_time_from_the_others(tm
         late, old = Broken("late", now_s), Broken("old", now_s - 1e6)
         for broken in (late, old):
             dispatch.begin(broken)
-        dispatch.set_timer(late, now_s)
+        dispatch.set_timer(late, now_s, now_s)
         answer = await home.ask(x_tidegate_slo_ttft_ms="200")
         dispatch.end(late)
         await eventually(lambda: dispatch.in_flight == 0)

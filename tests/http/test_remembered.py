@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.http.harness import client, read_response, serving
-from tidegate.http.head import fields
+from tidegate.http.head import content_length, fields
 
 BYTES_MAX = 2_000_000
 
@@ -37,6 +37,11 @@ def test_header_lines_that_differ_each_time_are_kept_up_to_a_bound() -> None:
     with keeping_little():
         for n in range(50_000):
             assert fields([(b"a", b"%d" % n)]) == b"a: %d\r\n" % n
+
+
+def test_a_length_that_is_looked_up_is_written_like_one_that_is_not() -> None:
+    for size in (0, 7, 4095, 4096, 123_456_789):
+        assert content_length(size) == b"content-length: %d\r\n" % size
 
 
 def test_long_hosts_and_targets_are_not_kept() -> None:

@@ -73,6 +73,13 @@ def test_the_order_within_a_moment_changes_nothing(told: list[list[Sample]], ran
     assert predictions(one, 1e4) == pytest.approx(predictions(other, 1e4), rel=1e-6)
 
 
+@given(moments, st.floats(0.0, 1e9))
+def test_the_median_of_the_first_part_alone_is_that_of_its_prediction(told: list[list[Sample]], first_s: float) -> None:
+    latency = taught(told)
+    alone = [first_s] + [0.0] * (PARTS - 1)
+    assert latency.alone_s(first_s) == latency.predict(alone, 0, 0, 1e4).median_s
+
+
 def _together(*several: Learned) -> Learned:
     found = msgspec.json.decode(msgspec.json.encode(several[0]), type=Learned)
     for one in several[1:]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.core.line import Carried, Line, ahead_bytes
+from tidegate.core.line import Carried, Line, ahead_bytes, send
 
 sizes = st.integers(0, 10_000_000)
 rates = st.floats(1e3, 1e9)
@@ -18,7 +18,7 @@ def sent(known: list[tuple[float, int, float]], rate: float, scale: int = 1) -> 
     line, now_s, carried = Line(), 0.0, []
     for gap_s, size, _ in known:
         now_s += gap_s
-        carried.append(line.sent(size * scale, rate * scale, now_s))
+        carried.append(send(line, size * scale, rate * scale, now_s))
     return line, carried, now_s
 
 
@@ -36,8 +36,8 @@ def test_a_larger_request_never_shortens_the_wait_of_the_next(
     known: list[tuple[float, int, float]], rate: float, more: int
 ) -> None:
     (line, _, now_s), (other, _, _) = sent(known, rate), sent(known, rate)
-    line.sent(1, rate, now_s)
-    other.sent(1 + more, rate, now_s)
+    send(line, 1, rate, now_s)
+    send(other, 1 + more, rate, now_s)
     assert ahead_bytes(line, rate, now_s) <= ahead_bytes(other, rate, now_s)
 
 

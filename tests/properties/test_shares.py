@@ -14,11 +14,11 @@ from tests.core.test_hold import base
 from tests.properties.storm import Storm
 from tidegate.core import fair, hold, shares
 from tidegate.core.fair import Standing
-from tidegate.core.hold import Item, Place, Pool, item
 from tidegate.core.model import Request, Slo
 from tidegate.core.places import below_share, displaced
 from tidegate.core.revive import fault, revived
 from tidegate.core.shares import FLOWS_MAX, REST_SHARE, Served, Shares, combined, flow_of, give, had_s, owed
+from tidegate.core.starts import Item, Place, Pool, item
 
 NOW_S = 1e6
 WEIGHTS = {"a": 1.0, "b": 3.0, "c": 0.5, "d": 1.0}

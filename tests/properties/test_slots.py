@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from tests import make
 from tests.core.test_hold import base
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.hold import Item, Pool, item, schedule
+from tidegate.core.hold import schedule
 from tidegate.core.inflight import SAMPLE_MAX, begins_s, ends_s
 from tidegate.core.length import LengthModel
 from tidegate.core.memory import held
 from tidegate.core.model import Prior, Slo
 from tidegate.core.slots import Ends, free_s
+from tidegate.core.starts import Item, Pool, item
 
 NOW_S = 100.0
 seeds = st.integers(0, 100_000)

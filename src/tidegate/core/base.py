@@ -8,7 +8,7 @@ from tidegate.core.cached import NOTHING, Cached, Prompt, spread
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
-from tidegate.core.mixture import Mixture, quantile_s
+from tidegate.core.mixture import Mixture, bounds_s, quantile_s
 from tidegate.core.model import Prefix, Request, Started
 
 # Between the names of two endpoints it makes that of a handover; neither has it.
@@ -204,9 +204,7 @@ class Base:
     def e2e_s_high(self) -> float:
         """The calibrated upper quantile of the time end to end, of a model that is there."""
         if self.outcomes:
-            decode_s = self.decode_s
-            causes = [(first_s + decode_s, p, self.e2e_sigma(first_s, sigma)) for first_s, p, sigma in self._warm()]
-            return quantile_s(causes, self.deviations)
+            return quantile_s(self._whole(), self.deviations)
         first_s = max(self.warm_s, self.sure_s)
         return (first_s + self.decode_s) * exp(self.deviations * self.e2e_sigma(first_s, self.sigma))
 
@@ -216,6 +214,18 @@ class Base:
         if self.outcomes:
             return self.outcomes[::-1]
         return [(max(self.warm_s, self.sure_s), 1.0, self.sigma)]
+
+    def _whole(self) -> Sequence[tuple[float, float, float]]:
+        """The same of all of an answer."""
+        decode_s = self.decode_s
+        return [(first_s + decode_s, p, self.e2e_sigma(first_s, sigma)) for first_s, p, sigma in self._warm()]
+
+    @property
+    def rest_s_bounds(self) -> tuple[float, float]:
+        """Between which lies what `e2e_s_high` is beyond `warm_s_high`, where neither has to be found for that."""
+        first_s, first_s_most = bounds_s(self._warm(), self.deviations)
+        whole_s, whole_s_most = bounds_s(self._whole(), self.deviations)
+        return whole_s - first_s_most, whole_s_most - first_s
 
     def e2e_sigma(self, first_s: float, sigma: float) -> float:
         """The spread of the logarithm of the time end to end, where the first content comes after `first_s`, give or

@@ -2,7 +2,6 @@
 
 from tidegate.core.base import Base
 from tidegate.core.health import Health
-from tidegate.core.latency import PARTS
 from tidegate.core.memory import Memory
 from tidegate.core.model import Ended, Endpoint, Started
 from tidegate.core.reserve import Reservation
@@ -38,14 +37,13 @@ class Capacity:
         # It takes the next request once a slot is free: that will never see more beside it than this.
         self.load_max = self.places - 1 if endpoint.owned else None
 
-    def promised(self, fact: Started, base: Base, timing: Timing, now_s: float) -> float | None:
+    def promised(self, fact: Started, base: Base, timing: Timing) -> float | None:
         """The time per token that it was promised, where its batch is ours to make smaller, and one that is alone there
         is believed to keep that."""
         promised_s = fact.promised_tpot_s
         if promised_s is None or not (self._endpoint.owned and self._endpoint.shares_compute):
             return None
-        alone = [base.tpot.parts[0]] + [0.0] * (PARTS - 1)
-        return promised_s if timing.tpot.predict(alone, 0, 0, now_s).median_s <= promised_s else None
+        return promised_s if timing.tpot.alone_s(base.tpot.parts[0]) <= promised_s else None
 
     def learn(self, sent: Reservation, fact: Ended, now_s: float) -> None:
         """Whether its tokens took longer than was promised, and others were there at which to look for the reason."""

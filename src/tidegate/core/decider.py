@@ -5,13 +5,13 @@ from math import inf
 from tidegate.core import explore, memory, plan, rules
 from tidegate.core.baseline import static_order
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.hold import item
 from tidegate.core.known import Decided, Known
 from tidegate.core.length import Length
 from tidegate.core.model import Decision, Request, Step, Wait, replace
 from tidegate.core.plan import Option
 from tidegate.core.promise import is_urgent
 from tidegate.core.refusal import refuse
+from tidegate.core.starts import item
 from tidegate.core.value import value_usd, worth_usd
 from tidegate.core.why import Why
 

@@ -1,5 +1,6 @@
 """One endpoint: what is under way there, and who learns from what becomes of it."""
 
+from tidegate.core import breaker
 from tidegate.core.base import Base
 from tidegate.core.batch import Batch
 from tidegate.core.calibration import unjudged
@@ -10,7 +11,8 @@ from tidegate.core.estimator import Estimator
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.inflight import loaded, looked_at_s
 from tidegate.core.latency import TRUST_MIN, sum_of
-from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, beginnings_of
+from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS
+from tidegate.core.line import send
 from tidegate.core.memory import Memory
 from tidegate.core.model import (
     Ended,
@@ -35,8 +37,9 @@ class EndpointModel(Estimator):
 
     __slots__ = ()
 
-    def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
-        """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
+    def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None, beginning: int = 0) -> None:
+        """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation, and
+        `beginning` what that is known by, where it has no session."""
         state, in_flight = self.state, len(self.state.reservations)
         self._prompts.pass_unseen(now_s)
         self.prefixes.settle(now_s)
@@ -44,53 +47,63 @@ class EndpointModel(Estimator):
         warm_s, warm_s_high = max(base.warm_s, base.sure_s), base.warm_s_high
         output_row = place_of(OUTPUT_EDGES, base.output_tokens)
         kind = base.ttft.row * OUTPUT_ROWS + output_row
+        cold = self.cold.started(
+            warm_s,
+            base.sigma,
+            now_s,
+            in_flight,
+            measured=base.ttft.trust > 0.0,
+            believed_s=base.network_s + sum_of(self.timing.parts.first_believed, base.ttft.parts),
+        )
+        # By their places, as a `Base` has its fields: of so many keywords, each is searched for among all of them.
         reservation = Reservation(
-            started_s=now_s,
-            klass=fact.klass,
-            prompt_tokens=fact.prompt_tokens,
-            output_tokens_max=fact.output_tokens_max,
-            completions=fact.completions,
-            network_s=base.network_s,
-            ttft_s=base.first_s,
-            # The same, where nothing need be loaded: a quantile of several outcomes is dear.
-            ttft_s_high=warm_s_high if base.outcomes and not base.cold_share else base.first_s_high,
-            warm_s_high=warm_s_high,
-            e2e_s_high=base.e2e_s_high,
-            output_row=output_row,
-            ttft=base.ttft,
-            tpot=base.tpot,
-            prefill_s=self.timing.prompt_s(base.ttft.parts),
-            first_s_mean=base.first_s_mean,
-            decode_s_mean=base.decode_s_mean,
-            ahead=base.length.ahead(),
-            model=fact.model,
-            key=fact.key,
-            trust=base.trust,
-            gain=base.gain,
-            stretch=base.stretch,
-            session=fact.session,
-            beginning=next(reversed(beginnings_of(fact)), 0),
-            turns=turns,
-            cached_tokens=base.cached.at_least(LIKELY),
-            given=self.prefixes.given(fact.prefix, fact.prompt_tokens, base.cached, now_s),
-            load_s=base.load_s if base.cold_share > 0.5 else 0.0,
-            load_s_mean=base.load_s_mean,
-            cold=self.cold.started(
-                warm_s,
-                base.sigma,
-                now_s,
-                in_flight,
-                measured=base.ttft.trust > 0.0,
-                believed_s=base.network_s + sum_of(self.timing.parts.first_believed, base.ttft.parts),
-            ),
-            output_tokens_high=int(base.length.high_tokens),
-            promised_tpot_s=self.capacity.promised(fact, base, self.timing, now_s),
-            said_tokens=fact.said_tokens,
-            target=fact.target,
-            shipped=fact.shipped,
-            stream=fact.stream,
-            carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
-            sampled=stands_for(state.sampling, kind, fact.request_id, now_s) > 0.0,
+            now_s,
+            fact.klass,
+            fact.prompt_tokens,
+            fact.output_tokens_max,
+            fact.completions,
+            base.network_s,
+            base.first_s,
+            # `ttft_s_high`; the same, where nothing need be loaded: a quantile of several outcomes is dear.
+            warm_s_high if base.outcomes and not base.cold_share else base.first_s_high,
+            warm_s_high,
+            base.e2e_s_high,
+            output_row,
+            base.ttft,
+            base.tpot,
+            self.timing.prompt_s(base.ttft.parts),
+            base.first_s_mean,
+            base.decode_s_mean,
+            base.length.ahead(),
+            None,  # first_s
+            fact.model,
+            fact.key,
+            base.trust,
+            base.gain,
+            base.stretch,
+            fact.session,
+            beginning,
+            turns,
+            base.cached.at_least(LIKELY),
+            self.prefixes.given(fact.prefix, fact.prompt_tokens, base.cached, now_s),
+            False,  # corrected
+            True,  # teaches
+            stands_for(state.sampling, kind, fact.request_id, now_s) > 0.0,
+            base.load_s if base.cold_share > 0.5 else 0.0,
+            base.load_s_mean,
+            cold,
+            False,  # was_cold
+            int(base.length.high_tokens),
+            self.capacity.promised(fact, base, self.timing),
+            0.0,  # engine_s
+            False,  # rest
+            False,  # raced
+            0.0,  # hedge_usd
+            send(self._line, fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
+            fact.said_tokens,
+            fact.target,
+            fact.shipped,
+            fact.stream,
         )
         if self.owned:
             reservation.engine_s = self.engine_s(reservation, base.occupies_s)
@@ -211,15 +224,15 @@ class EndpointModel(Estimator):
     def keep_books(self, fact: Started | Ended, now_s: float) -> None:
         """What holds a place here, where the model could not take in that an attempt began or ended: of one that began
         nothing is predicted, and of one that is over nothing is learned."""
-        reservations, breaker = self.state.reservations, self.state.breaker
+        reservations, known = self.state.reservations, self.state.breaker
         if isinstance(fact, Started):
             if fact.request_id not in reservations:
                 reservations[fact.request_id] = unpredicted(fact, now_s)
-            breaker.started(fact.request_id, now_s)
+            breaker.started(known, fact.request_id, now_s)
         else:
             reservations.pop(fact.request_id, None)
-            if breaker.trial == fact.request_id:
-                breaker.learn(fact.request_id, fact.ending, now_s)
+            if known.trial == fact.request_id:
+                breaker.learn(known, fact.request_id, fact.ending, now_s)
         self._context_tokens = sum([r.prompt_tokens for r in reservations.values()])
         self._slots = None
         self._prompts.line_up_anew(now_s)

@@ -11,8 +11,9 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.hold import Elsewhere, Item, Place, Pool, Table, ranked, turn
+from tidegate.core.hold import Elsewhere, Table, ranked, turn
 from tidegate.core.shares import flow_of
+from tidegate.core.starts import Item, Place, Pool
 
 # Behind work of who has had more, others wait for half of their slack at most, where not all can be in time.
 SOON: Final = 0.5

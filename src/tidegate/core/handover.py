@@ -173,7 +173,7 @@ class HandoverModel:
             declared_bytes=self._declared_bytes(fact, now_s),
             occupies_s=self.target.base(rest, length, now_s).occupies_s,
         )
-        self.state.breaker.started(fact.request_id, now_s)
+        breaker.started(self.state.breaker, fact.request_id, now_s)
 
     def computed(self, request_id: str, ending: Ending, now_s: float) -> None:
         """It is computed, or will never be, which is not the link's fault."""
@@ -184,7 +184,7 @@ class HandoverModel:
             one.ready_s, one.computed = now_s, True
         else:
             del self.state.under_way[request_id]
-            self.state.breaker.learn(request_id, Ending.CANCELLED, now_s)
+            breaker.learn(self.state.breaker, request_id, Ending.CANCELLED, now_s)
 
     def shipped(self, fact: Shipped, now_s: float) -> None:
         """Its KV cache has come, or did not."""
@@ -195,9 +195,9 @@ class HandoverModel:
         # and of that only for as long as the answer is under way.
         if not fact.ok:
             ending = Ending.CANCELLED if fact.given_up else Ending.FAILED
-            state.breaker.learn(fact.request_id, ending, now_s)
+            breaker.learn(state.breaker, fact.request_id, ending, now_s)
         else:
-            state.breaker.first(fact.request_id)
+            breaker.first(state.breaker, fact.request_id)
         if fact.ok and fact.kv_bytes > 0:
             self.network.learn_upload(fact.left_bytes, fact.seconds, now_s)
             if one is not None and one.declared_bytes:
@@ -209,7 +209,7 @@ class HandoverModel:
         whether that was of use."""
         known = self.state.breaker
         if known.answered and known.trial == request_id and request_id not in self.target.state.reservations:
-            known.learn(request_id, Ending.CANCELLED, now_s)
+            breaker.learn(known, request_id, Ending.CANCELLED, now_s)
 
     def keep_books(self, fact: Ended | Shipped, now_s: float) -> None:
         """Nothing is under way of what the model could not take in, unless it has been computed, and is to be sent."""
@@ -217,19 +217,19 @@ class HandoverModel:
             return
         self.state.under_way.pop(fact.request_id, None)
         if self.state.breaker.trial == fact.request_id:
-            self.state.breaker.learn(fact.request_id, Ending.CANCELLED, now_s)
+            breaker.learn(self.state.breaker, fact.request_id, Ending.CANCELLED, now_s)
 
     def used(self, fact: Ended, now_s: float) -> None:
         """The target has answered such a request, by what it took from the cache, or has failed at it, or found no
         KV cache to use."""
         if fact.ending is Ending.OK and fact.prompt_tokens and fact.cached_tokens is not None:
             of_use = fact.cached_tokens >= CACHED_LEAST * fact.prompt_tokens
-            self.state.breaker.learn(fact.request_id, Ending.OK if of_use else Ending.FAILED, now_s)
+            breaker.learn(self.state.breaker, fact.request_id, Ending.OK if of_use else Ending.FAILED, now_s)
         elif fact.cause == GONE or (fact.ending in _CAME_TO_NOTHING and fact.ttft_s is None and not fact.output_tokens):
-            self.state.breaker.learn(fact.request_id, Ending.FAILED, now_s)
+            breaker.learn(self.state.breaker, fact.request_id, Ending.FAILED, now_s)
         else:
             # Nobody tells; if it was the trial, that it has come is all that is known of it.
-            self.state.breaker.learn(fact.request_id, Ending.CANCELLED, now_s)
+            breaker.learn(self.state.breaker, fact.request_id, Ending.CANCELLED, now_s)
 
 
 class Handovers:

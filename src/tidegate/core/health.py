@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tidegate.core import failures
+from tidegate.core import breaker, failures, limit
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Ended, Ending, Started
@@ -49,8 +49,8 @@ class Health:
     @property
     def is_limited(self) -> bool:
         """Whether fewer are used than there are, or may be once this moment is over."""
-        limit = self._state.limit
-        return limit.most > 0.0 or limit.ramp > 0.0 or limit.refused > 0 or bool(limit.denied)
+        known = self._state.limit
+        return known.most > 0.0 or known.ramp > 0.0 or known.refused > 0 or bool(known.denied)
 
     def failing(self, now_s: float) -> Failing:
         """How many of its attempts fail between others that serve."""
@@ -60,7 +60,7 @@ class Health:
 
     def started(self, fact: Started, now_s: float) -> None:
         """An attempt is sent."""
-        self._state.breaker.started(fact.request_id, now_s)
+        breaker.started(self._state.breaker, fact.request_id, now_s)
         allowances = self._state.allowances
         if allowances.requests is not None or allowances.tokens is not None:
             allowances.take(tokens_counted(fact), now_s)
@@ -70,10 +70,10 @@ class Health:
         than it should. That of a trial says that it is there again, however long the answer goes on."""
         state = self._state
         state.heard_s = max(state.heard_s, now_s)
-        if state.breaker.first(request_id):
+        if breaker.first(state.breaker, request_id):
             state.limit.came_back(in_flight, now_s)
         else:
-            state.breaker.answers(now_s - ttft_s)
+            breaker.answers(state.breaker, now_s - ttft_s)
             self._bears(ttft_s, predicted_s, in_flight, now_s)
 
     def ended(self, fact: Ended, sent: Reservation, in_flight: int, now_s: float, *, hot: bool) -> bool:
@@ -90,12 +90,12 @@ class Health:
             # Sent before it went away and came back: that it was lost is known. Who has begun to answer since then, as
             # its trial does, fails by itself.
             ending = Ending.CANCELLED
-        state.breaker.learn(fact.request_id, ending, now_s)
+        breaker.learn(state.breaker, fact.request_id, ending, now_s)
         self._count(ending, fact.e2e_s, now_s, begun=sent.first_s is not None, loads=silent and not hot)
         if was_open and not state.breaker.openings:
             state.limit.came_back(in_flight - 1, now_s)
         elif ending is Ending.REFUSED:
-            state.limit.settle(self._concurrency, now_s)
+            limit.settle(state.limit, self._concurrency, now_s)
             state.limit.refuse(in_flight, now_s, quota=fact.cause in QUOTA)
         elif ending is Ending.OK and sent.first_s is None:
             if fact.ttft_s is not None:
@@ -105,8 +105,8 @@ class Health:
                 self._bears(fact.e2e_s, _whole_s(sent, fact.output_tokens), in_flight, now_s)
             else:
                 # Whether it strained nobody can tell, but it was borne.
-                state.limit.settle(self._concurrency, now_s)
-                state.limit.answer(in_flight, now_s)
+                limit.settle(state.limit, self._concurrency, now_s)
+                limit.answer(state.limit, in_flight, now_s)
         if fact.retry_after_s is not None:
             state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
         return silent
@@ -115,7 +115,7 @@ class Health:
         """A probe came back, or did not; with it `state.up` is to change."""
         state = self._state
         # What was found of its limit is forgotten with time, also where nobody asks.
-        state.limit.settle(self._concurrency, now_s)
+        limit.settle(state.limit, self._concurrency, now_s)
         if up and not state.up:
             # Whatever it failed at before: it is there again, and one request finds out whether it serves.
             state.breaker.reachable(now_s)
@@ -135,10 +135,10 @@ class Health:
             failures.fail(self._failures, after_s, now_s, begun=begun)
 
     def _bears(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
-        limit = self._state.limit
-        limit.settle(self._concurrency, now_s)
-        limit.answer(in_flight, now_s)
-        limit.took(max(ttft_s, STRAIN_S_MIN), max(predicted_s, STRAIN_S_MIN), in_flight, now_s)
+        known = self._state.limit
+        limit.settle(known, self._concurrency, now_s)
+        limit.answer(known, in_flight, now_s)
+        limit.took(known, max(ttft_s, STRAIN_S_MIN), max(predicted_s, STRAIN_S_MIN), in_flight, now_s)
 
     def _is_silent(self, sent: Reservation, fact: Ended, now_s: float) -> bool:
         """Whether it was overdue when it was given up, and nobody has heard from here since it was sent.

@@ -6,7 +6,6 @@ from tidegate.core.base import Base
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.health import UNBILLED
-from tidegate.core.hold import latest_start_s
 from tidegate.core.known import Decided, Known
 from tidegate.core.length import beginnings_of
 from tidegate.core.model import (
@@ -33,6 +32,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.reserve import Reservation
 from tidegate.core.shares import give, left
+from tidegate.core.starts import latest_start_s
 
 # Where the static rule is to take over for no time at all, it still does for the decision that failed.
 STATIC_S_LEAST = 0.001
@@ -74,9 +74,10 @@ class Learner:
                     known.waiting.urge(fact.model, now_s)
                 if (model := known.models.get(fact.endpoint)) is not None:
                     self._asked(fact, model, decided, now_s)
-                    turns = known.lengths.turns(fact.session, beginnings_of(fact))
+                    beginnings = beginnings_of(fact)
+                    turns = known.lengths.turns(fact.session, beginnings)
                     base = known.predicted(fact, model, decided, turns, now_s)
-                    model.started(fact, base, now_s, turns)
+                    model.started(fact, base, now_s, turns, beginnings[-1] if beginnings else 0)
                     if model.owned:
                         self._given(fact, model, held, decided, base, now_s)
                     if fact.target:

@@ -31,13 +31,6 @@ class Line(msgspec.Struct):
     carried_bytes: int = 0
     at_s: float = 0.0
 
-    def sent(self, upload_bytes: int, bytes_per_s: float, now_s: float) -> Carried:
-        """One more request is on its way, behind the others."""
-        if not ahead_bytes(self, bytes_per_s, now_s):
-            self.carried_bytes, self.at_s = self.sent_bytes, now_s
-        self.sent_bytes += upload_bytes
-        return Carried(self.at_s, self.sent_bytes - self.carried_bytes, self.sent_bytes)
-
     def arrived(self, carried: Carried, at_s: float) -> None:
         """All of one request is there, and with it what was sent before; of two at one time the later one."""
         if (at_s, carried.mark) > (self.at_s, self.carried_bytes):
@@ -48,7 +41,8 @@ class Line(msgspec.Struct):
         self.carried_bytes, self.at_s = self.sent_bytes, now_s
 
 
-# Every prediction asks: a function takes half as long as a method of a record does where this is compiled.
+# Every prediction and every attempt asks: a function takes half as long as a method of a record does where this is
+# compiled.
 def ahead_bytes(line: Line, bytes_per_s: float, now_s: float) -> float:
     """So many are still to be carried before the next request's, where the line carries `bytes_per_s`."""
     left = line.sent_bytes - line.carried_bytes
@@ -56,3 +50,11 @@ def ahead_bytes(line: Line, bytes_per_s: float, now_s: float) -> float:
         return 0.0
     left_bytes = left - bytes_per_s * (now_s - line.at_s)
     return left_bytes if left_bytes > 0.0 else 0.0
+
+
+def send(line: Line, upload_bytes: int, bytes_per_s: float, now_s: float) -> Carried:
+    """One more request is on its way, behind the others."""
+    if not ahead_bytes(line, bytes_per_s, now_s):
+        line.carried_bytes, line.at_s = line.sent_bytes, now_s
+    line.sent_bytes += upload_bytes
+    return Carried(line.at_s, line.sent_bytes - line.carried_bytes, line.sent_bytes)

@@ -122,7 +122,7 @@ def by_value(option: Option) -> tuple[float, float, str]:
 
 def shows(request: Request, endpoint: Endpoint) -> bool:
     """Whether first content is seen there when it comes, and not with the rest of the answer."""
-    return endpoint.streams_to(request) or Capability.EMBEDDING in request.needs
+    return request.stream or endpoint.streams or Capability.EMBEDDING in request.needs
 
 
 def steps(
@@ -145,7 +145,7 @@ def steps(
                 # As late as the next one could still be in time, and never before this one is overdue.
                 latest_s = request.slo.ttft_s - spent_s - safes_s[index + 1]
                 # Of an answer that comes in one piece nobody knows before whether its first content is late.
-                if latest_s >= (safes_s[index] if shown else _whole_s_safe(option.base)):
+                if latest_s >= safes_s[index] and (shown or _is_whole_by(latest_s, option.base, safes_s[index])):
                     cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
             spent_s += cutover_s or 0.0
         timeout_s = _timeout_s(option.base, safes_s[index], shown=shown)
@@ -169,6 +169,17 @@ def steps(
 def _whole_s_safe(base: Base) -> float:
     """By when all of an answer is there, as safely as `first_s_safe`, with a load where there may be one."""
     return base.first_s_safe + max(0.0, base.e2e_s_high - base.warm_s_high)
+
+
+def _is_whole_by(by_s: float, base: Base, first_s_safe: float) -> bool:
+    """Whether `_whole_s_safe` is no later; quantiles of several outcomes are dear, and mostly their bounds tell."""
+    if base.outcomes:
+        least_s, most_s = base.rest_s_bounds
+        if by_s < first_s_safe + max(0.0, least_s):
+            return False
+        if by_s >= first_s_safe + max(0.0, most_s):
+            return True
+    return by_s >= _whole_s_safe(base)
 
 
 def _timeout_s(base: Base, first_s_safe: float, *, shown: bool) -> float:

@@ -8,6 +8,15 @@ from tidegate.core.model import Decision, Ended, Ending, Judged, Request
 # Who was promised an answer to begin within this cannot wait for a slot of ours: most answers have one for longer.
 URGENT_S: Final = 10.0
 
+# A client's own error is like its leaving: nobody broke a promise.
+_ENDINGS: Final = {
+    "ok": Ending.OK,
+    "refused": Ending.REFUSED,
+    "timed_out": Ending.TIMED_OUT,
+    "client_left": Ending.CANCELLED,
+    "client_error": Ending.CANCELLED,
+}
+
 
 def ends_s(request: Request) -> float:
     """When the promise is missed of which nothing has come yet."""
@@ -50,8 +59,19 @@ def kept(
         return True
     if output_tokens is None:
         return None
-    after_first = output_tokens / request.completions - 1.0
-    return after_first < 1.0 or (e2e_s - ttft_s) / after_first <= tpot_s
+    took_s = per_token_s(ttft_s, e2e_s, output_tokens / request.completions)
+    return took_s is None or took_s <= tpot_s
+
+
+def per_token_s(ttft_s: float, e2e_s: float, output_tokens: float) -> float | None:
+    """TPOT: seconds per token after the first, of an answer that took so long; None where it has too few to tell."""
+    after_first = output_tokens - 1.0
+    return (e2e_s - ttft_s) / after_first if after_first >= 1.0 else None
+
+
+def ending_of(outcome: str) -> Ending:
+    """How a request ended of which that came, in the words of the gateway's log."""
+    return _ENDINGS.get(outcome, Ending.FAILED)
 
 
 def is_left(ended: Ended) -> bool:

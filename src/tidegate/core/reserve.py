@@ -32,7 +32,7 @@ class ColdSent(msgspec.Struct, gc=False):
     believed_s: float = 0.0
 
 
-class Reservation(msgspec.Struct, kw_only=True):
+class Reservation(msgspec.Struct):
     """One attempt under way, with what was predicted when it was sent, so that its ending can teach.
 
     `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted

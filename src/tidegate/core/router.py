@@ -10,7 +10,6 @@ from tidegate.core.base import Base
 from tidegate.core.decider import Decider
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.handover import HandoverModel
-from tidegate.core.hold import item
 from tidegate.core.known import Known
 from tidegate.core.learner import Learner
 from tidegate.core.length import beginnings_of
@@ -32,6 +31,7 @@ from tidegate.core.network import NetworkModel
 from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import barred_by
 from tidegate.core.rules import budget_usd_bound, excluded_ever, longest_tokens, tokens_needed_least
+from tidegate.core.starts import item
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, worth_usd
 from tidegate.core.why import Why

@@ -31,7 +31,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
-from tidegate.core.promise import is_left, was_kept
+from tidegate.core.promise import ending_of, is_left, per_token_s, was_kept
 from tidegate.core.rules import excluded_ever, longest_tokens
 from tidegate.core.why import Why
 
@@ -64,12 +64,6 @@ class Came(StrEnum):
 
 # What came of a request that could not be sent, by the cause that is told.
 _UNSENT = {CLIENT_ERROR: Came.CLIENT_ERROR, Why.OVER_BUDGET.value: Came.REFUSED}
-_ENDINGS = {
-    Came.OK: Ending.OK,
-    Came.REFUSED: Ending.REFUSED,
-    Came.CLIENT_LEFT: Ending.CANCELLED,
-    Came.CLIENT_ERROR: Ending.CANCELLED,
-}
 
 
 class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -378,7 +372,7 @@ class Rows:
         prompt_tokens = request.prompt_tokens if prompt_tokens is None else prompt_tokens
         kept = known.kept
         if not known.judged and request.slo != _NO_PROMISE and decision is not None and came is not Came.UNKNOWN:
-            ending = _ENDINGS.get(came, Ending.FAILED)
+            ending = ending_of(came)
             kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
         return Row(
             id=request.id,
@@ -513,5 +507,4 @@ def _tpot_s(
     """Seconds per token after the first, of a whole answer with as many as it takes to tell."""
     if came is not Came.OK or ttft_s is None or output_tokens is None:
         return None
-    after_first = output_tokens / request.completions - 1.0
-    return (e2e_s - ttft_s) / after_first if after_first >= 1.0 else None
+    return per_token_s(ttft_s, e2e_s, output_tokens / request.completions)

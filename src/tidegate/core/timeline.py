@@ -17,6 +17,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
+from tidegate.core.promise import is_left
 
 
 class What(StrEnum):
@@ -123,8 +124,7 @@ class Timeline:
         target = sent.target
         first_s = self._first_s.pop(fact.endpoint, None)
         served = fact.ending is Ending.OK
-        # With a cause it is the gateway that came to nothing.
-        cancelled = fact.ending is Ending.CANCELLED and not fact.cause
+        cancelled = is_left(fact)
         failed = not served and not cancelled
         if first_s is None:
             ends = fact.endpoint, target

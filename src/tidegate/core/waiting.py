@@ -14,7 +14,7 @@ from tidegate.core.eligible import Eligible
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fair import Standing
 from tidegate.core.handover import Handovers
-from tidegate.core.hold import Fit, Item, Place, Pool, fitted, latest_start_s, schedule
+from tidegate.core.hold import schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     DecisionOverran,
@@ -34,6 +34,7 @@ from tidegate.core.plan import Option
 from tidegate.core.promise import ends_s, is_urgent
 from tidegate.core.queue import SCHEDULED_MAX, Queue
 from tidegate.core.shares import GIVEN_S, Shares, flow_of, had_s, owed
+from tidegate.core.starts import Fit, Item, Place, Pool, fitted, latest_start_s
 from tidegate.core.value import worth_usd
 
 # So often a gateway looks at the time. A request may take minutes, and what is held looks again twice a second; a pass

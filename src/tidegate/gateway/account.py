@@ -19,7 +19,7 @@ from tidegate.core.model import (
     Uploaded,
     replace,
 )
-from tidegate.core.promise import is_left, judged, was_kept
+from tidegate.core.promise import ending_of, is_left, judged, was_kept
 from tidegate.core.reserve import Reservation
 from tidegate.core.rules import cost_usd_bound, may_go_to
 from tidegate.core.sending import prefill_of, started
@@ -29,7 +29,7 @@ from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import OVER_MAX_COST
 from tidegate.gateway.meter import Meter, meter_of
-from tidegate.gateway.reply import Headers, own_lines
+from tidegate.gateway.reply import Headers, headers_alike, own_lines
 from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.event import WideEvent
@@ -39,16 +39,24 @@ from tidegate.wire.chunks import Usage
 from tidegate.wire.openai import EMBEDDING, Call
 
 _IDENTICAL = Likeness.IDENTICAL
-# How a request ended, by its outcome; else it failed. A client's own error is like its leaving: nobody broke a promise.
-_ENDINGS = {
-    "ok": Ending.OK,
-    "refused": Ending.REFUSED,
-    "client_left": Ending.CANCELLED,
-    "client_error": Ending.CANCELLED,
-}
 _ONE_TOKEN = {"max_tokens": Raw(b"1")}
 # Windows are told late, or assumed: only what is beyond twice a window is surely beyond it.
 _SURELY = 2
+
+
+class HeldBack:
+    """What is held back for an attempt that is paid for.
+
+    most_usd   what it may cost at most, of a request that has a limit
+    meter      how long its answer may become, where anything bounds it
+    """
+
+    __slots__ = ("lease_id", "meter", "most_usd")
+
+    def __init__(self, lease_id: str, most_usd: float, meter: Meter | None) -> None:
+        self.lease_id = lease_id
+        self.most_usd = most_usd
+        self.meter = meter
 
 
 class Account:
@@ -62,11 +70,9 @@ class Account:
         "_first_s",
         "_grant",
         "_hedged",
+        "_held_back",
         "_held_s",
         "_held_since_s",
-        "_leases",
-        "_meters",
-        "_most_usd",
         "_overhead_s",
         "_predicted_ttft_s",
         "_received_s",
@@ -96,13 +102,9 @@ class Account:
         # Since when, as long as it is.
         self._held_since_s = request.arrived_s
         self._hedged = False
-        # What is held back for an attempt, by its endpoint; an endpoint may be tried again under another plan.
-        self._leases: dict[str, str] = {}
-        # What those may cost at most that are under way, of a request that has a limit, and what those may have cost
-        # beyond what is known that are over.
-        self._most_usd: dict[str, float] = {}
-        # And how long its answer may become, of each that is paid for, where anything bounds it.
-        self._meters: dict[str, Meter] = {}
+        # By the endpoint of an attempt; an endpoint may be tried again under another plan.
+        self._held_back: dict[str, HeldBack] = {}
+        # What those may have cost beyond what is known that are over.
         self._unconfirmed_usd = 0.0
         # As they were when something was sent there: a reload changes neither a price that was agreed to nor a name.
         self._upstreams: dict[str, Upstream] = {}
@@ -128,28 +130,24 @@ class Account:
         if limit_usd is not None:
             asked = prefill_of(self._asked) if target else self._asked
             most_usd = cost_usd_bound(asked, self._dispatch.router.endpoint(upstream.endpoint.name))
-            if self.spent_usd + self._unconfirmed_usd + sum(self._most_usd.values()) + most_usd > limit_usd:
+            under_way_usd = sum([held.most_usd for held in self._held_back.values()])
+            if self.spent_usd + self._unconfirmed_usd + under_way_usd + most_usd > limit_usd:
                 return OVER_MAX_COST
         lease_id = f"{self._asked.id}/{attempt}"
         asked, spending = self._asked, self._dispatch.spending
         endpoint, call = upstream.endpoint, self._as_sent(upstream, target)
         window = self._dispatch.window(endpoint.name)
+        meter = meter_of(endpoint, call, window, assumed=upstream.assumes_window)
         refused = spending.hold(lease_id, asked.key, endpoint, call, window, now_s)
         if refused is None:
-            self._leases[upstream.endpoint.name] = lease_id
-            self._most_usd[upstream.endpoint.name] = most_usd
-            meter = meter_of(endpoint, call, window, assumed=upstream.assumes_window)
-            if meter is not None:
-                self._meters[endpoint.name] = meter
+            self._held_back[endpoint.name] = HeldBack(lease_id, most_usd, meter)
         return refused
 
     def unsent_there(self, endpoint: str, now_s: float) -> None:
         """Nothing is sent there after all, by a fault of ours: what was held back for that is there again."""
-        lease_id = self._leases.pop(endpoint, None)
-        self._most_usd.pop(endpoint, None)
-        self._meters.pop(endpoint, None)
-        if lease_id is not None:
-            self._dispatch.spending.settle(lease_id, 0.0, now_s, endpoint)
+        held_back = self._held_back.pop(endpoint, None)
+        if held_back is not None:
+            self._dispatch.spending.settle(held_back.lease_id, 0.0, now_s, endpoint)
 
     def most_usd(self, upstream: Upstream, target: str = "") -> float:
         """The most that an attempt there can cost: what has to be left of every budget. `target` as above."""
@@ -188,19 +186,23 @@ class Account:
 
     def pays(self, endpoint: str) -> bool:
         """Whether something is held back for the attempt there."""
-        return endpoint in self._leases
+        return endpoint in self._held_back
 
     def overran(self, attempt: Attempt) -> bool:
         """Whether it is paid for, and has surely brought more than it was asked for at most."""
-        meter = self._meters.get(attempt.endpoint)
+        meter = self._meter(attempt)
         return meter is not None and meter.overran(attempt.reader)
 
     def metered_s(self, attempt: Attempt, now_s: float) -> float:
         """When to ask that again; never where nothing is paid, or nothing bounds it."""
-        meter = self._meters.get(attempt.endpoint)
+        meter = self._meter(attempt)
         if meter is None:
             return inf
         return now_s + meter.again_s(attempt.reader, 0.0 if attempt.first_s is None else now_s - attempt.first_s)
+
+    def _meter(self, attempt: Attempt) -> Meter | None:
+        held_back = self._held_back.get(attempt.endpoint)
+        return None if held_back is None else held_back.meter
 
     def told(self, attempt: Attempt) -> Usage | None:
         """What its engine tells of its tokens, as far as that can be so; None where it tells nothing."""
@@ -273,7 +275,7 @@ class Account:
         self._hedged = self._hedged or hedge
         if self._overhead_s is None:
             # Our own share: until the first attempt is sent, without the time held.
-            self._overhead_s = self._dispatch.clock.now_s() - self._received_s - self._held_s
+            self._overhead_s = self._dispatch.now_s() - self._received_s - self._held_s
             predicted_s = self._dispatch.router.predicted_ttft_s(endpoint, request.id)
             assert predicted_s is not None, "it was reserved just now"
             self._predicted_ttft_s = now_s - request.arrived_s + predicted_s
@@ -287,7 +289,7 @@ class Account:
             seconds=seconds,
             at_most=at_most,
         )
-        self._dispatch.tell(fact, self._dispatch.clock.now_s())
+        self._dispatch.tell(fact, self._dispatch.now_s())
 
     def computed(self, attempt: Attempt, now_s: float) -> None:
         """First content of an attempt, of which its client need not know."""
@@ -345,17 +347,20 @@ class Account:
                 made_tokens = (asked.output_tokens_max or 0) * asked.completions
             self._used_tokens = max(self._used_tokens, prompt_tokens + made_tokens)
         billed_usd = self._billed_usd(attempt, fact)
-        lease_id, most_usd = self._leases.pop(attempt.endpoint, None), self._most_usd.pop(attempt.endpoint, 0.0)
-        self._meters.pop(attempt.endpoint, None)
-        if lease_id is not None:
+        held_back = self._held_back.pop(attempt.endpoint, None)
+        if held_back is not None:
             # Embeddings have no output of which nobody could know.
             prompt_only = self._call.kind is EMBEDDING and billed_usd > 0.0
             # Where what was told is not believed, the bill may be anything up to what was held back.
             absurd = self._tells_more(attempt)
             whole = not absurd and (prompt_only or _is_whole_bill(attempt, fact))
-            self._unconfirmed_usd += 0.0 if whole else max(0.0, most_usd - billed_usd)
-            self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole, absurd=absurd)
-        usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
+            self._unconfirmed_usd += 0.0 if whole else max(0.0, held_back.most_usd - billed_usd)
+            self._dispatch.spending.settle(
+                held_back.lease_id, billed_usd, now_s, attempt.endpoint, whole=whole, absurd=absurd
+            )
+        usd, endpoint = billed_usd, self._upstreams[attempt.endpoint].endpoint
+        if endpoint.usd_per_s:
+            usd += endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
         if ending is Ending.OK:
             self._answer_usd = usd
@@ -418,18 +423,18 @@ class Account:
         A provider bills the prompt once it has begun to work, whoever leaves; a request that it refused, or that
         never reached it, is free.
         """
-        if not attempt.sent:
+        upstream = self._upstreams[attempt.endpoint]
+        if not (attempt.sent and upstream.asks_money):
             return 0.0
-        endpoint = self._upstreams[attempt.endpoint].endpoint
         if fact.prompt_tokens is None and _is_unbegun(attempt, fact.ending):
             return 0.0
         if fact.cause in UNBILLED:
             return 0.0
         if self._is_untold(attempt, fact):
             # Unknown is never nothing: it is the most it can be.
-            return self.most_usd(self._upstreams[attempt.endpoint], attempt.target)
+            return self.most_usd(upstream, attempt.target)
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
-        return endpoint.price.usd(
+        return upstream.endpoint.price.usd(
             prompt_tokens,
             fact.output_tokens or 0,
             fact.cached_tokens or 0,
@@ -442,29 +447,28 @@ class Account:
         unknown = fact.output_tokens is None and not attempt.streamed
         return unknown and fact.ending is Ending.OK and not fact.cause and self._call.kind is not EMBEDDING
 
-    def headers(self, decision: Decision, attempts: int, endpoint: str = "") -> tuple[Headers, bytes]:
-        """What the answer says of how it came about: what many say alike, and the lines that are its own.
+    def headers(self, first: Headers, decision: Decision, attempts: int, endpoint: str = "") -> tuple[Headers, bytes]:
+        """What the answer says, `first` what it is and then how it came about: what many say alike, and the lines that
+        are its own.
 
         `endpoint` is who gave it, if anybody did.
         """
         overhead_s = self._overhead_s
         if overhead_s is None:
-            overhead_s = self._dispatch.clock.now_s() - self._received_s - self._held_s
-        alike: Headers = ((b"x-tidegate-why", decision.why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
+            overhead_s = self._dispatch.now_s() - self._received_s - self._held_s
         if endpoint:
             upstream = self._upstreams[endpoint]
             # As alike as it is known to be now, which may be less than is configured.
             likeness = self._dispatch.router.likeness(endpoint, self._request.model)
             if likeness is None:
                 likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
-            alike += (
-                (b"x-tidegate-endpoint", endpoint.encode()),
-                (b"x-tidegate-model", (upstream.model or self._request.model).encode()),
-                (b"x-tidegate-likeness", likeness.encode()),
-            )
+            model = upstream.model or self._request.model
+            alike = headers_alike(first, decision.why, attempts, endpoint, model, likeness)
+        else:
+            alike = headers_alike(first, decision.why, attempts)
         own = own_lines(self._request_id, self._request.id, overhead_s)
         if self._grant.limited:
-            own += self._grant.lines(self._dispatch.clock.now_s())
+            own += self._grant.lines(self._dispatch.now_s())
         return alike, own
 
     def over(
@@ -483,7 +487,7 @@ class Account:
         request, said_tokens = self._request, self._asked.said_tokens
         # First what others wait for, whatever fails below.
         self._grant.end(request, self._used_tokens, now_s)
-        if self._leases:
+        if self._held_back:
             self._let_go_of_money(now_s)
         first_s = attempt.first_s if self._first_s is None and attempt is not None else self._first_s
         ttft_s = None if first_s is None else first_s - request.arrived_s
@@ -492,7 +496,7 @@ class Account:
         if usage is not None and said_tokens:
             usage = _of_whole(usage, said_tokens)
         prompt_tokens, made_tokens = (None, None) if usage is None else (usage.prompt_tokens, usage.output_tokens)
-        ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
+        ending, e2e_s = ending_of(outcome), now_s - request.arrived_s
         if output_tokens is not None:
             output_tokens += said_tokens
         kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
@@ -544,9 +548,9 @@ class Account:
     def _let_go_of_money(self, now_s: float) -> None:
         """Of what has no end, by a fault of ours, nobody knows whether it was sent: all that is held back for it may
         have been spent."""
-        for endpoint, lease_id in self._leases.items():
-            self._dispatch.spending.settle(lease_id, 0.0, now_s, endpoint, whole=False)
-        self._leases = {}
+        for endpoint, held_back in self._held_back.items():
+            self._dispatch.spending.settle(held_back.lease_id, 0.0, now_s, endpoint, whole=False)
+        self._held_back = {}
 
     def _compare(self, prompt_tokens: int, output_tokens: int, served: str, now_s: float) -> None:
         """What an answer that one endpoint gave whole would have cost in one tier alone, beside what it did cost."""

@@ -9,7 +9,7 @@ from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import NOT_SHIPPED
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
-from tidegate.wire import alone
+from tidegate.wire.alone import alone, fetching, in_slot, kept
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
 
@@ -58,9 +58,9 @@ def asking(
             slot = slots.awaited(request.prefix)
     if target and slot is None and not fetches:
         return NOT_SHIPPED
-    call = alone.kept(call) if fetches and target else alone.fetching(call, told)
+    call = kept(call) if fetches and target else fetching(call, told)
     if slot is not None:
-        call = alone.alone(call, slot.number) if target else alone.in_slot(call, slot.number)
+        call = alone(call, slot.number) if target else in_slot(call, slot.number)
     try:
         outgoing = upstream.dialect.outgoing(call, upstream.model or request.model, upstream.headers)
     except BadRequest as refusal:

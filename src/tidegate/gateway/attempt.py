@@ -29,6 +29,8 @@ SURPLUS_BYTES_MAX = 64 * 1024
 SURPLUS_S_MAX = 10.0
 
 _EVENTS, _JSON = b"text/event-stream", b"application/json"
+# As nearly all engines say it, which needs no closer look.
+_USUAL_EVENTS = b"text/event-stream; charset=utf-8"
 
 _TRANSPORT: dict[Cause, tuple[Ending, int, str]] = {
     Cause.REFUSED: (Ending.FAILED, 502, "could not be reached"),
@@ -222,7 +224,10 @@ class Attempt:
         if status != 200:
             self._expect_error(headers)
             return
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        told_kind = headers.get(b"content-type", b"")
+        if told_kind == (_USUAL_EVENTS if self.streamed else _JSON):
+            return
+        kind = told_kind.partition(b";")[0].strip().lower()
         if kind == (_EVENTS if self.streamed else _JSON) or (kind == b"" and not self.streamed):
             return
         if kind == _JSON:

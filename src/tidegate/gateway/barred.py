@@ -1,10 +1,13 @@
 """Where a request was not sent, although its plan said so: the core is told, and decides among the others."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from tidegate.engines.base import Failure
 from tidegate.gateway.failures import NEVER_HERE
 from tidegate.gateway.spending import OVER_BUDGET, UNPRICED
+
+_NOBODY: Final = frozenset[str]()
 
 
 class Barred:
@@ -18,9 +21,9 @@ class Barred:
     def __init__(self) -> None:
         # Whose dialect cannot say what is asked, who has found it unfit or too long, for which there was no descriptor,
         # or that have no price that could be held back.
-        self._never: set[str] = set()
+        self._never = _NOBODY
         # Those whose price is beyond what it may cost, and those that need so many dollars, more than the core counts.
-        self._too_dear: set[str] = set()
+        self._too_dear = _NOBODY
         self._unpaid: dict[str, float] = {}
         self.steps = 0
 
@@ -30,7 +33,7 @@ class Barred:
 
     def never(self, endpoint: str) -> None:
         """Whatever is asked, it is not asked there."""
-        self._never.add(endpoint)
+        self._never |= {endpoint}
 
     def unpaid(self, endpoint: str, refused: Failure, most_usd: float, counted_usd: float, *, beside: bool) -> None:
         """It was `refused` to pay for an attempt there, which costs at most so much; the core counts `counted_usd`, and
@@ -42,11 +45,14 @@ class Barred:
             if most_usd > counted_usd:
                 self._unpaid[endpoint] = most_usd
         elif refused.cause in NEVER_HERE and not beside:
-            (self._never if refused.cause == UNPRICED else self._too_dear).add(endpoint)
+            if refused.cause == UNPRICED:
+                self._never |= {endpoint}
+            else:
+                self._too_dear |= {endpoint}
 
     def asks_less(self) -> None:
         """Less is asked for from now on than what could not be paid."""
-        self._too_dear.clear()
+        self._too_dear = _NOBODY
         self._unpaid.clear()
 
     def others(self, endpoints: Iterable[str], left_usd: float | None) -> tuple[str, ...]:

@@ -12,8 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from tidegate import clock
-from tidegate.clock import Clock
+from tidegate.clock import Clock, tick_s
 from tidegate.core.model import (
     Decision,
     DecisionOverran,
@@ -43,7 +42,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log, where
 from tidegate.telemetry.metrics import Metrics
-from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick, run
+from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick, failed
 from tidegate.telemetry.trace import Tracer
 from tidegate.wire.tokens import TokenRatio
 
@@ -57,7 +56,9 @@ _ANSWERS: Final = (FirstToken, Ended)
 _TELLS: Final = (Probed, Warmed)
 _ROOM: Final = (Ended, FirstToken, Warmed)
 # Times in seconds since the epoch are that exact.
-LOST_S = 5e-7
+LOST_S: Final = 5e-7
+# What is further away is left to the sweep: the loop's own timer is made when a late sweep might miss it.
+NEAR_S: Final = 2 * SWEEP_S
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
 
@@ -74,6 +75,12 @@ class Timed(Protocol):
     def awaited_usd(self, left_usd: float) -> float:
         """What it may cost at most where it could not be paid for, and where so many dollars are enough; 0 where
         there is nobody."""
+
+    def depart(self) -> None:
+        """All that came with it is read: it is decided for the first time."""
+
+    def land(self) -> None:
+        """The same of its answer, which is dealt with."""
 
     def timer(self, now_s: float) -> None:
         """Its time has come."""
@@ -113,6 +120,7 @@ class Dispatch:
         tick: Tick,
     ) -> None:
         self.clock = clock
+        self.now_s: Callable[[], float] = clock.now_s
         self.router = router
         self.upstreams: dict[str, Upstream] = {}
         # Counts the settings that were in force, and what operators did by hand: a plan may be older than that.
@@ -148,15 +156,21 @@ class Dispatch:
         self._live: dict[str, tuple[Timed, float]] = {}
         # The first of these times, or earlier: so long nobody has to be looked for.
         self._expires_s = inf
-        # With the time on our clock, which may be put forward, as the loop's own cannot be.
-        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        # With the time on our clock, which may be put forward, as the loop's own cannot be; without a handle as long as
+        # it is far away.
+        self._timers: dict[str, tuple[float, asyncio.TimerHandle | None]] = {}
+        # The first of those times, or earlier.
+        self._near_s = inf
         self._held: dict[str, Timed] = {}
         self._checked_s = 0.0
         self._enriched_s = 0.0
         self._tick = tick
         # What is to be done with the requests, and with the answers, that have come in this tick.
-        self._asked: list[Callable[[], None]] = []
-        self._answered: list[Callable[[], None]] = []
+        self._asked: list[Timed] = []
+        self._answered: list[Timed] = []
+        # Methods are bound anew whenever they are looked up: those that each request needs are once and for all.
+        self._departures: Callable[[], None] = self._depart
+        self._landings: Callable[[], None] = self._land
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._swept_s = 0.0
         self._forward_s = clock.forward_s  # as far as the timers know
@@ -191,17 +205,17 @@ class Dispatch:
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Ask the router, write down what it said, and tell it if it took too long."""
-        started_s = clock.tick_s()
+        started_s = tick_s()
         try:
             decision = self.router.decide(request, now_s)
         except Exception as error:
             decision = self._decided_without(request, error, now_s)
-        spent_s = clock.tick_s() - started_s
+        spent_s = tick_s() - started_s
         if spent_s > self._policy.decide_budget_s and decision.why is not Why.MODEL_FAILED:
             # A neighbour that took the core is not to blame on the decision: being a read, it can be timed again.
-            started_s = clock.tick_s()
+            started_s = tick_s()
             self.router.decide(request, now_s)
-            spent_s = min(spent_s, clock.tick_s() - started_s)
+            spent_s = min(spent_s, tick_s() - started_s)
         self.metrics.decided(decision.why, spent_s, refused=not decision.plan, rest=request.said_tokens > 0)
         if self._journal is not None:
             self._journal.append(decision, now_s)
@@ -337,7 +351,7 @@ class Dispatch:
         where it opened a way."""
         state = self.router.endpoint(fact.endpoint).state
         before, was_up = state.fingerprint, state.up
-        self.tell(fact, self.clock.now_s())
+        self.tell(fact, self.now_s())
         self._recognition.probed(self.router, fact.endpoint, before)
         self.outages.probed(self.upstreams[fact.endpoint], None if fact.up else outage)
         # Now: between two looks of who waits for that, it may go and come back.
@@ -381,7 +395,7 @@ class Dispatch:
 
     def override(self, overrides: Overrides) -> None:
         """Operators have taken a hand."""
-        self.tell(overrides, self.clock.now_s())
+        self.tell(overrides, self.now_s())
         self._reconsider()
 
     def _reconsider(self) -> None:
@@ -417,30 +431,36 @@ class Dispatch:
         """Requests under way, held ones included."""
         return len(self._live)
 
-    def asked(self, set_out: Callable[[], None]) -> None:
-        """A request has come: call this when all that has come in this tick is read."""
-        self._asked.append(set_out)
-        self._tick.soon(ASKED, self._set_out)
+    def asked(self, drive: Timed) -> None:
+        """A request has come: let it `depart` when all that has come in this tick is read."""
+        self._asked.append(drive)
+        self._tick.soon(ASKED, self._departures)
 
-    def answered(self, land: Callable[[], None]) -> None:
-        """The same of an answer: what it makes room for is known before anything is decided."""
-        self._answered.append(land)
-        self._tick.soon(ANSWERED, self._land)
+    def answered(self, drive: Timed) -> None:
+        """The same of an answer, which is to `land`: what it makes room for is known before anything is decided."""
+        self._answered.append(drive)
+        self._tick.soon(ANSWERED, self._landings)
 
     def catch_up(self) -> None:
         """Do now what was left for the end of this tick: what comes next takes long, or is the end."""
         self._land()
-        self._set_out()
+        self._depart()
 
-    def _set_out(self) -> None:
+    def _depart(self) -> None:
         asked, self._asked = self._asked, []
-        for set_out in asked:
-            run(set_out)
+        for drive in asked:
+            try:
+                drive.depart()
+            except Exception as error:
+                failed(error)
 
     def _land(self) -> None:
         answered, self._answered = self._answered, []
-        for land in answered:
-            run(land)
+        for drive in answered:
+            try:
+                drive.land()
+            except Exception as error:
+                failed(error)
 
     def begin(self, drive: Timed) -> None:
         """A request is under way."""
@@ -448,7 +468,7 @@ class Dispatch:
         self._live[drive.request.id] = drive, until_s
         self._expires_s = min(self._expires_s, until_s)
         if self._sweep_handle is None:
-            self._swept_s = self.clock.now_s()
+            self._swept_s = self.now_s()
             self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def end(self, drive: Timed) -> None:
@@ -458,15 +478,23 @@ class Dispatch:
         self._held.pop(request_id, None)
         self._unset_timer(request_id)
 
-    def set_timer(self, drive: Timed, at_s: float) -> None:
+    def set_timer(self, drive: Timed, at_s: float, now_s: float) -> None:
         """Call its `timer` at this time, instead of any earlier order."""
         request_id = drive.request.id
         self._unset_timer(request_id)
-        # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again. For
-        # what is lost of a difference of times it is not asked for one more.
-        wait_s = to_ms(max(0.0, at_s - self.clock.now_s() - LOST_S))
+        if at_s - now_s <= NEAR_S:
+            # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again.
+            # For what is lost of a difference of times it is not asked for one more.
+            self._start_timer(drive, at_s, to_ms(max(0.0, at_s - self.now_s() - LOST_S)))
+            return
+        # Nearly all are over before: for those the loop has nothing to remember, and to forget.
+        due_s = now_s + to_ms(at_s - now_s - LOST_S)
+        self._timers[request_id] = due_s, None
+        self._near_s = min(self._near_s, due_s)
+
+    def _start_timer(self, drive: Timed, at_s: float, wait_s: float) -> None:
         handle = asyncio.get_running_loop().call_later(wait_s, self._time_has_come, drive)
-        self._timers[request_id] = at_s, handle
+        self._timers[drive.request.id] = at_s, handle
 
     def hold(self, drive: Timed) -> None:
         """It waits for its turn."""
@@ -478,19 +506,19 @@ class Dispatch:
 
     def _unset_timer(self, request_id: str) -> None:
         timer = self._timers.pop(request_id, None)
-        if timer is not None:
+        if timer is not None and timer[1] is not None:
             timer[1].cancel()
 
     def _time_has_come(self, drive: Timed) -> None:
         self._unset_timer(drive.request.id)
-        drive.timer(self.clock.now_s())
+        drive.timer(self.now_s())
 
     def _check_soon(self) -> None:
         self._tick.soon(HELD, self._check_held)
 
     def _check_held(self) -> None:
         """Bind what is due, one by one: each changes what the next one finds."""
-        self._checked_s = now_s = self.clock.now_s()
+        self._checked_s = now_s = self.now_s()
         turns = deque(self._due(now_s))
         if now_s - self._enriched_s >= SWEEP_S:
             # To look at all of them with whatever ends would cost more than most of that.
@@ -529,7 +557,7 @@ class Dispatch:
         return found
 
     def _sweep(self) -> None:
-        now_s = self.clock.now_s()
+        now_s = self.now_s()
         self.metrics.loop_lag(max(0.0, now_s - self._swept_s - SWEEP_S))
         self._swept_s = now_s
         # The next sweep comes whatever a request does in its turn: the others keep their time.
@@ -540,6 +568,8 @@ class Dispatch:
         if self._forward_s != self.clock.forward_s:
             self._forward_s = self.clock.forward_s
             self._call_late(now_s)
+        if self._near_s <= now_s + NEAR_S:
+            self._start_near(now_s)
         # What requests make of that can wait for a sweep: to ask of all endpoints costs more than most of what is told.
         self.warm_up(now_s)
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:
@@ -561,10 +591,22 @@ class Dispatch:
             if request_id in self._live:
                 self._time_has_come(self._live[request_id][0])
 
+    def _start_near(self, now_s: float) -> None:
+        """Leave to the loop whose time comes soon."""
+        self._near_s = inf
+        for request_id in [name for name, (_, handle) in self._timers.items() if handle is None]:
+            at_s = self._timers[request_id][0]
+            if at_s > now_s + NEAR_S:
+                self._near_s = min(self._near_s, at_s)
+            elif request_id in self._live:
+                self._start_timer(self._live[request_id][0], at_s, max(0.0, at_s - now_s))
+            else:
+                del self._timers[request_id]
+
     def stop(self) -> None:
         """End what is under way: the gateway goes down, and has waited for it."""
         self.catch_up()
-        now_s = self.clock.now_s()
+        now_s = self.now_s()
         for drive in [d for d, _ in self._live.values()]:
             drive.stop(now_s)
 

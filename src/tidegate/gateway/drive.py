@@ -2,12 +2,27 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from msgspec import Raw
 
-from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
-from tidegate.core.flight import Flight
+from tidegate.core.flight import (
+    Action,
+    Again,
+    Cancel,
+    Compute,
+    Decide,
+    Finish,
+    Flight,
+    GiveUp,
+    Hold,
+    Relay,
+    Resume,
+    State,
+    Timer,
+)
+from tidegate.core.flight import Call as Send
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.network import UPLOAD_S_LEAST
@@ -34,7 +49,7 @@ from tidegate.gateway.failures import (
     forbidden,
     last_word,
 )
-from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
+from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, Headers, cost_line, refusal
 from tidegate.gateway.resumption import Resumption, never
 from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
@@ -42,8 +57,8 @@ from tidegate.gateway.spending import OVER_BUDGET, UNRECORDED
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.telemetry.trace import OPERATIONS, Arrival
-from tidegate.wire import alone
 from tidegate.wire.aggregate import Aggregator
+from tidegate.wire.alone import told as told_of
 from tidegate.wire.errors import error_event
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.translate import Client, Translated, reader
@@ -52,7 +67,10 @@ from tidegate.wire.whole import WholeReader
 # Whose time is up, or ours, who met a fault of ours, or has more than it asked for, would get no rest in any case.
 _NEVER_RESUMED = (EXPIRED, STOPPING, BROKEN, OVERRAN)
 # What is known of a request before it is decided, should it come to that.
-_UNDECIDED = Decision(request_id="", plan=(), why=Why.MODEL_FAILED)
+_UNDECIDED: Final = Decision(request_id="", plan=(), why=Why.MODEL_FAILED)
+# What is known of the body of an answer before it is there.
+_WHOLE: Final[Headers] = (JSON,)
+_STREAMED: Final[Headers] = (EVENT_STREAM, NO_CACHE)
 
 
 class Drive:
@@ -143,15 +161,15 @@ class Drive:
     def begin(self) -> None:
         """Set out at the end of this tick, with what else has come in it."""
         self._exchange.on_left = self._left
-        self._dispatch.asked(self._depart)
+        self._dispatch.asked(self)
 
-    def _depart(self) -> None:
+    def depart(self) -> None:
         """Decide for the first time, unless that is done, and act on it."""
         if self._departed:
             return
         self._departed = True
         # A request that waited behind another one on its connection is decided when its turn has come.
-        dispatch, now_s = self._dispatch, self._dispatch.clock.now_s()
+        dispatch, now_s = self._dispatch, self._dispatch.now_s()
         try:
             request = self.request
             if request.budget_usd is not None:
@@ -168,8 +186,8 @@ class Drive:
 
     def _catch_up(self) -> bool:
         """Do what was left for the end of this tick before anything else. Whether the request is over."""
-        self._depart()
-        self._land()
+        self.depart()
+        self.land()
         return self._is_over
 
     @property
@@ -275,7 +293,7 @@ class Drive:
             metered_s = self._account.metered_s(relayed, now_s)
             if metered_s < at_s:
                 at_s = metered_s
-        self._dispatch.set_timer(self, at_s)
+        self._dispatch.set_timer(self, at_s, now_s)
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
@@ -318,14 +336,14 @@ class Drive:
     def headroom(self, attempt: Attempt, told: Headroom) -> None:
         """See `Listener`."""
         if self._dispatch.leads_to(attempt.upstream) and self._dispatch.router.tells_headroom(told):
-            self._dispatch.tell(told, self._dispatch.clock.now_s())
+            self._dispatch.tell(told, self._dispatch.now_s())
 
     def content(self, attempt: Attempt, first: bytes) -> None:
         """See `Listener`."""
         now_s = attempt.first_s
         assert now_s is not None
         # An answer that has come whole before it in this tick goes before it: then nobody waits for this one.
-        self._land()
+        self.land()
         if attempt.over or self._is_over:
             return
         try:
@@ -341,23 +359,23 @@ class Drive:
         actions = self._flight.content(attempt.endpoint, now_s)
         # Its client waits for nothing that is learned from it.
         for action in actions:
-            if isinstance(action, fly.Relay):
+            if isinstance(action, Relay):
                 self._relay(action.endpoint, first)
         self._account.first(attempt, now_s)
-        self._act([action for action in actions if not isinstance(action, fly.Relay)], now_s)
+        self._act([action for action in actions if not isinstance(action, Relay)], now_s)
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         """See `Listener`."""
         if not self._catch_up():
             self._answer = attempt, rest
-            self._dispatch.answered(self._land)
+            self._dispatch.answered(self)
 
-    def _land(self) -> None:
+    def land(self) -> None:
         """Deal with an answer that has come, if one has."""
         if self._answer is None:
             return
         (attempt, rest), self._answer = self._answer, None
-        now_s = self._dispatch.clock.now_s()
+        now_s = self._dispatch.now_s()
         try:
             self._completed(attempt, rest, now_s)
         except Exception as error:
@@ -377,21 +395,21 @@ class Drive:
         self._ended(attempt, Ending.OK, now_s)
         actions = self._flight.completed(attempt.endpoint)
         for action in actions:
-            if isinstance(action, fly.Finish):
+            if isinstance(action, Finish):
                 self._finish(attempt, rest, now_s)
             else:
                 self._act([action], now_s)
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """See `Listener`."""
-        now_s = self._dispatch.clock.now_s()
+        now_s = self._dispatch.now_s()
         try:
             self._failed(attempt, failure, now_s)
         except Exception as error:
             self._broke(error, now_s)
 
     def _failed(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
-        self._land()
+        self.land()
         if self._attempts.get(attempt.endpoint) is not attempt:
             return
         if failure.aside and self._dispatch.leads_to(attempt.upstream):
@@ -415,7 +433,7 @@ class Drive:
         self._remember(failure)
         if attempt.target:
             self._handed_over(attempt.endpoint, "", now_s)
-        if failure.final and self._flight.state is fly.State.CALLING:
+        if failure.final and self._flight.state is State.CALLING:
             # The request is at fault: whatever else is tried would say the same.
             self._abandon(now_s, Ending.CANCELLED)
             self._fail(committed=self._exchange.started, now_s=now_s)
@@ -437,7 +455,7 @@ class Drive:
 
     def shipped(self, fact: Shipped, seconds: float) -> None:
         """See `shipping.Listener`."""
-        now_s = self._dispatch.clock.now_s()
+        now_s = self._dispatch.now_s()
         try:
             self._shipped(fact, seconds, now_s)
         except Exception as error:
@@ -454,36 +472,36 @@ class Drive:
 
     # --- what the flight says -------------------------------------------------------------------------------------
 
-    def _act(self, actions: list[fly.Action], now_s: float) -> None:
+    def _act(self, actions: list[Action], now_s: float) -> None:
         passed_over = self._barred.steps
         for action in actions:
             match action:  # what is met most often comes first
-                case fly.Call() | fly.Compute():
+                case Send() | Compute():
                     self._send(action, now_s)
-                case fly.Timer():
+                case Timer():
                     # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
                     if passed_over == self._barred.steps:
                         self._wake(action.at_s, now_s)
-                case fly.Relay():
+                case Relay():
                     self._relay(action.endpoint)
-                case fly.Decide():
+                case Decide():
                     if not action.target:
                         self._handed_over(action.endpoint, "", now_s)
                     self.turn(now_s)
-                case fly.Again():
+                case Again():
                     self._decide_again(now_s)
-                case fly.Cancel():
+                case Cancel():
                     if action.gave_up is None:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
                     else:
                         self._give_up(action.endpoint, SILENCES[action.gave_up], now_s)
-                case fly.Hold():
+                case Hold():
                     self._hold(now_s)
-                case fly.Resume():
+                case Resume():
                     self._resume(now_s)
-                case fly.GiveUp():
+                case GiveUp():
                     self._fail(committed=action.committed, now_s=now_s)
-                case fly.Finish():
+                case Finish():
                     raise AssertionError("only a completed attempt finishes a flight")
 
     def _decide_again(self, now_s: float) -> None:
@@ -552,7 +570,7 @@ class Drive:
         attempt.slot = None
         self._ended(attempt, Ending.OK, now_s)
         if self._shipping is None:
-            self._shipping = Shipping(self._dispatch.couriers, self.request.id, self, self._dispatch.clock.now_s)
+            self._shipping = Shipping(self._dispatch.couriers, self.request.id, self, self._dispatch.now_s)
         size_bytes = handover.kv_bytes(self.request, now_s)
         self._shipping.ship(source, target, slot, tokens=tokens, size_bytes=size_bytes)
 
@@ -560,7 +578,7 @@ class Drive:
         """Its prompt is computed there, and its engine tells how another one gets the KV cache: keep that for it."""
         fact = Shipped(request_id=self.request.id, endpoint=attempt.endpoint, target=attempt.target)
         try:
-            told = alone.told(answer)
+            told = told_of(answer)
         except ValueError:
             fact = replace(fact, ok=False, cause="unreadable")
         else:
@@ -568,24 +586,24 @@ class Drive:
         self._ended(attempt, Ending.OK, now_s)
         self.shipped(fact, 0.0)
 
-    def _forbidden(self, action: fly.Call | fly.Compute, now_s: float) -> Failure | None:
+    def _forbidden(self, action: Send | Compute, now_s: float) -> Failure | None:
         """Why it may not be sent there, where it was decided under other settings, or before operators took a hand."""
         dispatch = self._dispatch
         if dispatch.epoch == self._epoch:
             return None
-        names = (action.endpoint, action.target) if isinstance(action, fly.Compute) else (action.endpoint,)
+        names = (action.endpoint, action.target) if isinstance(action, Compute) else (action.endpoint,)
         whys = [why for name in names if (why := dispatch.forbids(self.request, name, now_s)) is not None]
         if not whys and len(names) == 2 and dispatch.router.handover(*names) is None:
             return NOT_SHIPPED
         return forbidden(whys[0]) if whys else None
 
-    def _send(self, action: fly.Call | fly.Compute, now_s: float) -> None:
+    def _send(self, action: Send | Compute, now_s: float) -> None:
         dispatch = self._dispatch
         barred = self._forbidden(action, now_s)
         if barred is not None:
             self._pass_over(action, barred, now_s, outdated=True)
             return
-        target = action.target if isinstance(action, fly.Compute) else ""
+        target = action.target if isinstance(action, Compute) else ""
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
         # Once the rest of an answer is asked for, the prompt is another.
@@ -613,23 +631,24 @@ class Drive:
             return
         self._unhold(now_s, released=False)
         outgoing = asked.outgoing
-        # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
-        # body, until the next collection of garbage.
         # Into a slot that somebody else is still in, nothing can be put.
-        begin = partial(self._begin, attempt, outgoing, upstream, None if asked.waits else asked.slot)
+        slot = None if asked.waits else asked.slot
         try:
             if self._account.pays(action.endpoint):
-                self._dispatch.spending.after_write(partial(self._begin_paid, begin))
+                # No function within this one: compiled, it and what it knows would be in a ring, and with it the
+                # request's body, until the next collection of garbage.
+                begin = partial(self._begin, attempt, outgoing, upstream, slot)
+                dispatch.spending.after_write(partial(self._begin_paid, begin))
             else:
-                begin()
+                self._begin(attempt, outgoing, upstream, slot)
         finally:
             # What is told of it can be told while it is on its way.
             self._account.started(upstream, now_s, hedge=action.hedge, target=target, streamed=outgoing.streamed)
 
-    def _made(self, action: fly.Call | fly.Compute, asked: Asking, again: str, now_s: float) -> Attempt:
+    def _made(self, action: Send | Compute, asked: Asking, again: str, now_s: float) -> Attempt:
         """What is to be sent there; `again` is what of the answer it has been told, where its rest is asked for."""
         dispatch, resumption, outgoing = self._dispatch, self._resumption, asked.outgoing
-        target = action.target if isinstance(action, fly.Compute) else ""
+        target = action.target if isinstance(action, Compute) else ""
         upstream = dispatch.upstreams[action.endpoint]
         read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
         return Attempt(
@@ -640,10 +659,10 @@ class Drive:
                 streamed=outgoing.streamed,
                 engine=upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s),
                 client=None if target else self._client,
-                now_s=dispatch.clock.now_s,
+                now_s=dispatch.now_s,
             ),
             self,
-            dispatch.clock.now_s,
+            dispatch.now_s,
             hedge=action.hedge,
             slot=asked.slot,
             target=target,
@@ -656,7 +675,7 @@ class Drive:
         try:
             begin(failure)
         except Exception as error:
-            self._broke(error, self._dispatch.clock.now_s())
+            self._broke(error, self._dispatch.now_s())
 
     def _begin(
         self,
@@ -690,7 +709,7 @@ class Drive:
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
         dispatch = self._dispatch
         timed = len(outgoing.body) >= dispatch.router.telling_bytes(attempt.endpoint)
-        lines = b"x-request-id: %b\r\n" % self.request.id.encode()
+        lines = f"x-request-id: {self.request.id}\r\n".encode()
         if self._account.trace is not None:
             lines += self._account.trace.lines(attempt.endpoint, local=upstream.endpoint.local)
         attempt.carry(
@@ -708,14 +727,12 @@ class Drive:
             )
         )
 
-    def _pass_over(
-        self, action: fly.Call | fly.Compute, failure: Failure, now_s: float, *, outdated: bool = False
-    ) -> None:
+    def _pass_over(self, action: Send | Compute, failure: Failure, now_s: float, *, outdated: bool = False) -> None:
         """Nothing is sent there; go on with the next step. `outdated`: see `Flight.passed_over`."""
         self._barred.steps += 1
         self._unhold(now_s, released=True)
         self._remember(failure)
-        if isinstance(action, fly.Compute):
+        if isinstance(action, Compute):
             self._handed_over(action.endpoint, "", now_s)
         fetching = failure is NOT_SHIPPED
         self._act(self._flight.passed_over(action.endpoint, now_s, fetching=fetching, outdated=outdated), now_s)
@@ -734,9 +751,9 @@ class Drive:
             if isinstance(attempt.reader, Translated):
                 self._stream = attempt.reader
         if broken is None:
-            headers, lines = self._account.headers(self._decision, self._flight.attempts, endpoint)
-            kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
-            exchange.start(200, (kind, NO_CACHE, *headers), lines, first)
+            of = _STREAMED if self._client is None else ((b"content-type", self._client.content_type), NO_CACHE)
+            headers, lines = self._account.headers(of, self._decision, self._flight.attempts, endpoint)
+            exchange.start(200, headers, lines, first)
             if self._resumption is None:
                 self._let_go()
             return
@@ -763,9 +780,9 @@ class Drive:
             gathered = attempt.reader
             assert isinstance(gathered, (Aggregator, WholeReader, Translated)), "an answer given whole was gathered"
             body = gathered.result()
-            headers, lines = self._account.headers(self._decision, self._flight.attempts, attempt.endpoint)
-            lines += b"x-tidegate-cost-usd: %.8f\r\n" % self._account.spent_usd
-            release = partial(exchange.respond, 200, (JSON, *headers), body, lines)
+            headers, lines = self._account.headers(_WHOLE, self._decision, self._flight.attempts, attempt.endpoint)
+            lines += cost_line(self._account.spent_usd)
+            release = partial(exchange.respond, 200, headers, body, lines)
         self._over(now_s, status=200, outcome="ok", attempt=attempt)
         self._dispatch.written(release)
 
@@ -839,7 +856,7 @@ class Drive:
         """The client is gone."""
         if self._catch_up():
             return
-        now_s = self._dispatch.clock.now_s()
+        now_s = self._dispatch.now_s()
         self._abandon(now_s, Ending.CANCELLED)
         self._over(now_s, status=499, outcome="client_left")
 
@@ -847,7 +864,7 @@ class Drive:
         """End whatever is under way."""
         self._unhold(now_s, released=True, cause=cause)
         for action in self._flight.left():
-            assert isinstance(action, fly.Cancel)
+            assert isinstance(action, Cancel)
             # The flight is not told of the attempt whose failure ends it.
             if action.endpoint in self._attempts or self._shipping_from(action.endpoint) is not None:
                 self._cancel(action.endpoint, now_s, ending, cause)
@@ -927,10 +944,10 @@ class Drive:
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
-        headers, lines = self._account.headers(self._decision, self._flight.attempts)
+        headers, lines = self._account.headers(reply.headers(), self._decision, self._flight.attempts)
         body = reply.body(self._client)
         self._over(now_s, status=reply.status, outcome=outcome, code=code)
-        self._dispatch.written(partial(exchange.respond, reply.status, reply.headers() + headers, body, lines))
+        self._dispatch.written(partial(exchange.respond, reply.status, headers, body, lines))
 
     def _over(
         self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None

@@ -1,5 +1,6 @@
 """What a client is told: headers, and errors with a place and a remedy."""
 
+from functools import lru_cache
 from math import ceil
 
 from tidegate.core.model import Decision, Record, Request
@@ -11,6 +12,7 @@ from tidegate.wire.translate import Client
 JSON = (b"content-type", b"application/json")
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 NO_CACHE = (b"cache-control", b"no-cache")
+_FREE = b"x-tidegate-cost-usd: 0.00000000\r\n"
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -150,13 +152,31 @@ def _back(decision: Decision) -> str:
     return "" if decision.retry_after_s is None else f"; try again in {ceil(decision.retry_after_s)} s"
 
 
+@lru_cache(maxsize=1024)  # a few of each endpoint and model; what has been made once is hashed once, too
+def headers_alike(
+    first: Headers, why: Why, attempts: int, endpoint: str = "", model: str = "", likeness: str = ""
+) -> Headers:
+    """The headers that many answers share, `first` what is known of its body; the last three where somebody gave it."""
+    made = (*first, (b"x-tidegate-why", why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
+    if not endpoint:
+        return made
+    return (
+        *made,
+        (b"x-tidegate-endpoint", endpoint.encode()),
+        (b"x-tidegate-model", model.encode()),
+        (b"x-tidegate-likeness", likeness.encode()),
+    )
+
+
 def own_lines(request_id: str, decision_id: str, overhead_s: float) -> bytes:
     """The header lines that no two answers share; both ids are of letters, digits and `._-`."""
-    return b"x-request-id: %b\r\nx-tidegate-decision: %b\r\nx-tidegate-overhead-us: %d\r\n" % (
-        request_id.encode(),
-        decision_id.encode(),
-        max(0.0, overhead_s * 1e6),
-    )
+    ids = f"x-request-id: {request_id}\r\nx-tidegate-decision: {decision_id}\r\n"
+    return f"{ids}x-tidegate-overhead-us: {int(max(0.0, overhead_s * 1e6))}\r\n".encode()
+
+
+def cost_line(usd: float) -> bytes:
+    """The header line that tells what an answer has cost."""
+    return b"x-tidegate-cost-usd: %.8f\r\n" % usd if usd else _FREE
 
 
 def echo(request_id: str, decision_id: str) -> Headers:

@@ -119,7 +119,7 @@ class Resumption:
     def _others(self, endpoint: str) -> tuple[str, ...]:
         """Who has the same model and goes on with a text: the one that broke off only where nobody else may serve."""
         dispatch = self._dispatch
-        now_s = dispatch.clock.now_s()
+        now_s = dispatch.now_s()
         alike = [n for n in dispatch.router.alike(endpoint) if dispatch.upstreams[n].dialect.continuing is not None]
         others = [n for n in alike if n != endpoint and dispatch.forbids(self._came, n, now_s) is None]
         return tuple(others or alike)

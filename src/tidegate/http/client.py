@@ -18,7 +18,7 @@ from typing import Final
 from tidegate.clock import Clock
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
-from tidegate.http.head import Headers, fields, request_line
+from tidegate.http.head import Headers, content_length, fields, request_line
 from tidegate.http.lanes import Lanes
 from tidegate.http.link import Link
 from tidegate.http.secured import Resumption, Secured
@@ -133,8 +133,8 @@ class Pool:
 
         Raises `ValueError` for a header or target that cannot be sent; other failures go to `receiver`.
         """
-        length = b"content-length: %d\r\n\r\n" % len(body) if body or method == b"POST" else b"\r\n"
-        head = request_line(method, target) + self._host + fields(headers) + lines + length
+        length = content_length(len(body)) if body or method == b"POST" else b""
+        head = request_line(method, target) + self._host + fields(headers) + lines + length + b"\r\n"
         now_s = self._now_s = self._clock.now_s()
         call = Call(self, head, body, receiver, now_s + first_byte_timeout_s, idle_timeout_s)
         if uploaded is not None:

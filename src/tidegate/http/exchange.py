@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from tidegate.http.head import Headers, fields, status_line
+from tidegate.http.head import Headers, content_length, fields, status_line
 
 if TYPE_CHECKING:
     from tidegate.http.connection import Connection
@@ -170,7 +170,7 @@ class Exchange:
         if status in (204, 304):
             self._transport.write(head + self._persistence())
         else:
-            head = b"%bcontent-length: %d\r\n%b" % (head, len(body), self._persistence())
+            head += content_length(len(body)) + self._persistence()
             if self.method == "HEAD":
                 self._transport.write(head)
             elif len(body) <= _COPY_BYTES_MAX:

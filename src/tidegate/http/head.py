@@ -20,6 +20,8 @@ _KEPT_MAX: Final = 1024
 _KEPT_BYTES_MAX: Final = 1024
 _LINES: Final[dict[tuple[tuple[bytes, bytes], ...], bytes]] = {}
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+# As short as most messages are: looked up instead of formatted.
+_LENGTHS: Final = [b"content-length: %d\r\n" % size for size in range(4096)]
 
 
 def status_line(status: int) -> bytes:
@@ -34,6 +36,11 @@ def request_line(method: bytes, target: bytes) -> bytes:
     if _BREAKS_TARGET.search(target):
         raise ValueError("the target contains a space, a control or a non-ASCII character")
     return method + b" " + target + b" HTTP/1.1\r\n"
+
+
+def content_length(size: int) -> bytes:
+    """The header line that frames a body of so many bytes."""
+    return _LENGTHS[size] if size < len(_LENGTHS) else b"content-length: %d\r\n" % size
 
 
 def fields(headers: Headers) -> bytes:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -27,7 +28,7 @@ __all__ = ["Journal", "JournalError", "read", "read_from", "segments"]
 BACKLOG_BYTES_MAX = 8 * 1024 * 1024  # what a disk that takes nothing may cost in memory: 7,000 requests
 SYNC_S = 1.0  # what a power cut may cost; fsync takes milliseconds, which no request should wait for
 RETRY_S = 1.0  # a full disk is not emptied sooner
-WRITE_S = 0.005  # what nobody waits for is not written between a request and its first content
+WRITE_S: Final = 0.005  # what nobody waits for is not written between a request and its first content
 
 Release = Callable[[], None]
 
@@ -47,6 +48,7 @@ class Journal:
         "_clock",
         "_encode_lines",
         "_fd",
+        "_flushes",
         "_fresh",
         "_gap",
         "_header",
@@ -96,6 +98,8 @@ class Journal:
         self._backlog = bytearray()
         self._waiting: list[Release] = []
         self._tick = tick or Tick()
+        # Bound once: each request needs it, and it would be bound anew whenever it is looked up.
+        self._flushes: Callable[[], None] = self.flush
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._gap = False  # lines were dropped, so the next that is written has to begin a segment
         self._paused = False  # the disk refused a write, or a new file, less than RETRY_S ago
@@ -123,12 +127,13 @@ class Journal:
         """Take in a fact; it is written before what `after_write` is then given, and within `WRITE_S`."""
         self._lines += 1
         self._fresh.append(Line(at_s=at_s, fact=fact))
-        self._later("write", WRITE_S, self.flush)
+        if "write" not in self._timers:
+            self._later("write", WRITE_S, self._flushes)
 
     def after_write(self, release: Release) -> None:
         """Call `release` at the end of this tick: all that was appended so far is with the kernel, or has failed."""
         self._waiting.append(release)
-        self._tick.soon(JOURNAL, self.flush)
+        self._tick.soon(JOURNAL, self._flushes)
 
     def flush(self) -> None:
         """Write what was appended so far; then call who waits for it, even where that failed: clients do not wait for
@@ -286,7 +291,7 @@ class Journal:
 
     def _resume(self) -> None:
         self._paused = self._rotation_paused = False
-        self._tick.soon(JOURNAL, self.flush)
+        self._tick.soon(JOURNAL, self._flushes)
 
     def _later(self, what: str, delay_s: float, act: Callable[[], None]) -> None:
         if what not in self._timers:

@@ -7,6 +7,7 @@ import select
 import stat
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Log:
         self._fresh: list[object] = []  # of this tick, encoded at its end
         self._backlog = bytearray()
         self._tick = tick or Tick()
+        # Bound once: each request needs it, and it would be bound anew whenever it is looked up.
+        self._flushes: Callable[[], None] = self._flush
         self._again = False
         self._told = 0
         self.dropped = 0
@@ -60,7 +63,7 @@ class Log:
     def request(self, event: WideEvent) -> None:
         """A request has ended."""
         self._fresh.append(event)
-        self._tick.soon(LOG, self._flush)
+        self._tick.soon(LOG, self._flushes)
 
     def event(self, level: str, name: str, **fields: str | int | float | bool | None) -> None:
         """Something happened to the gateway itself. Written at once: there may be no next tick."""

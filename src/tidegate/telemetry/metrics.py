@@ -12,6 +12,7 @@ from tidegate import __version__
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.model import ANYWHERE, LOCAL, Ended, Ending, Overrides, Record, Request, Shipped
+from tidegate.core.promise import per_token_s
 from tidegate.core.reserve import Reservation
 from tidegate.core.timing import Timing
 from tidegate.core.why import Why
@@ -284,9 +285,10 @@ class Metrics:
         of.e2e.add(e2e_s)
         if ttft_s is not None:
             of.ttft.add(ttft_s)
-            after_first = 0.0 if output_tokens is None else output_tokens / request.completions - 1.0
-            if after_first >= 1.0:
-                of.tpot.add((e2e_s - ttft_s) / after_first)
+            if output_tokens is not None:
+                tpot_s = per_token_s(ttft_s, e2e_s, output_tokens / request.completions)
+                if tpot_s is not None:
+                    of.tpot.add(tpot_s)
 
     def compared(self, usd: float, all_local_usd: float, all_remote_usd: float) -> None:
         """An answer did cost this much, and would have cost as much in one tier alone."""

@@ -53,6 +53,10 @@ def run(act: Callable[[], None]) -> None:
     try:
         act()
     except Exception as error:
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "a step at the end of a tick failed", "exception": error}
-        )
+        failed(error)
+
+
+def failed(error: Exception) -> None:
+    """Have the log say what was wrong with something that waited."""
+    context = {"message": "a step at the end of a tick failed", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tidegate.core.model import Decision, Ended, Ending, Record, Wait
+from tidegate.core.promise import is_left
 from tidegate.telemetry.event import WideEvent
 
 CONVENTIONS: Final = "1.44.0"
@@ -234,7 +235,7 @@ class Trace:
 
 def error_of(fact: Ended) -> str | None:
     """Why an attempt failed; None where it served, or nobody wanted it any more."""
-    if fact.ending is Ending.OK or (fact.ending is Ending.CANCELLED and not fact.cause):
+    if fact.ending is Ending.OK or is_left(fact):
         return None
     return fact.cause or fact.ending.value
 
