@@ -14,6 +14,7 @@ from tidegate.core.why import WHY_TEXT
 from tidegate.engines.faults import EXPECTED, FAULTS, Kind
 from tidegate.engines.recognise import MODELS_MAX
 from tidegate.gateway.discover import BOUND_S, ENGINES_MAX, PATIENCE_S, PORTS
+from tidegate.gateway.reply import REFUSALS
 from tidegate.lab.chaos import ANSWER_S_MAX
 from tidegate.sim.reference import reference as scenarios
 from tidegate.telemetry.families import reference as metrics
@@ -24,9 +25,20 @@ FOLDER = Path(__file__).parent / "reference"
 
 def reasons() -> str:
     """The page of all reasons."""
-    rows = [f"| `{why.value}` | {text} |" for why, text in WHY_TEXT.items()]
-    return "\n".join(["# Reasons", "", "Every reason a decision or an exclusion can have.", "", "| reason | meaning |",
-                      "| --- | --- |", *rows]) + "\n"  # fmt: skip
+    rows = []
+    for why, text in WHY_TEXT.items():
+        status, _, code = REFUSALS.get(why, ("", "", ""))
+        rows.append(f"| `{why.value}` | {text} | {status} | {code and f'`{code}`'} |")
+    return "\n".join([_REASONS, "| reason | meaning | status | code |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+_REASONS = """# Reasons
+
+Every reason a decision or an exclusion can have. Where all are excluded a request is refused, with the status and the
+code of the one that came closest to a yes: 404 where the model is unknown, 400 where it can never work as it stands,
+429 where all are busy or a budget does not hold it, 503 where none is up. `session_elsewhere` is a 400 where waiting
+does not help.
+"""
 
 
 _FAULTS = f"""# Faults

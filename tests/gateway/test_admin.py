@@ -48,7 +48,7 @@ async def test_an_endpoint_that_is_drained_makes_nothing_ready(tmp_path: Path) -
 async def test_one_lost_probe_is_bad_luck_and_two_are_an_outage_until_one_comes_back(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         gateway, engine, seen = home.gateway, home.engines["laptop"], []
-        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], gateway.clock, 3600)
+        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], 3600)
         for engine.up in (True, False, True, False, False, True):
             await prober.once()
             seen.append(gateway.router.endpoint("laptop").state.up)
@@ -61,7 +61,7 @@ async def test_a_window_that_was_written_down_is_narrowed_by_what_the_engine_tel
     async with house(tmp_path, laptop=local(engine="llamacpp")) as home:
         gateway, laptop = home.gateway, home.gateway.dispatch.upstreams["laptop"]
         for written, found in ((4096, 4096), (16384, 8192), (None, 8192)):
-            await Prober(gateway.dispatch, laptop, gateway.clock, 3600, written).once()
+            await Prober(gateway.dispatch, laptop, 3600, written).once()
             assert gateway.router.endpoint("laptop").context_tokens == found
 
 
@@ -208,7 +208,7 @@ async def test_the_memory_that_an_engine_tells_of_is_shown_less_what_is_ours(tmp
     place = local(Script(fault=Fault.SILENT), engine="llamacpp")
     async with house(tmp_path, laptop=place, cloud=remote()) as home:
         gateway = home.gateway
-        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], gateway.clock, 3600.0)
+        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], 3600.0)
         home.engines["laptop"].slots = 3
         async with home.asking(chat(stream=True), x_tidegate_residency="local"):
             await eventually(lambda: home.engines["laptop"].in_flight == 1)
@@ -232,7 +232,7 @@ async def test_the_load_of_others_is_told_less_what_is_ours(tmp_path: Path) -> N
     place = local(Script(fault=Fault.SILENT), engine="llamacpp")
     async with house(tmp_path, laptop=place, cloud=remote()) as home:
         gateway = home.gateway
-        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], gateway.clock, 3600.0)
+        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], 3600.0)
         home.engines["laptop"].others = (3, 2)
         async with home.asking(x_tidegate_residency="local"):
             await eventually(lambda: home.engines["laptop"].in_flight == 1)

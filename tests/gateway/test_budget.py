@@ -505,7 +505,7 @@ async def test_what_the_gateway_asks_itself_is_billed_as_much_as_was_held_back_w
     ) as home:
         dispatch, call = home.gateway.dispatch, parse(json.dumps(chat(max_tokens=10)).encode(), Capability.CHAT)
         upstream = dispatch.upstreams["cloud"]
-        await Errands(dispatch, upstream, home.gateway.clock, "test").ask(call, 5.0)
+        await Errands(dispatch, upstream, "test").ask(call, 5.0)
         most = upper_usd(upstream.endpoint, call, dispatch.window("cloud"))
         assert spent(home)[0] == pytest.approx(most)
 

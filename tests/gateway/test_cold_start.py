@@ -22,7 +22,7 @@ from tidegate.gateway.probe import Prober
 
 def prober(home: House, name: str, every_s: float = 3600.0, **settings: Any) -> Prober:
     gateway = home.gateway
-    return Prober(gateway.dispatch, gateway.dispatch.upstreams[name], gateway.clock, every_s, **settings)
+    return Prober(gateway.dispatch, gateway.dispatch.upstreams[name], every_s, **settings)
 
 
 async def seen(home: House, name: str) -> Probed:
@@ -173,7 +173,7 @@ async def test_a_canary_does_not_load_a_model(tmp_path: Path) -> None:
         gateway, engine = home.gateway, home.engines["one"]
         engine.resident = False
         await prober(home, "one").once()
-        canary = Canary(gateway.dispatch, gateway.dispatch.upstreams["one"], gateway.clock, 60.0)
+        canary = Canary(gateway.dispatch, gateway.dispatch.upstreams["one"], 60.0)
         await canary.turn()
         assert (canary.status.skipped, engine.seen) == (Skip.UNLOADED, [])
         engine.resident = True

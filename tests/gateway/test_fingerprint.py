@@ -21,7 +21,7 @@ def llama(weights: str = A, **settings: Any) -> Any:
 
 async def probe(home: House, name: str) -> None:
     gateway = home.gateway
-    await Prober(gateway.dispatch, gateway.dispatch.upstreams[name], gateway.clock, 3600.0).once()
+    await Prober(gateway.dispatch, gateway.dispatch.upstreams[name], 3600.0).once()
 
 
 async def load(home: House, name: str, weights: str) -> None:

@@ -24,7 +24,7 @@ REFUSED = b'{"error":{"message":"Incorrect API key provided: sk-upst***3f9a"}}'
 
 
 def prober(home: House, name: str) -> Prober:
-    return Prober(home.gateway.dispatch, home.gateway.dispatch.upstreams[name], home.gateway.clock, 3600.0)
+    return Prober(home.gateway.dispatch, home.gateway.dispatch.upstreams[name], 3600.0)
 
 
 async def because(home: House, name: str) -> str | None:
@@ -239,7 +239,7 @@ async def test_a_probe_that_we_cannot_send_takes_no_engine_down(tmp_path: Path) 
     async with house(tmp_path) as home, pool(home.engines["laptop"].port, idle_max=0) as to:
         dispatch, known = home.gateway.dispatch, home.gateway.dispatch.upstreams["laptop"]
         upstream = Upstream(known.endpoint, known.dialect, to, known.model, known.headers)
-        looks = Prober(dispatch, upstream, home.gateway.clock, 3600.0)
+        looks = Prober(dispatch, upstream, 3600.0)
         await looks.once()
         with descriptors_used_up():
             for _ in range(3):

@@ -267,6 +267,20 @@ async def test_of_another_engine_under_the_same_name_no_slot_is_taken_yet(tmp_pa
         assert gateway.dispatch.slots_of("laptop") is not before
 
 
+async def test_an_engine_at_another_path_of_the_same_host_is_another_engine(tmp_path: Path) -> None:
+    async with handing(tmp_path) as both:
+        gateway = both.gateway.gateway
+        before = gateway.dispatch.slots_of("laptop")
+        assert before is not None
+        file = both.gateway.folder / "tidegate.toml"
+        here = file.read_text()
+        for text in (here.replace(both.laptop.url, both.laptop.url + "/elsewhere"), here):
+            file.write_text(text)
+            assert (await both.gateway.change("POST", "/api/config")).status == 200
+        await eventually(lambda: gateway.dispatch.slots_of("laptop") is not None)
+        assert gateway.dispatch.slots_of("laptop") is not before
+
+
 async def test_where_we_may_open_nothing_more_that_is_held_against_no_handover(tmp_path: Path) -> None:
     async with pair(tmp_path) as home, between(home) as couriers:
         slot, heard = Slots(1).take(()), Heard()

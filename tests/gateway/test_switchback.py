@@ -350,7 +350,7 @@ async def test_two_gateways_do_not_try_with_one_file(tmp_path: Path) -> None:
         (tmp_path / "other" / "switchback.json.lock").symlink_to(tmp_path / "one" / "switchback.json.lock")
         await begin(other, ALIKE, block_s=600.0)
         assert (await told(one))["problem"] == ""
-        assert "another gateway" in (await told(other))["problem"]
+        assert "open in another process" in (await told(other))["problem"]
         assert other.gateway.router.policy.seed == 0
 
 
@@ -367,8 +367,8 @@ async def test_where_files_cannot_be_locked_no_other_gateway_is_blamed(
             patched.setattr(fcntl, "flock", unlocked)
             await begin(home, ALIKE, block_s=600.0)
         problem = (await told(home))["problem"]
-    assert "switchback.json.lock cannot be locked: No locks available" in problem
-    assert "another gateway" not in problem
+    assert "switchback.json: it cannot be locked: No locks available" in problem
+    assert "another process" not in problem
 
 
 async def test_a_reload_that_is_under_way_is_not_undone_by_a_turn_that_waited_for_it(tmp_path: Path) -> None:
@@ -561,6 +561,6 @@ def test_a_trial_is_held_and_written_by_whatever_name_it_has(tmp_path: Path, wri
     for one, other in ((file, link), (link, file)):
         held = Lock()
         held.take(one)
-        with pytest.raises(FileError, match="another gateway tries"):
+        with pytest.raises(FileError, match="the trial is open in another process"):
             Lock().take(other)
         held.release()

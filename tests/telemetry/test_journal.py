@@ -127,7 +127,7 @@ def test_a_header_has_in_its_state_all_the_facts_before_it_and_none_after(tmp_pa
             else:
                 before += 1
         assert before == 60
-        assert journal.statistics().segments == len(segments(tmp_path)) > 3
+        assert len(segments(tmp_path)) > 3
 
     asyncio.run(run())
 
@@ -158,7 +158,7 @@ def test_a_segment_that_is_full_with_its_header_is_followed_where_something_is_w
             later = asyncio.get_running_loop().create_future()
             asyncio.get_running_loop().call_later(WRITE_S, later.set_result, None)
             await later
-        assert journal.statistics().segments == 4
+        assert len(segments(tmp_path)) == 4
         await journal.close()
 
     asyncio.run(run())

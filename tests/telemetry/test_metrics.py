@@ -20,10 +20,10 @@ from tidegate.telemetry.counts import (
     TPOT_SECONDS,
     Counters,
     Histogram,
-    Histograms,
 )
+from tidegate.telemetry.exposition import HttpCounts, MoneyCounts, exposition
 from tidegate.telemetry.families import PREFIX, TABLE, reference
-from tidegate.telemetry.metrics import HttpCounts, Metrics, MoneyCounts, OwnCounts
+from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.segments import JournalStatistics
 
 PAGE = Path("docs/reference/metrics.md")
@@ -36,7 +36,8 @@ def scraped(metrics: Metrics) -> Samples:
     router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False, handovers=(handover,)))
     router.observe(Headroom(endpoint="cloud", requests_left=1, requests_max=100, tokens_left=10, tokens_max=1000), 0.0)
     router.observe(Probed(endpoint="laptop", up=True, rtt_s=0.01, running=3, queued=2, kv_tokens_max=4096), 1.0)
-    text = metrics.exposition(
+    text = exposition(
+        metrics,
         now_s=0.0,
         endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
         handovers=router.handovers,
@@ -50,8 +51,10 @@ def scraped(metrics: Metrics) -> Samples:
         spans={"made": 3, "sent": 2, "lost": 1},
         overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
-        money=MoneyCounts(left_usd={("day", ""): 2.5}, prices={("day", ""): 0.5}, overruns=3),
-        journal=JournalStatistics(lines=10, lost=1, problems=4, segments=1),
+        money=MoneyCounts(left_usd={("day", ""): 2.5}, prices={("day", ""): 0.5}, overruns=1),
+        journal=JournalStatistics(lines=10, lost=1, problems=4),
+        spending_problem=True,
+        log_dropped=5,
     )
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -71,7 +74,6 @@ def sent() -> Reservation:
 def used() -> Metrics:
     """Metrics in which everything was counted once."""
     metrics = Metrics()
-    metrics.own = lambda: OwnCounts(log_dropped=5, overruns_before=2, spending_problem=True)
     metrics.decided(Why.CHEAPEST_ON_TIME, 3e-5, refused=False)
     metrics.fell_back("overran")
     metrics.decided(Why.HOLD_FULL, 3e-5, refused=True)
@@ -374,14 +376,14 @@ def test_bounds_rise() -> None:
 
 
 def test_labels_are_bounded() -> None:
-    counters, histograms = Counters(), Histograms(SECONDS)
+    counters, metrics = Counters(), Metrics()
     for number in range(LABELS_MAX + 50):
         counters.add((f"c{number}", "ok"))
-        histograms.add(f"c{number}", 1.0)
+        metrics.spent_besides(f"c{number}", 1.0)
     assert len(counters.by_labels) == LABELS_MAX + 1
     assert counters.by_labels[OTHER, OTHER] == 50
-    assert len(histograms.by_label) == LABELS_MAX + 1
-    assert histograms.by_label[OTHER].counts[SECONDS.index(1.0)] == 50
+    assert len(metrics.endpoints) == LABELS_MAX + 1
+    assert metrics.endpoints[OTHER].cost_usd == 50.0
 
 
 def test_names_are_as_prometheus_wants_them() -> None:

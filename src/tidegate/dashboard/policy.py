@@ -17,6 +17,7 @@ from tidegate.config.load import FILE_BYTES_MAX, document, load, parse, read, re
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Record
 from tidegate.dashboard.parent import Parent
+from tidegate.telemetry.packing import sync_folder
 from tidegate.wire.errors import BadRequest
 
 POLICY: Final = ("policy", "class", "rule")
@@ -233,6 +234,10 @@ def _put(new: Path, file: Path) -> None:
             _write_over(file, before)
             raise
         new.unlink()
+    else:
+        # What is in force is to be the file's also after a power cut.
+        with suppress(OSError):
+            sync_folder(file.parent)
 
 
 def _write_over(file: Path, content: bytes) -> None:

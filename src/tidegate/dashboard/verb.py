@@ -1,9 +1,5 @@
-"""Verbs of the command line, each in a process of its own that does not outlive its question."""
+"""Verbs of the command line that print JSON, and problems where a file that they were given is wrong."""
 
-import asyncio
-import os
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -11,9 +7,8 @@ from typing import Final
 import msgspec
 
 from tidegate.config.problem import Problem
+from tidegate.telemetry.verb import run
 
-# Of what went wrong, people are told the end.
-PROBLEM_CHARS_MAX: Final = 500
 PROBLEMS_MAX: Final = 10  # whoever has mended so many asks again
 WRONG: Final = 2
 """The status of a verb that was asked wrongly."""
@@ -35,33 +30,13 @@ class _Wrong(msgspec.Struct):
 
 async def asked(arguments: Sequence[str], *, timeout_s: float, nice: bool = False) -> Said:
     """What it prints as JSON, whatever its status says beyond that; where a file is wrong, a line for each problem."""
-    verb = ("-P", "-m", "tidegate.cli.main", *arguments)
-    child: Process | None = None
-    try:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *verb,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            preexec_fn=(lambda: os.nice(LOW)) if nice else None,
-        )
-        async with asyncio.timeout(timeout_s):
-            out, error = await child.communicate()
-        if child.returncode == WRONG:
-            with suppress(msgspec.MsgspecError):
-                return Said(None, _told(msgspec.json.decode(out, type=_Wrong).problems))
-        with suppress(msgspec.MsgspecError):  # there is none, or half of one
-            return Said(msgspec.json.decode(out, type=msgspec.Raw))
-        return Said(None, error.decode("utf-8", "replace").strip()[-PROBLEM_CHARS_MAX:] or "it said nothing")
-    except TimeoutError:
-        return Said(None, f"it took longer than {timeout_s:g} s")
-    except OSError as problem:
-        return Said(None, f"it cannot be started: {problem.strerror}")
-    finally:
-        if child is not None and child.returncode is None:
-            child.kill()
-            await child.communicate()  # to the end of its pipes, which are closed by that
+    printed = await run(arguments, timeout_s=timeout_s, niceness=LOW if nice else 0)
+    if printed.status == WRONG:
+        with suppress(msgspec.MsgspecError):
+            return Said(None, _told(msgspec.json.decode(printed.out, type=_Wrong).problems))
+    with suppress(msgspec.MsgspecError):  # there is none, or half of one
+        return Said(msgspec.json.decode(printed.out, type=msgspec.Raw))
+    return Said(None, printed.problem)
 
 
 def _told(problems: Sequence[Problem]) -> str:

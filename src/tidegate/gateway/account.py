@@ -396,7 +396,7 @@ class Account:
                 engine=upstream.dialect.name,
                 host=origin.host,
                 port=origin.port,
-                model=upstream.model or self._request.model,
+                model=upstream.called(self._request.model),
                 operation=trace.came.operation,
                 stream=attempt.streamed,
                 output_tokens_max=trace.came.output_tokens_max,
@@ -462,7 +462,7 @@ class Account:
             likeness = self._dispatch.router.likeness(endpoint, self._request.model)
             if likeness is None:
                 likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
-            model = upstream.model or self._request.model
+            model = upstream.called(self._request.model)
             alike = headers_alike(first, decision.why, attempts, endpoint, model, likeness)
         else:
             alike = headers_alike(first, decision.why, attempts)

@@ -28,8 +28,8 @@ from tidegate.http.server import Exchange, Server
 from tidegate.state.cap import Cap, Status
 from tidegate.state.keys import digest
 from tidegate.telemetry.counts import LABELS_MAX
+from tidegate.telemetry.exposition import HttpCounts, MoneyCounts, exposition
 from tidegate.telemetry.journal import Journal
-from tidegate.telemetry.metrics import HttpCounts, MoneyCounts
 from tidegate.wire.errors import UNREADABLE, BadRequest, error_body
 
 # Kubernetes' probes carry no secret, and learn nothing.
@@ -52,7 +52,7 @@ class Admin:
         rehearsed: Callable[[], Rehearsed | None],
         classes: Callable[[], Mapping[str, RequestClass]],
         control: Control,
-        servers: Callable[[], tuple[Server, Server]],
+        server: Server,
         spans: Callable[[], Mapping[str, int]],
         key: Secret | None,
         board: Board | None,
@@ -69,7 +69,7 @@ class Admin:
         self._canaries = canaries
         self._rehearsed = rehearsed
         self._classes = classes
-        self._servers = servers
+        self._server = server
         self._spans = spans
         self._control = control
         # Its own: what clients ask keeps no operator waiting.
@@ -196,8 +196,9 @@ class Admin:
 
     def _exposition(self) -> bytes:
         dispatch = self._dispatch
-        seen = self._servers()[0].statistics()
-        return dispatch.metrics.exposition(
+        seen = self._server.statistics()
+        return exposition(
+            dispatch.metrics,
             now_s=dispatch.clock.now_s(),
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
             handovers=dispatch.router.handovers,
@@ -217,6 +218,8 @@ class Admin:
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
             money=self._money(),
+            spending_problem=bool(dispatch.spending.problem),
+            log_dropped=dispatch.log.dropped,
         )
 
     def _targets(self) -> dict[str, dict[str, float]]:
@@ -234,8 +237,14 @@ class Admin:
         return None if ledger is None else ledger.status(self._dispatch.clock.now_s(), LABELS_MAX)
 
     def _money(self) -> MoneyCounts | None:
-        status = self._spent()
-        return None if status is None else _counts(status, self._prices(status))
+        ledger, status = self._dispatch.spending.ledger, self._spent()
+        if ledger is None or status is None:
+            return None
+        return MoneyCounts(
+            left_usd={(told.cap.period.value, told.cap.key or ""): told.left_usd for told in status.caps},
+            prices={(cap.period.value, cap.key or ""): price for cap, price in self._prices(status).items()},
+            overruns=status.overruns - ledger.overruns_before,
+        )
 
     def _prices(self, status: Status) -> dict[Cap, float]:
         """What a dollar of each budget is worth beyond itself, of those that are watched."""
@@ -384,14 +393,6 @@ def _others(others: Others, now_s: float) -> dict[str, float] | None:
         "known": believed.known,
         "trust": others.trust,
     }
-
-
-def _counts(status: Status, prices: Mapping[Cap, float]) -> MoneyCounts:
-    left_usd: dict[tuple[str, ...], float] = {
-        (told.cap.period.value, told.cap.key or ""): told.left_usd for told in status.caps
-    }
-    by_labels: dict[tuple[str, ...], float] = {(cap.period.value, cap.key or ""): p for cap, p in prices.items()}
-    return MoneyCounts(left_usd=left_usd, prices=by_labels, overruns=status.overruns)
 
 
 def _error(exchange: Exchange, status: int, message: str, headers: Headers = (), code: str | None = None) -> None:

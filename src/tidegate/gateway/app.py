@@ -45,7 +45,7 @@ from tidegate.state.keys import KeyFile, caps
 from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log, where
-from tidegate.telemetry.metrics import Metrics, OwnCounts
+from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.tick import Tick
 from tidegate.wire.board import Wish
 from tidegate.wire.errors import error_body
@@ -84,7 +84,6 @@ class Gateway:
             on_problem=lambda text: self.log.event("error", text),
             tick=self._tick,
         )
-        self.metrics.own = self._own
         changes = self._changes = Changes(settings.journal, clock=clock, log=self.log)
         self.reloader = Reloader(
             config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics, changes=changes
@@ -142,7 +141,7 @@ class Gateway:
             self.tracing = Tracing(settings.traces, self.log)
             dispatch.tracer = self.tracing.tracer
         self.keeper.begin(dispatch)
-        self.fleet = Fleet(dispatch, self.clock)
+        self.fleet = Fleet(dispatch)
         self._take_over(await self.fleet.prepare(built))
         explainer = self._explainer = Explainer()
         self._handler = Handler(
@@ -173,7 +172,7 @@ class Gateway:
             rehearsed=lambda: self.rehearsal.last,
             classes=lambda: self._built.classes,
             control=Control(dispatch, self.reloader, self.keeper, self._changes),
-            servers=self._servers,
+            server=self.server,
             spans=lambda: {} if self.tracing is None else self.tracing.statistics(),
             key=settings.admin_key,
             board=self.board,
@@ -273,7 +272,7 @@ class Gateway:
         both = [e for e in after.endpoints if e.name in known]
         fingerprints = self.keeper.fingerprints(before), self.keeper.fingerprints(after)
         same = {e.name for e in both if fingerprints[0][e.name] == fingerprints[1][e.name]}
-        moved = {e.name for e in both if before.upstreams[e.name].reaches(after.upstreams[e.name])} - same
+        reached = {e.name for e in both if before.upstreams[e.name].reaches(after.upstreams[e.name])}
         rekeyed = {e.name for e in both if before.upstreams[e.name].key != after.upstreams[e.name].key}
         state = reconfigured(
             self.router.state,
@@ -281,7 +280,7 @@ class Gateway:
             after.policy,
             before.policy,
             same,
-            moved,
+            reached - same,
             vouched,
             rekeyed,
             before.endpoints,
@@ -293,6 +292,7 @@ class Gateway:
         self.dispatch.configure(
             self.router,
             {name: member.upstream for name, member in members.items()},
+            reached,
             after.policy,
             after.gateway.request_timeout_s,
         )
@@ -373,9 +373,6 @@ class Gateway:
         """The budgets of keys hold beside that of all."""
         self.spending.limit((*self._built.caps, *caps(profiles)), paced=self._built.paced)
 
-    def _servers(self) -> tuple[Server, Server]:
-        return self.server, self.admin
-
     def _segment(self) -> Segment:
         return Segment(
             version=JOURNAL_VERSION,
@@ -385,14 +382,6 @@ class Gateway:
             state=self.router.snapshot(),
             # There is no dispatch yet when the first one begins.
             going_on=tuple(sorted(self._elsewhere & self.dispatch.live)) if self._elsewhere else (),
-        )
-
-    def _own(self) -> OwnCounts:
-        ledger = self.spending.ledger
-        return OwnCounts(
-            log_dropped=self.log.dropped,
-            overruns_before=0 if ledger is None else ledger.overruns_before,
-            spending_problem=bool(self.spending.problem),
         )
 
     def _catalogue(self) -> Catalogue:

@@ -62,7 +62,7 @@ def asking(
     if slot is not None:
         call = alone(call, slot.number) if target else in_slot(call, slot.number)
     try:
-        outgoing = upstream.dialect.outgoing(call, upstream.model or request.model, upstream.headers)
+        outgoing = upstream.dialect.outgoing(call, upstream.called(request.model), upstream.headers)
     except BadRequest as refusal:
         # This engine's dialect cannot say what is asked, and the next one's may.
         if slot is not None:

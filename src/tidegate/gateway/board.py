@@ -77,11 +77,6 @@ class Board:
         self.pid: int | None = None
         self.port: int | None = None
 
-    @property
-    def is_up(self) -> bool:
-        """Whether it answers."""
-        return self._pool is not None
-
     async def watch(self) -> None:
         """Keep it running, from when somebody wants it."""
         await self._wanted.wait()

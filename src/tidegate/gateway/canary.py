@@ -8,7 +8,6 @@ which then takes the endpoint for one of the same family. A canary is no client:
 import asyncio
 from enum import StrEnum
 
-from tidegate.clock import Clock
 from tidegate.core.drift import Reading, distance, judge
 from tidegate.core.fingerprint import OF_THE_MODEL, Fingerprint, differs
 from tidegate.core.model import Capability, Checked, Record
@@ -59,16 +58,16 @@ class _Skipped(Exception):
 class Canary:
     """Watches one endpoint for as long as it runs."""
 
-    def __init__(self, dispatch: Dispatch, upstream: Upstream, clock: Clock, every_s: float) -> None:
+    def __init__(self, dispatch: Dispatch, upstream: Upstream, every_s: float) -> None:
         """`every_s` is the time between two readings, 0 for none."""
         self._dispatch = dispatch
         self._upstream = upstream
-        self._clock = clock
+        self._clock = dispatch.clock
         self._every_s = every_s
         self._name = upstream.endpoint.name
-        self._errands = Errands(dispatch, upstream, clock, "canary")
-        self._calls = calls(upstream.model or upstream.endpoint.models[0])
-        self._due_s = clock.now_s()
+        self._errands = Errands(dispatch, upstream, "canary")
+        self._calls = calls(upstream.first_called)
+        self._due_s = self._clock.now_s()
         # An engine may have died of a reading: until then it is not read, whatever it comes back as.
         self._rests_until_s = 0.0
         self._reference: Reading | None = None

@@ -14,7 +14,7 @@ from tidegate.gateway.retiring import retire
 from tidegate.http.client import Origin, Pool
 from tidegate.telemetry.log import Log
 from tidegate.wire import ticket
-from tidegate.wire.courier import Restore, Restored, Ship, Shipped, Why
+from tidegate.wire.courier import Restore, Ship, Shipped, Why
 from tidegate.wire.ticket import LIFE_S_MAX, Ticket
 
 # A courier is asked a few things at once, and answers within the time of a connection and a slot.
@@ -121,9 +121,9 @@ class Couriers:
                     there.known_s = 0.0
                 raise
 
-    async def restore(self, target: str, name: str, slot: int) -> Restored:
+    async def restore(self, target: str, name: str, slot: int) -> None:
         """Put what has come under this name into a slot. CourierError as above."""
-        return await self._at(target).client.restore(Restore(name=name, slot=slot), RESTORE_TIMEOUT_S)
+        await self._at(target).client.restore(Restore(name=name, slot=slot), RESTORE_TIMEOUT_S)
 
     def discard(self, target: str, name: str) -> None:
         """Nobody needs what has come under this name. Where that is not heard, it goes by itself."""

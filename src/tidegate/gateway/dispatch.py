@@ -376,10 +376,15 @@ class Dispatch:
             look()
 
     def configure(
-        self, router: Router, upstreams: dict[str, Upstream], policy: Policy, request_timeout_s: float
+        self,
+        router: Router,
+        upstreams: dict[str, Upstream],
+        same: Set[str],
+        policy: Policy,
+        request_timeout_s: float,
     ) -> None:
-        """Go on with other settings; `router` has taken over the state of the one before."""
-        same = {n for n, known in self.upstreams.items() if n in upstreams and upstreams[n].reaches(known)}
+        """Go on with other settings; `router` has taken over the state of the one before. Of the endpoints these are
+        the `same` model of the same engine."""
         for name in [n for n in self._slots if n not in same]:
             del self._slots[name]
         self._recognition.keep(same)

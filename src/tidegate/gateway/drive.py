@@ -697,7 +697,9 @@ class Drive:
     ) -> None:
         """Its KV cache is there, or could not be put there. Meanwhile a reload may have led other connections there."""
         now = self._dispatch.upstreams.get(attempt.endpoint)
-        self._launch(attempt, outgoing, now if now is not None and now.reaches(upstream) else upstream, failure)
+        if now is not None and now.pool.origin.url == upstream.pool.origin.url:
+            upstream = now
+        self._launch(attempt, outgoing, upstream, failure)
 
     def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None = None) -> None:
         """Send it, unless nobody wants it any more, or `failure` says why it may not be sent."""

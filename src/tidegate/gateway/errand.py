@@ -9,7 +9,6 @@ from secrets import token_hex
 
 import msgspec
 
-from tidegate.clock import Clock
 from tidegate.engines.base import Failure, Outgoing
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.spending import upper_usd
@@ -57,13 +56,13 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class Errands:
     """Asks one endpoint."""
 
-    def __init__(self, dispatch: Dispatch, upstream: Upstream, clock: Clock, purpose: str) -> None:
+    def __init__(self, dispatch: Dispatch, upstream: Upstream, purpose: str) -> None:
         """`purpose` is a word for the ledger."""
-        self._dispatch, self._upstream, self._clock, self._purpose = dispatch, upstream, clock, purpose
+        self._dispatch, self._upstream, self._purpose = dispatch, upstream, purpose
 
     async def ask(self, call: Call, within_s: float) -> Reply:
         """Send it and read the answer. Raises `NoAnswerError`."""
-        upstream, spending, clock = self._upstream, self._dispatch.spending, self._clock
+        upstream, spending, clock = self._upstream, self._dispatch.spending, self._dispatch.clock
         if not upstream.asks_money:
             return await ask(upstream, call, within_s, clock.now_s())
         lease_id = f"{self._purpose}-{token_hex(8)}"
@@ -109,7 +108,7 @@ class Errands:
 async def ask(upstream: Upstream, call: Call, within_s: float, now_s: float) -> Reply:
     """Send it and read the answer, whatever that costs. Raises `NoAnswerError`."""
     try:
-        outgoing = upstream.dialect.outgoing(call, upstream.model or call.model, upstream.headers)
+        outgoing = upstream.dialect.outgoing(call, upstream.called(call.model), upstream.headers)
     except BadRequest:
         raise NoAnswerError(Fault.UNCARRIED, billed=False) from None
     try:

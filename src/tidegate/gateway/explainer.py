@@ -1,11 +1,12 @@
 """Has decisions explained by `tidegate explain`, in a process of its own: the relay needs this one."""
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+
+from tidegate.telemetry.verb import run
 
 # It takes a core for a second or two.
 TIMEOUT_S = 30.0
@@ -57,20 +58,9 @@ class Explainer:
 
 
 async def _said(decision_id: str, journal: Path, lines: bytes) -> msgspec.Raw | None:
-    """What the command prints. Its process never outlives this."""
-    verb = ("-P", "-m", "tidegate.cli.main", "explain", "--json", "--journal", str(journal), decision_id)
-    child: asyncio.subprocess.Process | None = None
-    pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    try:
-        child = await asyncio.create_subprocess_exec(sys.executable, *verb, stdin=pipe, stdout=pipe, stderr=nowhere)
-        async with asyncio.timeout(TIMEOUT_S):
-            out, _ = await child.communicate(lines)
-        # Of a decision that does not come out again it says so in what it prints, and by its status, too.
-        said = out.strip()
-        return msgspec.Raw(said) if said and child.returncode in (0, 1) else None
-    except OSError:  # it did not start, or took too long
-        return None
-    finally:
-        if child is not None and child.returncode is None:
-            child.kill()
-            await child.wait()
+    """What the command prints."""
+    verb = ("explain", "--json", "--journal", str(journal), decision_id)
+    printed = await run(verb, timeout_s=TIMEOUT_S, lines=lines)
+    # Of a decision that does not come out again it says so in what it prints, and by its status, too.
+    said = printed.out.strip()
+    return msgspec.Raw(said) if said and printed.status in (0, 1) else None

@@ -5,7 +5,6 @@ from collections.abc import Container
 
 import msgspec
 
-from tidegate.clock import Clock
 from tidegate.config import build
 from tidegate.config.secret import Secret
 from tidegate.core.model import Endpoint, Probed, replace
@@ -43,9 +42,8 @@ class Member(msgspec.Struct, eq=False):
 class Fleet:
     """Owns the connections and the probes. What is taken out finishes what it has begun."""
 
-    def __init__(self, dispatch: Dispatch, clock: Clock) -> None:
+    def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
-        self._clock = clock
         self._members: dict[str, Member] = {}
         self._lanes = lanes()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -166,7 +164,7 @@ class Fleet:
         else:
             pool = Pool(
                 Origin(settings.url.host, settings.url.port, settings.tls()),
-                clock=self._clock,
+                clock=self._dispatch.clock,
                 connections_max=endpoint.concurrency + PROBE_CONNECTIONS,
                 connect_timeout_s=settings.connect_timeout_s,
                 lanes=self._lanes,
@@ -184,20 +182,18 @@ class Fleet:
         prober = Prober(
             self._dispatch,
             upstream,
-            self._clock,
             settings.probe_s,
             written,
             asks_media=settings.asks_media,
             wakes=settings.probes_wake,
         )
-        canary = Canary(self._dispatch, upstream, self._clock, settings.canary_s)
-        return Member(settings, upstream, prober, canary, Warmer(self._dispatch, upstream, self._clock))
+        canary = Canary(self._dispatch, upstream, settings.canary_s)
+        return Member(settings, upstream, prober, canary, Warmer(self._dispatch, upstream))
 
 
 def _same_load(before: Member, after: Member) -> bool:
     """Whether both have the same engine load the same model."""
-    one, other = before.upstream, after.upstream
-    named = (one.model or one.endpoint.models[0]) == (other.model or other.endpoint.models[0])
+    named = before.upstream.first_called == after.upstream.first_called
     return before.settings.reaches(after.settings) and named
 
 

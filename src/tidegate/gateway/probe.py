@@ -2,7 +2,6 @@
 
 import asyncio
 
-from tidegate.clock import Clock
 from tidegate.core.model import Capability, Probed, Uploaded, replace
 from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
 from tidegate.engines.base import Header, ProbeAnswer, ProbeRequest, Signals
@@ -29,7 +28,6 @@ class Prober:
         self,
         dispatch: Dispatch,
         upstream: Upstream,
-        clock: Clock,
         every_s: float,
         context_tokens_max: int | None = None,
         *,
@@ -46,7 +44,7 @@ class Prober:
         self._asks_media = asks_media
         self._wakes = wakes
         self._upstream = upstream
-        self._clock = clock
+        self._clock = dispatch.clock
         self._every_s = every_s
         self._doubted = asyncio.Event()
         self._looked_s = 0.0

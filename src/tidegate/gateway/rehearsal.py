@@ -1,9 +1,6 @@
 """Has the simulator held against what came, by `tidegate backtest`, in a process of its own at the lowest priority."""
 
 import asyncio
-import os
-import sys
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import msgspec
@@ -12,6 +9,7 @@ from tidegate.clock import Clock
 from tidegate.core.model import Record
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.verb import run
 
 # Of 200,000 requests, on a core that others need.
 TIMEOUT_S = 3600.0
@@ -19,7 +17,6 @@ TIMEOUT_S = 3600.0
 FIRST_S = 900.0
 # Its exit status where a figure is too far off; beyond it, the journal does not tell enough.
 _DRIFTED = 1
-_PROBLEM_CHARACTERS = 300
 _LOWEST = 19
 
 
@@ -76,21 +73,11 @@ class Rehearsal:
 
 
 async def _asked(journal: Path) -> Rehearsed:
-    """What the command says. Its process never outlives this."""
-    verb = ("-P", "-m", "tidegate.cli.main", "backtest", "--json", str(journal))
-    child: Process | None = None
+    """What the command says."""
+    printed = await run(("backtest", "--json", str(journal)), timeout_s=TIMEOUT_S, niceness=_LOWEST)
+    if printed.status not in (0, _DRIFTED):
+        return Rehearsed(problem=printed.problem)
     try:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, *verb, stdout=PIPE, stderr=PIPE, preexec_fn=lambda: os.nice(_LOWEST)
-        )
-        async with asyncio.timeout(TIMEOUT_S):
-            out, error = await child.communicate()
-        if child.returncode not in (0, _DRIFTED):
-            return Rehearsed(problem=error.decode("utf-8", "replace").strip()[-_PROBLEM_CHARACTERS:] or "it ended")
-        return msgspec.json.decode(out, type=Rehearsed)
-    except (OSError, msgspec.DecodeError) as error:  # it did not start, or took too long
+        return msgspec.json.decode(printed.out, type=Rehearsed)
+    except msgspec.DecodeError as error:
         return Rehearsed(problem=type(error).__name__)
-    finally:
-        if child is not None and child.returncode is None:
-            child.kill()
-            await child.wait()

@@ -50,8 +50,8 @@ class ErrorReply(Record, frozen=True, kw_only=True):
 # SDKs keep to `retry-after` up to here; beyond, they come back within seconds, to be refused once more.
 SDK_RETRY_AFTER_S_MAX = 60.0
 
-# Status, type and code per reason: 400 can never work, 429 all busy, 503 none up.
-_REFUSALS: dict[Why, tuple[int, str, str]] = {
+# Status, type and code per reason: 404 unknown model, 400 can never work, 429 all busy or over budget, 503 none up.
+REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.UNKNOWN_MODEL: (404, "invalid_request_error", "model_not_found"),
     Why.MUST_STAY_LOCAL: (400, "invalid_request_error", "must_stay_local"),
     Why.SITE_NOT_ALLOWED: (400, "invalid_request_error", "site_not_allowed"),
@@ -95,7 +95,7 @@ def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> E
     """The error for a decision with an empty plan. `windows` are the context windows that are too small for it,
     where that is why."""
     why = decision.why
-    status, kind, code = _REFUSALS[why]
+    status, kind, code = REFUSALS[why]
     param = None
     if why is Why.UNKNOWN_MODEL:
         message = f"The model `{request.model}` is not served here; GET /v1/models lists what is."

@@ -1,6 +1,5 @@
 """One trial of two policies by turns: what both are measured by, what is counted in blocks, and its file."""
 
-import fcntl
 import os
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -15,6 +14,7 @@ from tidegate.core.classify import base_of
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.promise import kept
 from tidegate.core.switchback import COLLAPSE_REQUESTS, Arm, Pair, Standing, Tally, Verdict, collapsed, standing
+from tidegate.state import database
 from tidegate.telemetry.packing import sync_folder
 
 VERSION = 1
@@ -130,32 +130,19 @@ class Lock:
     """Holds one file at most: two gateways with one would write over each other's pairs."""
 
     def __init__(self) -> None:
-        self._held: tuple[Path, int] | None = None
+        self._held: tuple[Path, database.Lock] | None = None
 
     def take(self, file: Path) -> None:
         """Hold this one. Raises `FileError` where that cannot be."""
         if self._held is not None and self._held[0] == file:
             return
         self.release()
-        beside = _beside(file, ".lock")
-        try:
-            fd = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FileError(f"{beside} cannot be made: {error.strerror}; name a file that can be written") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            reason = f"{beside} cannot be locked: {error.strerror}; name a file on a local disk"
-            if isinstance(error, BlockingIOError):
-                reason = f"another gateway tries with {file}; give each a file of its own"
-            raise FileError(reason) from None
-        self._held = (file, fd)
+        self._held = (file, database.Lock(file, "trial", FileError))
 
     def release(self) -> None:
         """Hold none."""
         if self._held is not None:
-            os.close(self._held[1])
+            self._held[1].close()
             self._held = None
 
 
@@ -184,15 +171,12 @@ def read(file: Path) -> Kept | None:
 def write(file: Path, content: bytes) -> None:
     """Write it down, so that a power cut leaves it or the one before, which whoever reads meanwhile reads. Raises
     OSError."""
-    beside = _beside(file, ".new")
+    # Beside the file itself, whatever links lead there: it is the same file for whoever names it otherwise.
+    target = Path(os.path.realpath(file))
+    beside = Path(f"{target}.new")
     with beside.open("wb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())
-    beside.replace(os.path.realpath(file))
+    beside.replace(target)
     sync_folder(beside.parent)
-
-
-def _beside(file: Path, ending: str) -> Path:
-    """Beside the file itself, whatever links lead there: it is the same file for whoever names it otherwise."""
-    return Path(os.path.realpath(file) + ending)

@@ -40,9 +40,14 @@ class Upstream:
         self.assumes_window = assumes_window
         self._quoted = _quoted(headers)
 
-    def reaches(self, other: "Upstream") -> bool:
-        """Whether both lead to the same model of the same engine."""
-        return (self.pool.origin.url, self.model) == (other.pool.origin.url, other.model)
+    def called(self, model: str) -> str:
+        """The endpoint's own name for what a client calls so."""
+        return self.model or model
+
+    @property
+    def first_called(self) -> str:
+        """The endpoint's own name for its model, the first where it has many."""
+        return self.called(self.endpoint.models[0])
 
     def without_key(self, said: str) -> str:
         """What its engine or vendor has said, with `***` for our key there: some quote all of it, or the beginning."""

@@ -5,7 +5,6 @@ from typing import Final
 
 import msgspec
 
-from tidegate.clock import Clock
 from tidegate.core.model import Capability, Warmed, Warming
 from tidegate.core.warmup import within_s
 from tidegate.gateway.dispatch import Dispatch
@@ -23,14 +22,14 @@ KEEP_S: Final = 1.0
 class Warmer:
     """Of one model of one engine. One load at a time."""
 
-    def __init__(self, dispatch: Dispatch, upstream: Upstream, clock: Clock) -> None:
-        self._dispatch, self._clock = dispatch, clock
+    def __init__(self, dispatch: Dispatch, upstream: Upstream) -> None:
+        self._dispatch, self._clock = dispatch, dispatch.clock
         self._name = upstream.endpoint.name
         self.reach_by(upstream)
         self._call = parse(
             msgspec.json.encode(
                 {
-                    "model": upstream.model or upstream.endpoint.models[0],
+                    "model": upstream.first_called,
                     "messages": [{"role": "user", "content": "Hello"}],
                     "max_tokens": 1,
                 }
@@ -42,7 +41,7 @@ class Warmer:
 
     def reach_by(self, upstream: Upstream) -> None:
         """Ask for it by another way, or at another price, from the next load on."""
-        self._errands = Errands(self._dispatch, upstream, self._clock, "warm-up")
+        self._errands = Errands(self._dispatch, upstream, "warm-up")
 
     async def keep(self) -> None:
         """Have it used for nobody whenever it would be unloaded else, for as long as this runs: nothing is told while

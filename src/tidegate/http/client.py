@@ -451,7 +451,7 @@ class _Fetch:
         if self._room >= 0:
             self._body.append(data)
         elif not self.answer.done():
-            error = TransportError(Cause.TOO_LARGE, "the body is too large", sent_bytes=True, response_started=True)
+            error = TransportError(Cause.TOO_LARGE, "the body is too large", sent_bytes=True)
             self.answer.set_exception(error)
 
     def on_end(self) -> None:

@@ -23,15 +23,13 @@ class Cause(StrEnum):
 class TransportError(Exception):
     """A call failed below the meaning of the response.
 
-    sent_bytes        the upstream may have begun to work on the request
-    response_started  the receiver has been given a head
+    sent_bytes  the upstream may have begun to work on the request
     """
 
-    def __init__(self, cause: Cause, message: str, *, sent_bytes: bool = False, response_started: bool = False) -> None:
+    def __init__(self, cause: Cause, message: str, *, sent_bytes: bool = False) -> None:
         super().__init__(message)
         self.cause = cause
         self.sent_bytes = sent_bytes
-        self.response_started = response_started
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.args[0]}"

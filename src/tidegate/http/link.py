@@ -146,7 +146,7 @@ class Link(asyncio.Protocol):
         self._pool.discard(self)
         if call is not None:
             call.link = None
-            call.fail(TransportError(cause, message, sent_bytes=True, response_started=self._headed))
+            call.fail(TransportError(cause, message, sent_bytes=True))
 
     def pause(self) -> None:
         """Stop reading."""

@@ -44,22 +44,6 @@ class Histogram:
         return found
 
 
-class Histograms:
-    """Histograms by one label."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self.by_label: dict[str, Histogram] = {}
-
-    def add(self, label: str, value: float) -> None:
-        """Count one value under a label."""
-        found = self.by_label.get(label)
-        if found is None:
-            label = label if len(self.by_label) < LABELS_MAX else OTHER
-            found = self.by_label.setdefault(label, Histogram(self._bounds))
-        found.add(value)
-
-
 class Counters:
     """Numbers by a tuple of labels."""
 

@@ -63,7 +63,6 @@ class Journal:
         "_reported",
         "_rotation_paused",
         "_segment_bytes",
-        "_segments",
         "_size",
         "_sync_failed",
         "_sync_reported",
@@ -107,7 +106,7 @@ class Journal:
         self._reported = ""
         # Apart from that: a disk may take every write, and make none of them last.
         self._sync_reported, self._sync_failed = "", False
-        self._lines = self._lost = self._problems = self._segments = 0
+        self._lines = self._lost = self._problems = 0
         self._kept = 0  # lines in the segments before this one
         # Room for the segment that is being written.
         self._worker = Worker(folder, total_bytes - segment_bytes, packs=packs)
@@ -162,7 +161,7 @@ class Journal:
 
     def statistics(self) -> JournalStatistics:
         """Counts since the start."""
-        return JournalStatistics(lines=self._lines, lost=self._lost, problems=self._problems, segments=self._segments)
+        return JournalStatistics(lines=self._lines, lost=self._lost, problems=self._problems)
 
     async def close(self) -> None:
         """Write and sync what is left, and let everyone go who waits for it."""
@@ -254,7 +253,6 @@ class Journal:
             (self.folder / str(name)).unlink(missing_ok=True)
             os.close(fd)
             raise
-        self._segments += 1
         return name, fd, written
 
     def _leave(self, name: SegmentName) -> None:

@@ -22,12 +22,11 @@ CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test
 
 
 class JournalStatistics(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Lines taken in, and of these lost; times the disk refused; segments begun."""
+    """Lines taken in, and of these lost; times the disk refused."""
 
     lines: int
     lost: int
     problems: int
-    segments: int
 
 
 class SegmentName(msgspec.Struct, frozen=True, order=True):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tidegate.telemetry.packing import Packer
+from tidegate.telemetry.packing import Packer, sync_folder
 from tidegate.telemetry.segments import prune
 
 
@@ -63,11 +63,7 @@ class Worker:
 
     def _settle(self) -> None:
         with suppress(OSError):
-            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_folder(self._folder)
         with suppress(OSError):
             prune(self._folder, self._total_bytes)
         if self._packer is not None:
