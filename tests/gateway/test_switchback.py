@@ -561,6 +561,6 @@ def test_a_trial_is_held_and_written_by_whatever_name_it_has(tmp_path: Path, wri
     for one, other in ((file, link), (link, file)):
         held = Lock()
         held.take(one)
-        with pytest.raises(FileError, match="the trial is open in another process"):
+        with pytest.raises(FileError, match="the trial file is open in another process"):
             Lock().take(other)
         held.release()

@@ -48,6 +48,8 @@ def test_a_message_with_line_ends_stays_one_event() -> None:
             b'{"detail":[{"loc":["body","n"],"msg":"Input should be an integer","input":"SECRET"}]}',
             ErrorInfo(message="body.n: Input should be an integer"),
         ),
+        # Such a place has no name, and writing it down would be as deep as it is.
+        (b'{"detail":[{"loc":["body",' + b"[" * 900 + b"]" * 900 + b'],"msg":"no"}]}', ErrorInfo(message="body: no")),
         (
             b'{"object":"error","message":{"detail":[{"type":"missing","loc":["body","n"],"msg":"Field required",'
             b'"input":"SECRET"}]},"type":"invalid_request_error","param":null,"code":null}',

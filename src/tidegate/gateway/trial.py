@@ -137,7 +137,7 @@ class Lock:
         if self._held is not None and self._held[0] == file:
             return
         self.release()
-        self._held = (file, database.Lock(file, "trial", FileError))
+        self._held = (file, database.Lock(file, "trial file", FileError))
 
     def release(self) -> None:
         """Hold none."""

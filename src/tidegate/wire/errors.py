@@ -327,7 +327,8 @@ def _detail(detail: object) -> str:
     for item in detail[:3]:
         if isinstance(item, dict) and isinstance(item.get("msg"), str):
             place = item.get("loc")
-            path = ".".join(str(step) for step in place) if isinstance(place, list) else ""
+            steps = place if isinstance(place, list) else []
+            path = ".".join(str(step) for step in steps if isinstance(step, str | int))
             told.append(f"{path}: {item['msg']}" if path else item["msg"])
     return "; ".join(told) or "the endpoint gave no message"
 
