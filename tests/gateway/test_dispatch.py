@@ -107,6 +107,23 @@ async def test_what_is_due_much_later_comes_when_it_is_due_as_it_was_asked_for_l
             dispatch.end(drive)
 
 
+@pytest.mark.virtual
+async def test_however_many_fail_as_they_take_too_long_the_others_are_called_in_time(tmp_path: Path) -> None:
+    loop, failed = asyncio.get_running_loop(), list[dict[str, Any]]()
+    usual = loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: failed.append(context))
+    async with house(tmp_path) as home:
+        dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
+        drive, broken = Punctual("in time", now_s), [Broken(str(number), now_s - 1e6) for number in range(30)]
+        for one in (drive, *broken):
+            dispatch.begin(one)
+        dispatch.set_timer(drive, now_s + 20.5 * SWEEP_S, now_s)
+        await _past(20.6 * SWEEP_S)
+        assert (drive.called, dispatch.in_flight, len(failed)) == (True, 1, 30)
+        dispatch.end(drive)
+    loop.set_exception_handler(usual)
+
+
 async def test_whose_request_is_over_is_not_called(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()

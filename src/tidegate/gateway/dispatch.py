@@ -587,17 +587,23 @@ class Dispatch:
         for drive in [d for d, until_s in self._live.values() if until_s < now_s]:
             del self._live[drive.request.id]
             self._unset_timer(drive.request.id)
-            drive.expire(now_s)
+            try:
+                drive.expire(now_s)
+            except Exception as error:
+                failed(error)
         self._expires_s = min([until_s for _, until_s in self._live.values()], default=inf)
 
     def _call_late(self, now_s: float) -> None:
         """Call whose time has come by our clock, and not by the loop's."""
         for request_id in [name for name, (at_s, _) in self._timers.items() if at_s < now_s]:
             if request_id in self._live:
-                self._time_has_come(self._live[request_id][0])
+                try:
+                    self._time_has_come(self._live[request_id][0])
+                except Exception as error:
+                    failed(error)
 
     def _start_near(self, now_s: float) -> None:
-        """Leave to the loop whose time comes soon."""
+        """Leave to the loop whose time comes soon: whole milliseconds after it was asked for, not after now."""
         self._near_s = inf
         for request_id in [name for name, (_, handle) in self._timers.items() if handle is None]:
             at_s = self._timers[request_id][0]

@@ -35,7 +35,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import UPLOAD_S_LEAST, UPLOAD_S_SURE
-from tidegate.core.promise import is_left, judged, kept, was_kept
+from tidegate.core.promise import ending_of, is_left, judged, kept, was_kept
 from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
@@ -53,9 +53,6 @@ from tidegate.sim.place import Attempt, Failure, Local, Place
 from tidegate.sim.purse import Purse
 from tidegate.sim.sweeps import Rechecks, Sweeps
 from tidegate.sim.warmups import WarmUps
-
-_ENDINGS = {"ok": Ending.OK, "refused": Ending.REFUSED, "timed_out": Ending.TIMED_OUT}
-"""How a request ended, by its outcome; else it failed."""
 
 
 class _Drive:
@@ -576,7 +573,7 @@ class World:
         del self._drives[request.id]
         if not self._drives:
             self._sweeps.end()
-        came, ending = self._outcome(drive, outcome, attempt), _ENDINGS.get(outcome, Ending.FAILED)
+        came, ending = self._outcome(drive, outcome, attempt), ending_of(outcome)
         was = was_kept(
             request, decision, ending, ttft_s=came.ttft_s, e2e_s=came.e2e_s, output_tokens=came.output_tokens
         )
