@@ -36,7 +36,7 @@ from bench.policy_settings import DEVELOPMENT_SEEDS, TRACES, Regime
 from bench.policy_worlds import Case, Makes, Scene, chosen, play, scene
 from bench.record import record
 from tidegate import clock
-from tidegate.core import estimator, hold, router
+from tidegate.core import estimator, hold, router, starts
 from tidegate.core.cached import NOTHING
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import Endpoint, Policy, Request, replace
@@ -128,7 +128,7 @@ ABLATIONS: dict[str, Without] = {
     "leaving: who waits stays": _with(hold.Table, "_relieve", lambda *_: False),
     "who is late lets others go first": _with(hold, "turn", lambda item, _: 2 if item.latest_start_s == inf else 0),
     "the slot that is left to who cannot wait": _with(Waiting, "headroom", lambda *_: False),
-    "the margin on waits": _with(hold, "LONGER", 0.0),
+    "the margin on waits": _with(starts, "LONGER", 0.0),
     "the bound on prompts ahead": _with(estimator, "AHEAD_TOKENS", inf),
     "quantiles: three promises in five are enough": _deciding(
         lambda endpoints, policy: Router(endpoints, replace(policy, quantile=0.6))
