@@ -12,6 +12,9 @@ Day = date
 Moment = datetime
 """A point in time, as TOML writes it; without an offset it is UTC."""
 
+tick_s = time.perf_counter
+"""A steady high-resolution counter, for differences only."""
+
 DAY_S = 86_400.0
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -57,11 +60,6 @@ class Clock:
 def cpu_s() -> float:
     """CPU seconds this thread has used: what a decision costs, whatever else the machine does."""
     return time.thread_time()
-
-
-def tick_s() -> float:
-    """A steady high-resolution counter, for differences only."""
-    return time.perf_counter()
 
 
 def sleep_s(seconds: float) -> None:

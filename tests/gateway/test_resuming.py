@@ -12,7 +12,7 @@ import pytest
 from tests.gateway.harness import CHAT, COMPLETIONS, MODEL, SURE, Answer, House, Place, chat, completion, house, local
 from tests.http.harness import eventually
 from tidegate.core.flight import RESUMES_MAX
-from tidegate.core.model import Decision, Ended, Request, Run, Started
+from tidegate.core.model import Decision, Ended, FirstToken, Request, Run, Started
 from tidegate.core.resume import RULE
 from tidegate.engines.fake import Script
 from tidegate.engines.faults import Fault
@@ -73,6 +73,52 @@ async def test_a_stream_that_breaks_off_is_completed_by_the_same_model(tmp_path:
     assert asked["max_tokens"] == 17
     assert asked.get("continue_final_message") is (None if kind == "llamacpp" else True)
     assert b'tidegate_broken_off_total{outcome="resumed"} 1' in metrics
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_each_value_in_the_log_stands_where_it_belongs(tmp_path: Path, resumed: bool) -> None:
+    """Of so many fields that are given by their places, each is what its name says."""
+    async with house(tmp_path, laptop=engine(cut() if resumed else None), rack=dearer(), **RESUMES) as home:
+        await streamed(home, chat(max_tokens=20), x_request_id="mine")
+        (line,) = home.log()
+        journal = home.journal()
+    request = next(one.fact for one in journal if isinstance(one.fact, Request))
+    decisions = [one.fact for one in journal if isinstance(one.fact, Decision)]
+    asked_s, began_s = (next(one.at_s for one in journal if isinstance(one.fact, k)) for k in (Started, FirstToken))
+    ends = [(one.at_s, one.fact) for one in journal if isinstance(one.fact, Ended)]
+    (_, first), (over_s, last) = ends[0], ends[-1]
+    assert first.predicted_ttft_s is not None
+    assert last.prompt_tokens is not None
+    assert last.output_tokens is not None
+    assert line == pytest.approx(
+        {
+            "type": "request",
+            "at_s": over_s,
+            "request_id": "mine",
+            "decision_id": request.id,
+            "key": None,
+            "klass": request.klass,
+            "model": request.model,
+            "endpoint": "rack" if resumed else "laptop",
+            "why": decisions[-1].why,
+            "attempts": 2 if resumed else 1,
+            "hedged": False,
+            "resumed": resumed,
+            "stream": True,
+            "status": 200,
+            "outcome": "ok",
+            "code": None,
+            "cause": "reset" if resumed else None,
+            "prompt_tokens": last.prompt_tokens - (3 if resumed else 0),
+            "output_tokens": TOKENS,
+            "ttft_s": began_s - request.arrived_s,
+            "predicted_ttft_s": asked_s - request.arrived_s + first.predicted_ttft_s,
+            "e2e_s": over_s - request.arrived_s,
+            "held_s": 0.0,
+            "cost_usd": (last.prompt_tokens + last.output_tokens) * 1e-6 if resumed else 0.0,
+        },
+        abs=1e-6,
+    )
 
 
 async def test_a_completion_is_resumed_from_its_prompt_and_what_was_said(tmp_path: Path) -> None:

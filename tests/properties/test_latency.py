@@ -80,6 +80,15 @@ def test_the_median_of_the_first_part_alone_is_that_of_its_prediction(told: list
     assert latency.alone_s(first_s) == latency.predict(alone, 0, 0, 1e4).median_s
 
 
+@given(moments, part_lists, st.integers(0, 2), st.integers(0, 2))
+def test_the_median_of_a_sum_as_another_kind_is_that_of_its_prediction(
+    told: list[list[Sample]], parts: list[float], row: int, other: int
+) -> None:
+    latency = taught(told)
+    raw_s = latency.predict(parts, row, 0, 1e4).raw_s
+    assert latency.median_s(raw_s, other, 0) == latency.predict(parts, other, 0, 1e4).median_s
+
+
 def _together(*several: Learned) -> Learned:
     found = msgspec.json.decode(msgspec.json.encode(several[0]), type=Learned)
     for one in several[1:]:

@@ -28,7 +28,7 @@ ANTHROPIC = {
 
 
 def test_what_openai_says() -> None:
-    assert read_headroom(OPENAI, "cloud", NOW_S) == Headroom(
+    assert read_headroom(OPENAI, "cloud", lambda: NOW_S) == Headroom(
         endpoint="cloud",
         requests_left=59,
         requests_max=60,
@@ -40,7 +40,7 @@ def test_what_openai_says() -> None:
 
 
 def test_what_anthropic_says() -> None:
-    assert read_headroom(ANTHROPIC, "cloud", NOW_S) == Headroom(
+    assert read_headroom(ANTHROPIC, "cloud", lambda: NOW_S) == Headroom(
         endpoint="cloud",
         requests_left=49,
         requests_max=50,
@@ -69,7 +69,7 @@ def test_what_anthropic_says() -> None:
     ],
 )
 def test_spans_of_time(said: bytes, seconds: float | None) -> None:
-    told = read_headroom(OPENAI | {b"x-ratelimit-reset-requests": said}, "cloud", NOW_S)
+    told = read_headroom(OPENAI | {b"x-ratelimit-reset-requests": said}, "cloud", lambda: NOW_S)
     assert told is not None
     assert told.requests_full_s == (None if seconds is None else pytest.approx(seconds))
 
@@ -88,18 +88,18 @@ def test_spans_of_time(said: bytes, seconds: float | None) -> None:
     ],
 )
 def test_times_of_day(said: bytes, seconds: float | None) -> None:
-    told = read_headroom(ANTHROPIC | {b"anthropic-ratelimit-requests-reset": said}, "cloud", NOW_S)
+    told = read_headroom(ANTHROPIC | {b"anthropic-ratelimit-requests-reset": said}, "cloud", lambda: NOW_S)
     assert told is not None
     assert told.requests_full_s == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_where_nothing_is_said_nothing_is_known() -> None:
-    assert read_headroom({b"content-type": b"text/event-stream"}, "laptop", NOW_S) is None
+    assert read_headroom({b"content-type": b"text/event-stream"}, "laptop", lambda: NOW_S) is None
 
 
 @given(st.dictionaries(st.sampled_from([*OPENAI, *ANTHROPIC]), st.binary(max_size=80), min_size=1))
 def test_whatever_is_said_is_read_or_says_nothing(headers: dict[bytes, bytes]) -> None:
-    told = read_headroom(headers, "cloud", NOW_S)
+    told = read_headroom(headers, "cloud", lambda: NOW_S)
     if told is not None:
         for count in (told.requests_left, told.requests_max, told.tokens_left, told.tokens_max):
             assert count is None or 0 <= count < 10**12

@@ -322,12 +322,12 @@ class Estimator:
         )
         row = SHIPPED_ROW if come else place_of(LENGTH_EDGES, uncached)
         ttft = timing.ttft.predict(first, row, 0, now_s)
-        if cached_tokens and not come and row != (whole_row := place_of(LENGTH_EDGES, tokens)):
+        if cached_tokens and not come:
             # Whatever corrections say of short prompts: what is cached makes none slower. But what is learned of it is
             # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
-            whole = timing.ttft.predict(first, whole_row, 0, now_s)
-            if whole.median_s < ttft.median_s:
-                ttft, ttft.row = whole, row
+            whole_row = place_of(LENGTH_EDGES, tokens)
+            if timing.ttft.median_s(ttft.raw_s, whole_row, 0) < ttft.median_s:
+                ttft, ttft.row = timing.ttft.predict(first, whole_row, 0, now_s), row
         return ttft
 
     def _widen(self, ttft: Sent, unsure_s: float, moment: Moment, now_s: float) -> float:

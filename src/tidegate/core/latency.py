@@ -77,8 +77,8 @@ variance, by what a normal spread is stretched, the trust, of how many samples, 
 
 
 class Latency:
-    """Predicts and learns one kind of time. `predict`, `alone_s` and `factors` read; `correct`, `fit` and
-    `learn_at_least` write."""
+    """Predicts and learns one kind of time. `predict`, `alone_s`, `median_s` and `factors` read; `correct`,
+    `fit` and `learn_at_least` write."""
 
     __slots__ = (
         "_believed",
@@ -143,12 +143,17 @@ class Latency:
 
     def alone_s(self, first_s: float) -> float:
         """The median of what `predict` says of a kind with nobody beside it, where all parts but the first are none."""
-        known = self._known[0]
-        if known is None:
-            known = self._know(0, 0, 0)
         raw_s = self.factors[0] * first_s
         if not RAW_S_MIN < raw_s < RAW_S_MAX:
             raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX
+        return self.median_s(raw_s, 0, 0)
+
+    def median_s(self, raw_s: float, row: int, column: int) -> float:
+        """The median of what `predict` says of this kind, where it finds that sum of parts."""
+        kind = row * self._columns + column
+        known = self._known[kind]
+        if known is None:
+            known = self._know(kind, row, column)
         return raw_s * known[0]
 
     def _know(self, kind: int, row: int, column: int) -> Known:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -289,7 +290,8 @@ class Vendor(OpenAI):
         return call if self._cache_key else without_cache_key(call)
 
 
-FIXED_HEADERS = (
+# Compiled, a tuple of a known length would be made anew for each request.
+FIXED_HEADERS: Final[tuple[Header, ...]] = (
     (b"content-type", b"application/json"),
     # Bytes are relayed as they come, so they must come uncompressed.
     (b"accept-encoding", b"identity"),

@@ -219,7 +219,7 @@ class Attempt:
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """See `http.Receiver`."""
         self.status = status
-        if (told := read_headroom(headers, self.endpoint, self._now_s())) is not None:
+        if (told := read_headroom(headers, self.endpoint, self._now_s)) is not None:
             self._listener.headroom(self, told)
         if status != 200:
             self._expect_error(headers)

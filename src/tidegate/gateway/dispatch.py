@@ -50,11 +50,6 @@ from tidegate.wire.tokens import TokenRatio
 FAILED_RETRY_S = 1.0
 # So often the log tells that descriptors are used up, or that a vendor turns our account away, while that is so.
 TOLD_S = 60.0
-# What the way to an endpoint shows by, what is known of its model by, and what may let held work begin. Tuples: a union
-# is made anew each time that it is looked at.
-_ANSWERS: Final = (FirstToken, Ended)
-_TELLS: Final = (Probed, Warmed)
-_ROOM: Final = (Ended, FirstToken, Warmed)
 # Times in seconds since the epoch are that exact.
 LOST_S: Final = 5e-7
 # What is further away is left to the sweep: the loop's own timer is made when a late sweep might miss it.
@@ -317,18 +312,24 @@ class Dispatch:
         if failure is not None and not isinstance(fact, ModelFailed):
             # The next line of the journal says that this one was not taken in whole.
             self._fall_back(str(fact.__struct_config__.tag), failure, now_s)
-        if isinstance(fact, Ended):
+        # One by one, the most frequent first: compiled code makes a tuple of classes anew at each look.
+        if isinstance(fact, Started):
+            if (give_way := self.guests.get(fact.endpoint)) is not None:
+                give_way()
+        elif isinstance(fact, FirstToken):
+            self._look_if_in_doubt(fact.endpoint)
+            self._check_soon()
+        elif isinstance(fact, Ended):
             if (known := self.recent.get(fact.request_id)) is not None:
                 known.endings.append(fact)
             if fact.cause == NO_DESCRIPTOR.cause:
                 self.lacks_descriptors(now_s)
-        if isinstance(fact, _ANSWERS) and self.router.doubts_network(fact.endpoint):
-            self._look(fact.endpoint)
-        if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
-            give_way()
-        if isinstance(fact, _TELLS):
+            self._look_if_in_doubt(fact.endpoint)
+            self._check_soon()
+        elif isinstance(fact, Probed):
             self.warm_up(now_s)
-        if self._held and isinstance(fact, _ROOM):
+        elif isinstance(fact, Warmed):
+            self.warm_up(now_s)
             self._check_soon()
 
     def lacks_descriptors(self, now_s: float) -> None:
@@ -357,10 +358,8 @@ class Dispatch:
         # Now: between two looks of who waits for that, it may go and come back.
         if fact.up and not was_up and (returned := self.returns.get(fact.endpoint)) is not None:
             returned()
-        if self.router.doubts_network(fact.endpoint):
-            self._look(fact.endpoint)
-        if self._held:
-            self._check_soon()
+        self._look_if_in_doubt(fact.endpoint)
+        self._check_soon()
 
     def warm_up(self, now_s: float) -> None:
         """Let models be loaded whose absence has cost enough, or be used that are kept."""
@@ -369,10 +368,9 @@ class Dispatch:
             if begin is not None:
                 begin()
 
-    def _look(self, endpoint: str) -> None:
-        """Let the way there be looked at before its turn."""
-        look = self.lookers.get(endpoint)
-        if look is not None:
+    def _look_if_in_doubt(self, endpoint: str) -> None:
+        """Let the way there be looked at before its turn, where what is known of it may be wrong."""
+        if self.router.doubts_network(endpoint) and (look := self.lookers.get(endpoint)) is not None:
             look()
 
     def configure(
@@ -405,8 +403,7 @@ class Dispatch:
 
     def _reconsider(self) -> None:
         self.epoch += 1
-        if self._held:
-            self._check_soon()
+        self._check_soon()
 
     def written(self, release: Callable[[], None]) -> None:
         """Call `release` once all that was told so far is written: the final bytes of an answer wait for it."""
@@ -519,7 +516,9 @@ class Dispatch:
         drive.timer(self.now_s())
 
     def _check_soon(self) -> None:
-        self._tick.soon(HELD, self._check_held)
+        """There may be room for what is held."""
+        if self._held:
+            self._tick.soon(HELD, self._check_held)
 
     def _check_held(self) -> None:
         """Bind what is due, one by one: each changes what the next one finds."""

@@ -3,7 +3,7 @@
 from tidegate.core.model import Record
 
 
-class WideEvent(Record, frozen=True, kw_only=True, tag="request"):
+class WideEvent(Record, frozen=True, tag="request"):
     """All there is to say about one request. A closed list: nothing else about a request is ever logged."""
 
     at_s: float

@@ -6,7 +6,7 @@ remaining`, with a time of day for the reset. What cannot be read says nothing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import mktime_tz
 
 from tidegate.core.model import Headroom
@@ -27,13 +27,15 @@ _ANTHROPIC_REQUESTS = _ANTHROPIC + b"requests-remaining"
 _ANTHROPIC_TOKENS, _ANTHROPIC_INPUT = (_ANTHROPIC + what + b"-remaining" for what in _TOKENS)
 
 
-def read_headroom(headers: Mapping[bytes, bytes], endpoint: str, now_s: float) -> Headroom | None:
-    """What the headers say, None where they say nothing of it. Their names are in lower case."""
+def read_headroom(headers: Mapping[bytes, bytes], endpoint: str, now_s: Callable[[], float]) -> Headroom | None:
+    """What the headers say, None where they say nothing of it. Their names are in lower case; the clock is read where
+    they tell a time of day."""
     if _OPENAI_REQUESTS in headers or _OPENAI_TOKENS in headers:
         requests, tokens = (_openai(headers, what) for what in (b"requests", b"tokens"))
     elif _ANTHROPIC_REQUESTS in headers or _ANTHROPIC_TOKENS in headers or _ANTHROPIC_INPUT in headers:
-        requests = _anthropic(headers, b"requests", now_s)
-        tokens = next((t for t in (_anthropic(headers, what, now_s) for what in _TOKENS) if t[0] is not None), _NOTHING)
+        at_s = now_s()
+        requests = _anthropic(headers, b"requests", at_s)
+        tokens = next((t for t in (_anthropic(headers, what, at_s) for what in _TOKENS) if t[0] is not None), _NOTHING)
     else:
         return None
     return Headroom(

@@ -188,7 +188,7 @@ def _needs(kind: Capability, asked: Chat | Completion, tools: bool, found: _Cont
 _TRUE, _FALSE = Raw(b"true"), Raw(b"false")
 # What every stream is asked for, and how SDKs write that.
 _USAGE = Raw(b'{"include_usage":true}')
-_USAGE_ALONE = (_USAGE, Raw(b'{"include_usage": true}'))
+_USAGE_ALONE: Final = (_USAGE, Raw(b'{"include_usage": true}'))
 _encode = msgspec.json.Encoder().encode
 _options = msgspec.json.Decoder(dict[str, Raw] | None).decode
 

@@ -103,9 +103,14 @@ def usage_of(told: Told | None) -> Usage | None:
 
 def count(value: object) -> int | None:
     """A count of tokens, None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _COUNT_MAX:
+    if isinstance(value, bool):
         return None
-    return int(value)
+    # Apart, since compiled code compares each as a number, but what may be either as an object.
+    if isinstance(value, int):
+        return value if 0 <= value <= _COUNT_MAX else None
+    if isinstance(value, float):
+        return int(value) if 0 <= value <= _COUNT_MAX else None
+    return None
 
 
 def count_in(details: object, name: str) -> int | None:

@@ -50,17 +50,12 @@ class TokenRatio(msgspec.Struct):
     bytes_sum: float = PRIOR_BYTES_PER_TOKEN * _PRIOR_TOKENS
     tokens_sum: float = _PRIOR_TOKENS
 
-    @property
-    def bytes_per_token(self) -> float:
-        """The ratio as it stands; within its bounds, since every sample is."""
-        return self.bytes_sum / self.tokens_sum
-
     def tokens(self, prompt_bytes: int, messages: int) -> int:
         """Estimated tokens of a prompt of so many bytes of text in so many messages; at least one."""
         text = prompt_bytes - MESSAGE_BYTES * messages
         tokens = MESSAGE_TOKENS * messages
         if text > 0:
-            tokens += text / self.bytes_per_token
+            tokens += text / (self.bytes_sum / self.tokens_sum)  # within its bounds, since every sample is
         return int(tokens + 0.5) or 1
 
     def learn(self, prompt_bytes: int, messages: int, prompt_tokens: int) -> None:
