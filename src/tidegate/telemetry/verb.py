@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -31,13 +31,13 @@ async def run(arguments: Sequence[str], *, timeout_s: float, lines: bytes = b"",
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             *verb,
-            stdin=PIPE,
+            stdin=PIPE if lines else DEVNULL,  # who is gone before nothing is written to him would be an error
             stdout=PIPE,
             stderr=PIPE,
             preexec_fn=partial(os.nice, niceness) if niceness else None,
         )
         async with asyncio.timeout(timeout_s):
-            out, told = await child.communicate(lines)
+            out, told = await child.communicate(lines or None)
         problem = told.decode("utf-8", "replace").strip()[-PROBLEM_CHARS_MAX:]
         return Printed(out, child.returncode, problem or "it said nothing")
     except TimeoutError:
