@@ -269,6 +269,7 @@ async def test_a_prompt_that_every_moderation_dislikes_is_the_clients_to_change(
     )
 
 
+@pytest.mark.virtual
 async def test_a_call_that_the_bound_has_cut_is_an_answer_and_nonsense_in_one_no_failure_of_the_endpoint(
     tmp_path: Path,
 ) -> None:
