@@ -109,13 +109,6 @@ def test_a_quantile_lies_within_its_bounds(drawn: list[tuple[float, int, float]]
     assert least_s <= quantile_s(causes, deviations) <= most_s
 
 
-@given(mixtures, st.floats(-2.0, 4.0))
-def test_a_third_cause_that_is_none_changes_no_bit_of_a_quantile(mixture: Mixture, deviations: float) -> None:
-    slow_s, slow_sigma = mixture.cold_s, mixture.cold_sigma
-    two = [(mixture.warm_s, 1.0 - mixture.cold_share, mixture.warm_sigma), (slow_s, mixture.cold_share, slow_sigma)]
-    assert quantile_s(two, deviations) == quantile_s([*two, (slow_s, 0.0, slow_sigma)], deviations)
-
-
 def test_what_may_be_cached_or_not_has_a_quantile_between_the_two() -> None:
     """Of ten seconds or a half: how likely it must be to be in time says which."""
     base = BASE.copied()

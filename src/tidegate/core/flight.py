@@ -171,6 +171,7 @@ class Flight:
         if isinstance(first, Wait):
             self.state = State.HELD
             return [Hold(until_s=first.until_s)]
+        assert len({step.endpoint for step in plan}) == len(plan), "an attempt is known by its endpoint"
         self._plan, self._next, self._uncounted = plan, 0, self.attempts
         self.state = State.CALLING
         return self._call_next(now_s)
@@ -378,7 +379,6 @@ class Flight:
                 return self._give_up()
             self.state = State.HELD
             return [Hold(until_s=step.until_s)]
-        assert step.endpoint not in self._open, "an attempt is known by its endpoint"
         self._next += 1
         hedge = bool(self._open)
         cutover_s = inf if step.cutover_s is None else now_s + step.cutover_s

@@ -64,7 +64,7 @@ class Mixture(Fixed, frozen=True):
     def quantile_s(self, deviations: float) -> float:
         """The quantile at which a normal value has these `deviations`."""
         warm = (self.warm_s, 1.0 - self.cold_share, self.warm_sigma)
-        return _quantile_of_two_s(warm, (self.cold_s, self.cold_share, self.cold_sigma), deviations)
+        return quantile_s((warm, (self.cold_s, self.cold_share, self.cold_sigma)), deviations)
 
     # --- which of the two it was --------------------------------------------------------------------------------
 
@@ -116,8 +116,6 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
     It lies between those of the causes, where Newton's method finds it, and bisection where that would leave, or does
     not come to an end.
     """
-    if len(causes) == 2:
-        return _quantile_of_two_s(causes[0], causes[1], deviations)
     low = high = log(causes[0][0]) + deviations * causes[0][2]
     places = []
     for median_s, p, sigma in causes:
@@ -141,44 +139,9 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
             low = x
         else:
             high = x
-        x = _next(x, low, high, excess, slope, count)
+        step = excess / (1.702 * slope) if slope > 0.0 and count < _NEWTON_ROUNDS_MAX else high - low
+        x = x - step if low < x - step < high else (low + high) / 2.0
     return exp(x)
-
-
-def _quantile_of_two_s(quick: tuple[float, float, float], slow: tuple[float, float, float], deviations: float) -> float:
-    """The same of two causes, as there mostly are, to the last bit: compiled, it makes no objects of numbers."""
-    quick_s, quick_p, quick_sigma = quick
-    slow_s, slow_p, slow_sigma = slow
-    quick_place, slow_place = log(quick_s), log(slow_s)
-    low = quick_place + deviations * quick_sigma
-    high = slow_place + deviations * slow_sigma
-    if high < low:
-        high = low
-    wanted = share_below(deviations)
-    x = low + (1.0 - quick_p) * (high - low)
-    for count in range(_ROUNDS_MAX):
-        least = share_below((x - quick_place) / quick_sigma)
-        steep = least * (1.0 - least) / quick_sigma
-        excess, slope = quick_p * least - wanted, quick_p * steep
-        share = share_below((x - slow_place) / slow_sigma)
-        if share < least:
-            least, steep = share, share * (1.0 - share) / slow_sigma
-        excess += slow_p * least
-        slope += slow_p * steep
-        if -_CLOSE < excess < _CLOSE:
-            break
-        if excess < 0.0:
-            low = x
-        else:
-            high = x
-        x = _next(x, low, high, excess, slope, count)
-    return exp(x)
-
-
-def _next(x: float, low: float, high: float, excess: float, slope: float, count: int) -> float:
-    """Where to look next for a quantile between `low` and `high`."""
-    step = excess / (1.702 * slope) if slope > 0.0 and count < _NEWTON_ROUNDS_MAX else high - low
-    return x - step if low < x - step < high else (low + high) / 2.0
 
 
 def bounds_s(causes: Sequence[tuple[float, float, float]], deviations: float) -> tuple[float, float]:

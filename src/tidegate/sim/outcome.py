@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tidegate.core.model import Record, Request, replace
-from tidegate.core.promise import kept
+from tidegate.core.promise import kept, per_token_s
 from tidegate.core.why import Why
 
 
@@ -42,9 +42,7 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
     @property
     def tpot_s(self) -> float | None:
         """The time per output token after the first."""
-        if self.ttft_s is None or self.output_tokens < 2:
-            return None
-        return (self.e2e_s - self.ttft_s) / (self.output_tokens - 1)
+        return None if self.ttft_s is None else per_token_s(self.ttft_s, self.e2e_s, self.output_tokens)
 
     @property
     def kept(self) -> bool:

@@ -31,7 +31,7 @@ async def run(arguments: Sequence[str], *, timeout_s: float, lines: bytes = b"",
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             *verb,
-            stdin=PIPE if lines else DEVNULL,  # who is gone before nothing is written to him would be an error
+            stdin=PIPE if lines else DEVNULL,  # uvloop raises where even nothing is written to who is gone
             stdout=PIPE,
             stderr=PIPE,
             preexec_fn=partial(os.nice, niceness) if niceness else None,
