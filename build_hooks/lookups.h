@@ -29,10 +29,13 @@
 
 /* Where one place in the code found the attribute of this name: of a class with this version tag, so many bytes into
  * the object. No class has version 0: nothing was found there, or `found`, of an enumeration whose version tag stands in
- * place of the offset. No two classes have the same one. Most places have one name; getattr() has any. */
+ * place of the offset. No two classes have the same one. Of another class that came by, `other`: it has no such slot
+ * where the offset is 0, and is asked the usual way at once. Most places have one name; getattr() has any. */
 typedef struct {
     uint32_t version;
     uint32_t offset;
+    uint32_t other_version;
+    uint32_t other_offset;
     PyObject *name;
     PyObject *found;
 } TidegatePlace;
@@ -72,12 +75,18 @@ static inline __attribute__((unused)) uint32_t tidegate_offset(PyTypeObject *typ
                                                                                              : 0;
 }
 
-/* Have that place remember a slot, or a member of an enumeration. */
+/* Have that place remember a slot, or a member of an enumeration. What it knew under this name is the other from now. */
 static inline __attribute__((unused)) void tidegate_remember(
     TidegatePlace *place, PyObject *name, uint32_t version, uint32_t offset, PyObject *found)
 {
     Py_INCREF(name);
     Py_XINCREF(found);
+    if (place->name != name) {
+        place->other_version = 0;
+    } else if (place->version != 0) {
+        place->other_version = place->version;
+        place->other_offset = place->offset;
+    }
     place->version = 0; /* letting go of what it had may run anything */
     PyObject *name_before = place->name, *found_before = place->found;
     place->name = name;
@@ -86,6 +95,26 @@ static inline __attribute__((unused)) void tidegate_remember(
     place->version = version;
     Py_XDECREF(name_before);
     Py_XDECREF(found_before);
+}
+
+/* Have that place remember the slot of this class, or that it has none. */
+static inline __attribute__((unused)) void tidegate_remember_slot(
+    TidegatePlace *place, PyTypeObject *type, PyObject *name, int flags)
+{
+    uint32_t offset = tidegate_offset(type, name, flags);
+    if (place->name != name || offset != 0) {
+        tidegate_remember(place, name, offset == 0 ? 0 : type->tp_version_tag, offset, NULL);
+    }
+    if (offset == 0) {
+        place->other_version = type->tp_version_tag;
+        place->other_offset = 0;
+    }
+}
+
+/* Whether this class is the other one that the place knows under this name. */
+static inline __attribute__((unused)) int tidegate_is_other(TidegatePlace *place, PyTypeObject *type, PyObject *name)
+{
+    return place->other_version != 0 && place->other_version == type->tp_version_tag && place->name == name;
 }
 
 /* Whether that is a member of an enumeration: its members stay what they are. */
@@ -104,13 +133,16 @@ static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
         && ((PyTypeObject *)object)->tp_version_tag == place->offset) {
         return Py_NewRef(place->found);
     }
+    if (tidegate_is_other(place, Py_TYPE(object), name)) {
+        PyObject *slot = place->other_offset == 0 ? NULL : *(PyObject **)((char *)object + place->other_offset);
+        return slot == NULL ? (PyObject_GetAttr)(object, name) : Py_NewRef(slot);
+    }
     Py_INCREF(object); /* what is called may let go of it */
     PyObject *found = (PyObject_GetAttr)(object, name);
     PyTypeObject *type = Py_TYPE(object); /* which that may have changed */
     if (found != NULL && tidegate_is_name(name)) {
         if (type->tp_getattro == PyObject_GenericGetAttr) {
-            uint32_t offset = tidegate_offset(type, name, READONLY);
-            tidegate_remember(place, name, offset == 0 ? 0 : type->tp_version_tag, offset, NULL);
+            tidegate_remember_slot(place, type, name, READONLY);
         } else if (PyType_Check(object) && tidegate_is_member(found, object)) {
             _PyType_Lookup((PyTypeObject *)object, name); /* gives the class its version */
             uint32_t version = ((PyTypeObject *)object)->tp_version_tag;
@@ -153,12 +185,15 @@ static inline __attribute__((unused)) int tidegate_sets(PyTypeObject *type)
 static __attribute__((noinline, cold, unused)) int tidegate_set_up(
     TidegatePlace *place, PyObject *object, PyObject *name, PyObject *value)
 {
+    uint32_t version = Py_TYPE(object)->tp_version_tag;
+    if (version != 0 && place->name == name && (version == place->version || version == place->other_version)) {
+        return (PyObject_SetAttr)(object, name, value);
+    }
     Py_INCREF(object);
     int failed = (PyObject_SetAttr)(object, name, value);
     PyTypeObject *type = Py_TYPE(object);
     if (!failed && tidegate_is_name(name) && tidegate_sets(type)) {
-        uint32_t offset = tidegate_offset(type, name, 0);
-        tidegate_remember(place, name, offset == 0 ? 0 : type->tp_version_tag, offset, NULL);
+        tidegate_remember_slot(place, type, name, 0);
     }
     Py_DECREF(object);
     return failed;

@@ -131,6 +131,47 @@ def test_records_of_several_kinds_are_read_at_one_place(read: Callable[[Any], An
     assert read(other) == "three"
 
 
+def test_what_is_no_slot_is_asked_for_each_time(read: Callable[[Any], Any]) -> None:
+    class Counts:
+        asked = 0
+
+        @property
+        def x(self) -> int:
+            Counts.asked += 1
+            return Counts.asked
+
+    class Named:
+        x = "of the class"
+
+    record = Counts()
+    assert [read(record) for _ in range(3)] == [1, 2, 3]
+    assert [read(one) for one in (Named(), One(4), record, Named(), One(4), record)] == [
+        *("of the class", 4, 4),
+        *("of the class", 4, 5),
+    ]
+    own: Any = Named()
+    assert read(own) == "of the class"
+    own.x = "of its own"
+    assert read(own) == "of its own"
+    Named.x = "another"
+    assert read(Named()) == read(Named()) == "another"
+    Named.x = property(lambda _: "made")  # type: ignore[assignment]
+    assert read(own) == read(Named()) == "made"
+
+
+def test_two_classes_by_turns_are_both_known_and_a_slot_of_either_may_be_unset(read: Callable[[Any], Any]) -> None:
+    empty: Any = Empty()
+    other = Other(0, "two")
+    for number in range(3):
+        empty.x = number
+        assert [read(empty), read(other), read(empty), read(other)] == [number, "two", number, "two"]
+        del empty.x
+        for _ in range(2):
+            with pytest.raises(AttributeError, match="x"):
+                read(empty)
+            assert read(other) == "two"
+
+
 def test_a_slot_that_is_not_set_is_an_error(read: Callable[[Any], Any]) -> None:
     record: Any = Empty()
     for _ in range(2):
