@@ -277,6 +277,45 @@ async def test_without_a_journal_a_decision_is_shown_and_not_explained(tmp_path:
     assert found.json["decisions"][0][1]["why"] == "cheapest_on_time"
 
 
+async def test_the_same_facts_are_told_of_a_decision_with_a_journal_and_without(tmp_path: Path) -> None:
+    found = []
+    for journal in ("journal", ""):
+        (folder := tmp_path / f"house {journal}").mkdir()
+        async with house(folder, gateway={"journal": journal}) as home:
+            asked = await home.ask()
+            found.append((await home.get(f"/api/decisions/{asked.header('x-tidegate-decision')}", admin=True)).json)
+    written, remembered = found
+    assert written.keys() == remembered.keys()
+    assert written["why"] == remembered["why"]
+    assert written["request"].keys() == remembered["request"].keys()
+    for name in ("decisions", "endings"):
+        assert len(written[name]) == len(remembered[name]) == 1
+    assert written["decisions"][0][1].keys() == remembered["decisions"][0][1].keys()
+    assert written["endings"][0].keys() == remembered["endings"][0].keys()
+
+
+async def test_a_decision_that_cannot_be_explained_now_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path) as home:
+        asked = await home.ask()
+        monkeypatch.setattr("sys.executable", "/nowhere/python")
+        found = await home.get(f"/api/decisions/{asked.header('x-tidegate-decision')}", admin=True)
+    assert (found.status, found.error["code"], found.header("retry-after")) == (503, "http_503", "1")
+    assert "cannot be started" in found.error["message"]
+
+
+async def test_a_decision_that_is_not_there_is_404_with_a_journal_and_without(tmp_path: Path) -> None:
+    said = []
+    for journal in ("journal", ""):
+        (folder := tmp_path / f"house {journal}").mkdir()
+        async with house(folder, gateway={"journal": journal}) as home:
+            for decision_id in ("nobody", "--help", "x" * 129, ""):
+                found = await home.get(f"/api/decisions/{decision_id}", admin=True)
+                said.append((found.status, found.error["message"]))
+    none, no_id = (404, "The journal has no decision of this id."), (404, "This is no id of a decision.")
+    without = (404, "No recent decision has this id; of older ones a journal would tell.")
+    assert said == [none, *3 * [no_id], *4 * [without]]
+
+
 async def test_what_is_not_there_is_404_and_what_changes_something_is_405(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         missing = [await home.get(path, admin=True) for path in ("/", "/api/decisions/none", "/v1/models")]
@@ -352,7 +391,7 @@ async def test_who_leaves_stops_the_explaining_and_clients_keep_no_operator_wait
 
 async def test_what_is_cancelled_before_it_has_begun_keeps_nobody_waiting() -> None:
     explainer, said = Explainer(), list[object]()
-    explainer.begin("any", said.append)
+    explainer.begin("any", lambda *told: said.append(told))
     explainer.cancel()
     await eventually(lambda: not explainer.busy)
     assert said == []

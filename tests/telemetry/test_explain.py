@@ -84,6 +84,7 @@ def test_what_was_held_before_a_segment_or_ends_after_it_is_told_with_all_its_st
     for source in (tmp_path, of):
         (one,) = find(source, "r")
         assert one.stages == STAGES
+        assert one.endings == tuple(fact for _, fact in ENDED)
 
 
 def test_where_the_segments_around_it_are_gone_or_damaged_stages_still_count_from_the_arrival(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tidegate.core.model import (
     JOURNAL_VERSION,
     Candidate,
     Decision,
+    Ended,
     Held,
     Line,
     ModelFailed,
@@ -89,8 +90,9 @@ class Explained(Record, frozen=True, kw_only=True):
     bounds of estimates hold with probability `quantile`.
     `flips` are the least that would have made it another one, None where nobody has looked for them. By its `prefills`
     the prompt could have been computed for one of ours. At the last decision of a request stand the `stages` of what
-    became of it. Where it does not come out `again`, another one was recorded than what is recomputed here. Of one that
-    was made without the model (`Why.MODEL_FAILED`) nothing is recomputed: it has no candidates.
+    became of it, and the `endings` of its attempts. Where it does not come out `again`, another one was recorded than
+    what is recomputed here. Of one that was made without the model (`Why.MODEL_FAILED`) nothing is recomputed: it has
+    no candidates.
     """
 
     at_s: float
@@ -104,6 +106,7 @@ class Explained(Record, frozen=True, kw_only=True):
     flips: tuple[Flip, ...] | None = None
     prefills: tuple[Candidate, ...] = ()
     stages: tuple[Stage, ...] = ()
+    endings: tuple[Ended, ...] = ()
     again: bool = True
 
 
@@ -359,7 +362,7 @@ def explain(
     if found:
         handed = [chosen for chosen in map(handover_of, found) if chosen is not None]
         stages = beside(timeline.stages, handed[-1]) if handed else tuple(timeline.stages)
-        found[-1] = replace(found[-1], stages=stages)
+        found[-1] = replace(found[-1], stages=stages, endings=tuple(timeline.endings))
     return found
 
 

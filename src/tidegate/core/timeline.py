@@ -59,11 +59,13 @@ class Stage(Record, frozen=True, kw_only=True):
 
 
 class Timeline:
-    """The stages of one request, in the order of their ends. Give it every line, from where the request was asked for
-    or, where that is not there any more, from later on: then it has to be told when it arrived."""
+    """The stages of one request, in the order of their ends, and the endings of its attempts. Give it every line, from
+    where the request was asked for or, where that is not there any more, from later on: then it has to be told when it
+    arrived."""
 
     def __init__(self, request_id: str) -> None:
         self.stages: list[Stage] = []
+        self.endings: list[Ended] = []
         self._request_id = request_id
         self._zero_s: float | None = None
         self._held_s: float | None = None
@@ -100,8 +102,10 @@ class Timeline:
                 if not sent.target:
                     self._first_s[fact.endpoint] = at_s
                     self._add(_first_of(sent), (sent.endpoint, ""), began_s, at_s)
-            case Ended(request_id=self._request_id) if fact.endpoint in self._sent:
-                self._ended(fact, at_s)
+            case Ended(request_id=self._request_id):
+                self.endings.append(fact)
+                if fact.endpoint in self._sent:
+                    self._ended(fact, at_s)
             case Shipped(request_id=self._request_id) if fact.endpoint in self._computed_s:
                 began_s = self._computed_s.pop(fact.endpoint)
                 ends = fact.endpoint, fact.target

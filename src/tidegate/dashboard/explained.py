@@ -9,13 +9,11 @@ import msgspec
 from tidegate.core.why import WHY_TEXT
 from tidegate.dashboard.requests import Row
 from tidegate.dashboard.verb import Said, asked
+from tidegate.telemetry.explain import may_be_id, says_nowhere
 from tidegate.wire.errors import BadRequest
 
 # It takes a core for seconds; twice that where the end of a request is in the segment after its decision.
 TIMEOUT_S: Final = 30.0
-ID_CHARS_MAX: Final = 128
-# What the verb says of a journal in which no decision is, whatever its id.
-_NOWHERE: Final = (": no journal here; ", ": nothing is written in this journal; ")
 _RETRY: Final = (b"retry-after", b"1")
 
 
@@ -39,13 +37,7 @@ class Explainer:
 
     async def explain(self, request_id: str) -> bytes:
         """As JSON. Raises BadRequest."""
-        # What begins with a dash would be an option, and a NUL would end it.
-        if (
-            not request_id
-            or len(request_id) > ID_CHARS_MAX
-            or request_id.startswith("-")
-            or not request_id.isprintable()
-        ):
+        if not may_be_id(request_id):
             raise BadRequest("This is no id of a decision.", status=404)
         if self._busy:
             text = "Another decision is being explained; try again in a second."
@@ -57,7 +49,7 @@ class Explainer:
         finally:
             self._busy = False
         if row is None and said.result is None:
-            if f"no decision {request_id} in " in said.problem or any(one in said.problem for one in _NOWHERE):
+            if says_nowhere(said.problem, request_id):
                 raise BadRequest("The journal has no decision of this id.", status=404)
             text = f"Whether the journal has this decision could not be told: {said.problem}."
             raise BadRequest(text, status=503, headers=(_RETRY,))

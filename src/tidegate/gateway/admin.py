@@ -12,12 +12,12 @@ from tidegate.core.memory import Memory
 from tidegate.core.model import RequestClass
 from tidegate.core.others import Others
 from tidegate.core.state import WarmUp
-from tidegate.core.why import WHY_TEXT
+from tidegate.core.why import WHY_TEXT, Why
 from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.board import Board
 from tidegate.gateway.canary import Canary
 from tidegate.gateway.control import ROUTES, Control
-from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.dispatch import Dispatch, Recent
 from tidegate.gateway.explainer import BUSY, RETRY, Explainer
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.rehearsal import Rehearsed
@@ -28,6 +28,7 @@ from tidegate.http.server import Exchange, Server
 from tidegate.state.cap import Cap, Status
 from tidegate.state.keys import digest
 from tidegate.telemetry.counts import LABELS_MAX
+from tidegate.telemetry.explain import may_be_id, says_nowhere
 from tidegate.telemetry.exposition import HttpCounts, MoneyCounts, exposition
 from tidegate.telemetry.journal import Journal
 from tidegate.wire.errors import UNREADABLE, BadRequest, error_body
@@ -313,25 +314,58 @@ class Admin:
         }
 
     def _decision(self, exchange: Exchange, decision_id: str) -> None:
-        """The facts at once; the candidates, which replay recomputes, from a process of its own."""
-        known = self._dispatch.recent.get(decision_id)
-        if known is None:
-            _error(exchange, 404, "No recent decision has this id; older ones: tidegate explain --journal DIR ID.")
-            return
-        whys = {d.why: WHY_TEXT[d.why] for _, d in known.decisions}
-        facts = {"request": known.request, "decisions": known.decisions, "endings": known.endings, "why": whys}
+        """What the journal tells, and the candidates, which replay recomputes, by a process of its own; without a
+        journal, what is remembered."""
         if self._journal is None:
-            exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": None}))
+            if (known := self._dispatch.recent.get(decision_id)) is None:
+                _error(exchange, 404, "No recent decision has this id; of older ones a journal would tell.")
+            else:
+                exchange.respond(200, (JSON,), _remembered(known))
+        elif not may_be_id(decision_id):
+            _error(exchange, 404, "This is no id of a decision.")
         elif self._explainer.busy:
             _error(exchange, 503, BUSY, (RETRY,))
         else:
 
-            def then(said: msgspec.Raw | None) -> None:
+            def then(said: msgspec.Raw | None, problem: str) -> None:
                 exchange.on_left = None
-                exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": said}))
+                if said is not None:
+                    exchange.respond(200, (JSON,), _told(said))
+                elif says_nowhere(problem, decision_id):
+                    _error(exchange, 404, "The journal has no decision of this id.")
+                else:
+                    _error(exchange, 503, f"Of this decision cannot be told: {problem}.", (RETRY,))
 
             exchange.on_left = self._explainer.cancel
             self._explainer.begin(decision_id, then, journal=self._journal.folder)
+
+
+def _remembered(recent: Recent) -> bytes:
+    whys = {one.why: WHY_TEXT[one.why] for _, one in recent.decisions}
+    facts = {"request": recent.request, "decisions": recent.decisions, "endings": recent.endings, "why": whys}
+    return msgspec.json.encode({**facts, "explained": None})
+
+
+class _Decided(msgspec.Struct, frozen=True):
+    why: Why
+
+
+class _Explained(msgspec.Struct, frozen=True):
+    """Of what `explain` prints of a decision, what is told as facts."""
+
+    at_s: float
+    request: msgspec.Raw
+    decision: msgspec.Raw
+    endings: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+def _told(said: msgspec.Raw) -> bytes:
+    """The same of a request whose decisions were explained."""
+    found = msgspec.json.decode(said, type=list[_Explained])
+    decisions = [(one.at_s, one.decision) for one in found]
+    whys = {why: WHY_TEXT[why] for one in found if (why := msgspec.json.decode(one.decision, type=_Decided).why)}
+    facts = {"request": found[0].request, "decisions": decisions, "endings": found[-1].endings, "why": whys}
+    return msgspec.json.encode({**facts, "explained": said})
 
 
 class _Shown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -91,7 +91,7 @@ class Timed(Protocol):
 
 
 class Recent(msgspec.Struct):
-    """What is remembered of a request for the admin address. It grows as the request goes on."""
+    """What is remembered of a request for the admin address where no journal has it. It grows as it goes on."""
 
     request: Request
     decisions: list[tuple[float, Decision]]
@@ -125,6 +125,7 @@ class Dispatch:
         self.log = log
         self.spending = spending
         self.ratios: dict[str, TokenRatio] = {}
+        # Where no journal has it: what thousands are remembered by is in no cache of the core any more when it goes.
         # The oldest first: of a plain dictionary, each that goes would be looked for behind all that went before.
         self.recent: OrderedDict[str, Recent] = OrderedDict()
         # What is under way at an endpoint for nobody, and gives way when a client's request was sent there.
@@ -214,6 +215,14 @@ class Dispatch:
         self.metrics.decided(decision.why, spent_s, refused=not decision.plan, rest=request.said_tokens > 0)
         if self._journal is not None:
             self._journal.append(decision, now_s)
+        else:
+            self._remember(request, decision, now_s)
+        if spent_s > self._policy.decide_budget_s:
+            self.metrics.fell_back("overran")
+            self.tell(DecisionOverran(spent_s=spent_s), now_s)
+        return decision
+
+    def _remember(self, request: Request, decision: Decision, now_s: float) -> None:
         known = self.recent.get(request.id)
         if known is None:
             if len(self.recent) >= RECENT_MAX:
@@ -221,10 +230,6 @@ class Dispatch:
             self.recent[request.id] = Recent(request, [(now_s, decision)], [])
         elif len(known.decisions) < 8:
             known.decisions.append((now_s, decision))
-        if spent_s > self._policy.decide_budget_s:
-            self.metrics.fell_back("overran")
-            self.tell(DecisionOverran(spent_s=spent_s), now_s)
-        return decision
 
     def _decided_without(self, request: Request, error: Exception, now_s: float) -> Decision:
         """The model failed: the static rule decides, and if that fails, too, the request is refused."""

@@ -14,6 +14,8 @@ STDIN = Path("-")
 BUSY = "Another decision is being explained; try again in a second."
 RETRY = (b"retry-after", b"1")
 
+Then = Callable[[msgspec.Raw | None, str], None]
+
 
 class Explainer:
     """One at a time: what is asked meanwhile may come again."""
@@ -26,11 +28,9 @@ class Explainer:
         """Whether one is under way."""
         return self._asking is not None
 
-    def begin(
-        self, decision_id: str, then: Callable[[msgspec.Raw | None], None], *, journal: Path = STDIN, lines: bytes = b""
-    ) -> None:
+    def begin(self, decision_id: str, then: Then, *, journal: Path = STDIN, lines: bytes = b"") -> None:
         """Explain this decision from a journal, or from the lines of one, and call `then` with what is said, or with
-        None where that does not come to an answer."""
+        None where that does not come to an answer, and why."""
         assert self._asking is None, "one at a time"
         task = asyncio.get_running_loop().create_task(self._ask(decision_id, then, journal, lines))
         # Also of one that is cancelled before it has begun.
@@ -48,19 +48,12 @@ class Explainer:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
-    async def _ask(
-        self, decision_id: str, then: Callable[[msgspec.Raw | None], None], journal: Path, lines: bytes
-    ) -> None:
-        then(await _said(decision_id, journal, lines))
+    async def _ask(self, decision_id: str, then: Then, journal: Path, lines: bytes) -> None:
+        verb = ("explain", "--json", "--journal", str(journal), decision_id)
+        printed = await run(verb, timeout_s=TIMEOUT_S, lines=lines)
+        # Of a decision that does not come out again it says so in what it prints, and by its status, too.
+        said = printed.out.strip()
+        then(msgspec.Raw(said) if said and printed.status in (0, 1) else None, printed.problem)
 
     def _over(self, _: "asyncio.Task[None]") -> None:
         self._asking = None
-
-
-async def _said(decision_id: str, journal: Path, lines: bytes) -> msgspec.Raw | None:
-    """What the command prints."""
-    verb = ("explain", "--json", "--journal", str(journal), decision_id)
-    printed = await run(verb, timeout_s=TIMEOUT_S, lines=lines)
-    # Of a decision that does not come out again it says so in what it prints, and by its status, too.
-    said = printed.out.strip()
-    return msgspec.Raw(said) if said and printed.status in (0, 1) else None

@@ -157,7 +157,7 @@ class Handler:
             exchange.respond(200, headers, msgspec.json.encode(found), lines)
             return
 
-        def then(said: msgspec.Raw | None) -> None:
+        def then(said: msgspec.Raw | None, _: str) -> None:
             exchange.on_left = None
             body = msgspec.json.encode(found if said is None else _decisions(said)[0])
             exchange.respond(200, headers, body, lines)

@@ -22,6 +22,19 @@ from tidegate.telemetry.reading import (
 STDIN = Path("-")
 # A request lives for minutes, and as many segments of the usual size hold ten of eighty requests a second.
 AROUND_MAX: Final = 4
+ID_CHARS_MAX: Final = 128
+# What the verb says of a journal in which no decision is, whatever its id.
+_NOWHERE: Final = (": no journal here; ", ": nothing is written in this journal; ")
+
+
+def may_be_id(text: str) -> bool:
+    """Whether the verb can be asked for it: what begins with a dash would be an option, and a NUL would end it."""
+    return 0 < len(text) <= ID_CHARS_MAX and not text.startswith("-") and text.isprintable()
+
+
+def says_nowhere(problem: str, request_id: str) -> bool:
+    """Whether the verb's `problem` is that the journal has no decision about this request."""
+    return f"no decision {request_id} in " in problem or any(one in problem for one in _NOWHERE)
 
 
 def find(journal: Path, request_id: str | None) -> list[Explained]:
