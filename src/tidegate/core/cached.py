@@ -1,24 +1,26 @@
 """Prompts as endpoints are asked about them, and what of one is taken for cached."""
 
 from collections.abc import Sequence
-from struct import pack, unpack
+from struct import Struct
 from typing import Final
 
 from tidegate.core.prompts import BLOCK_BYTES, DIGESTS_MAX, GRID, GRID_OF, Prefix
 
 DIGEST_MASK: Final = 2**32 - 1
 _DIGEST_BYTES: Final = 4
+# By how many digests there are.
+_PACKED: Final = [Struct(f"<{count}I") for count in range(len(GRID) + 1)]
 
 
 def last_of(prefix: Prefix) -> int:
     """The digest of all of a beginning."""
-    return int(unpack("<I", prefix.digests[-_DIGEST_BYTES:])[0])
+    last: int = _PACKED[1].unpack_from(prefix.digests, -_DIGEST_BYTES)[0]
+    return last
 
 
 def at_grid(prefix: Prefix) -> tuple[int, ...]:
     """The digests of a beginning at the places of `GRID`."""
-    count = GRID_OF[min(prefix.blocks, DIGESTS_MAX)]
-    return unpack(f"<{count}I", prefix.digests[: count * _DIGEST_BYTES])
+    return _PACKED[GRID_OF[min(prefix.blocks, DIGESTS_MAX)]].unpack_from(prefix.digests)
 
 
 def spread(prefix: Prefix) -> tuple[int, ...]:
@@ -40,7 +42,7 @@ def shortened(digests: Sequence[int], prompt_bytes: int) -> Prefix | None:
     if GRID[len(chosen) - 1] != length:
         chosen.append(digests[-1] & DIGEST_MASK)
     blocks = length if length < DIGESTS_MAX else max(length, prompt_bytes // BLOCK_BYTES)
-    return Prefix(blocks, pack(f"<{len(chosen)}I", *chosen))
+    return Prefix(blocks, _PACKED[len(chosen)].pack(*chosen))
 
 
 class Prompt:
@@ -56,7 +58,7 @@ class Prompt:
         self.tokens = tokens
         length = len(digests)
         if not length:
-            self.grid: Sequence[int] = ()
+            self.grid: list[int] = []
             self.whole = self.before = self.per_block = 0.0
             return
         blocks = (prompt_bytes - preamble_bytes) / BLOCK_BYTES

@@ -55,7 +55,7 @@ def aged(variance: float, prior_variance: float, weight: float, age_s: float) ->
     fades to the prior's in the end.
     """
     share = age_s / HALF_LIFE_S
-    few = variance * (2.0 ** min(share, DOUBLINGS_MAX) - 1.0) / max(weight, 1.0)
+    few = variance * (pow(2.0, min(share, DOUBLINGS_MAX)) - 1.0) / max(weight, 1.0)
     faded = share / (1.0 + share) * prior_variance
     return few if few < faded else faded
 

@@ -16,4 +16,5 @@ def classify(base: str, prompt_tokens: int) -> str:
 
 def base_of(klass: str) -> str:
     """What it is for, as it is configured: `interactive` of `interactive/short`."""
-    return klass.partition("/")[0]
+    end = klass.find("/")
+    return klass if end < 0 else klass[:end]

@@ -91,7 +91,9 @@ class Decider:
         It could have waited for those that are `passed`. `full`: others of ours would take it later. For those `unseen`
         nothing was predicted, since they cannot be worth as much.
         """
-        ranked = sorted(options, key=plan.by_value) + sorted(last or [], key=plan.by_value)
+        ranked = plan.in_order(options)
+        if last:
+            ranked += plan.in_order(last)
         if len(ranked) > 1 or unseen:
             why = plan.why_first(ranked)
             if why is Why.LEAST_LOSS and unseen:
@@ -163,7 +165,7 @@ class Decider:
         if trial is None:
             trial, propensity = explore.pick(trials, policy.explore_share, policy.seed, request.id)
         if trial is not None:
-            ranked = [trial.option, *(o for o in sorted(options, key=plan.by_value) if o is not trial.option)]
+            ranked = [trial.option, *(o for o in plan.in_order(options) if o is not trial.option)]
             found = self._go(request, ranked, reasons, Why.EXPLORES, worth, now_s)
             if trial.cutover_s is not None:
                 first = replace(found.plan[0], cutover_s=trial.cutover_s)

@@ -4,7 +4,7 @@ Outcomes are counted by that time. More of it never makes an unload less likely,
 regression, and shrink to what is believed of such an engine where there are few.
 """
 
-from math import log, sqrt
+from math import log, pow, sqrt
 from typing import Final
 
 from tidegate.core.record import Untracked
@@ -55,7 +55,7 @@ class Outcomes(Untracked):
         age_s = now_s - self.at_s
         if age_s <= 0.0 or not self.long:
             return self.recent, self.recent_cold, self.long, self.long_cold
-        recent, long = 0.5 ** (age_s / RECENT_HALF_LIFE_S), 0.5 ** (age_s / LONG_HALF_LIFE_S)
+        recent, long = pow(0.5, age_s / RECENT_HALF_LIFE_S), pow(0.5, age_s / LONG_HALF_LIFE_S)
         return recent * self.recent, recent * self.recent_cold, long * self.long, long * self.long_cold
 
     def share(self, prior_share: float, strength: float) -> float:
@@ -90,7 +90,7 @@ class Level(Untracked):
     def left(self, now_s: float) -> tuple[float, float, float]:
         """What is left of the sums."""
         age_s = now_s - self.at_s
-        left = 0.5 ** (age_s / LONG_HALF_LIFE_S) if age_s > 0.0 else 1.0
+        left = pow(0.5, age_s / LONG_HALF_LIFE_S) if age_s > 0.0 else 1.0
         return left * self.weight, left * self.total, left * self.square
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from tidegate.core import correction, regression
 from tidegate.core.calibration import Mean, Promises, added, aged, learn_mean, ratio_of, summed
-from tidegate.core.correction import Correction, Residual, level_of, log_parts
+from tidegate.core.correction import Correction, Mix, Residual, level_of, log_parts
 from tidegate.core.learned import Learned, Silence
 from tidegate.core.record import Untracked
 from tidegate.core.regression import RATIO_MAX, Sums
@@ -71,9 +71,19 @@ class Sent(Untracked):
         return self.median_s * exp(-deviations * self.sigma)
 
 
-Known = tuple[float, float, float, float, float, float, float]
-"""What is known of one kind until more is learned: by what its sum of parts is multiplied, the ratio of its mean, the
-variance, by what a normal spread is stretched, the trust, of how many samples, and since when. See `Mix`."""
+class _Known:
+    """What is known of one kind until more is learned: its sum of parts is multiplied by a `factor`, and a normal
+    spread by `stretch`. See `Mix`.
+
+    No tuple but a class: where this is compiled, its numbers are read as they are.
+    """
+
+    __slots__ = ("at_s", "factor", "mean_ratio", "stretch", "trust", "variance", "weight")
+
+    def __init__(self, mix: Mix, mean_ratio: float, stretch: float) -> None:
+        self.factor, self.variance = exp(mix.bias), mix.variance
+        self.mean_ratio, self.stretch = mean_ratio, stretch
+        self.trust, self.weight, self.at_s = mix.trust, mix.weight, mix.at_s
 
 
 class Latency:
@@ -121,25 +131,25 @@ class Latency:
             learned = Learned(sums, self._correction.cells, unmoved(), self._promises.kinds, Mean())
         self.learned = learned
         self._prior_variance = prior_sigma * prior_sigma
-        self._unknown: list[Known | None] = [None] * (rows * columns)
+        self._unknown: list[_Known | None] = [None] * (rows * columns)
         self._known = self._unknown.copy()
 
     def predict(self, parts: list[float], row: int, column: int, now_s: float) -> Sent:
         """What so much work of this kind takes."""
         kind = row * self._columns + column
         known = self._known[kind]
-        if known is None:  # asked by its truth, compiled code would make objects of its numbers
+        if known is None:
             known = self._know(kind, row, column)
-        factor, mean_ratio, variance, stretch, trust, weight, at_s = known
         f0, f1, f2, f3, f4, f5, f6 = self.factors
         p0, p1, p2, p3, p4, p5, p6 = parts
         raw_s = f0 * p0 + f1 * p1 + f2 * p2 + f3 * p3 + f4 * p4 + f5 * p5 + f6 * p6
         if not RAW_S_MIN < raw_s < RAW_S_MAX:
             raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX
-        age_s = now_s - at_s
+        variance, age_s = known.variance, now_s - known.at_s
         if age_s > 0.0:
-            variance += aged(variance, self._prior_variance, weight, age_s)
-        return Sent(parts, raw_s, raw_s * factor, mean_ratio, sqrt(variance) * stretch, trust, row, column)
+            variance += aged(variance, self._prior_variance, known.weight, age_s)
+        median_s, sigma = raw_s * known.factor, sqrt(variance) * known.stretch
+        return Sent(parts, raw_s, median_s, known.mean_ratio, sigma, known.trust, row, column)
 
     def alone_s(self, first_s: float) -> float:
         """The median of what `predict` says of a kind with nobody beside it, where all parts but the first are none."""
@@ -154,13 +164,11 @@ class Latency:
         known = self._known[kind]
         if known is None:
             known = self._know(kind, row, column)
-        return raw_s * known[0]
+        return raw_s * known.factor
 
-    def _know(self, kind: int, row: int, column: int) -> Known:
+    def _know(self, kind: int, row: int, column: int) -> _Known:
         mix = self._correction.mixed(row, column)
-        mean_ratio = ratio_of(self.learned.mean, mix.variance)
-        stretch = self._promises.stretch(kind)
-        known = exp(mix.bias), mean_ratio, mix.variance, stretch, mix.trust, mix.weight, mix.at_s
+        known = _Known(mix, ratio_of(self.learned.mean, mix.variance), self._promises.stretch(kind))
         self._known[kind] = known
         return known
 

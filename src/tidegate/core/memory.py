@@ -9,7 +9,7 @@ the 95th percentile of the next one stands for: to reserve each one's whole outp
 
 from bisect import insort
 from collections.abc import Mapping
-from math import inf
+from math import inf, pow
 from typing import Final
 
 from tidegate.core.inflight import ends_s, sample_of, streamed_tokens
@@ -152,7 +152,7 @@ class Memory:
         if use is None:
             return 0
         age_s = now_s - use.at_s
-        return int(self._beyond(use) * 0.5 ** (age_s / REPORT_S)) if age_s > 0.0 else self._beyond(use)
+        return int(self._beyond(use) * pow(0.5, age_s / REPORT_S)) if age_s > 0.0 else self._beyond(use)
 
     def _beyond(self, use: InUse) -> int:
         told = self.state.tokens

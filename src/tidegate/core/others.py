@@ -8,7 +8,7 @@ to be as usual: an engine cannot have less than we have put there, and does not 
 """
 
 from collections.abc import Iterable
-from math import exp, log
+from math import exp, log, pow
 from typing import Final
 
 from tidegate.core.load import GONE_MAX, Gone, History, Load, Said, Tick, by_end, count, once
@@ -102,8 +102,8 @@ class Others:
         known, variance, late = self.trust, 0.0, 1.0
         if age_s > self._usual_s:
             variance = known * self._variance * (self._usual_left - left * left)
-            known *= 0.5 ** ((age_s - self._usual_s) / SILENT_S)
-            late = 0.5 ** ((age_s - self._usual_s) / HANDED_OVER_S)
+            known *= pow(0.5, (age_s - self._usual_s) / SILENT_S)
+            late = pow(0.5, (age_s - self._usual_s) / HANDED_OVER_S)
         elif not running and not queued and known == 1.0:
             return NOBODY
         return Foreign(known * count(running), known * count(queued), variance, known, late * (1.0 - known))

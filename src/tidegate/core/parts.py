@@ -170,19 +170,22 @@ class Parts:
         `stretch` by others.
         """
         tokens, steps, factor = cached.prompt.tokens, cached.steps, stretch * sent.median_s / sent.raw_s
-        ends = [0.0, *[end for end, _ in steps], taken, cached.at_least(SURE), cached.tokens]
-        token_s, attention_s = factors[1] * self.token_s, factors[2] * self.attention_s
-        # What is left of the prompt's tokens takes so long where it is cached up to there.
-        took_s = [factor * ((tokens - end) * (token_s + attention_s * (tokens + end))) for end in ends]
-        rest_s = first_s - took_s[-3]
-        firsts_s = [max(rest_s + one_s, ENGINE_S_MIN) for one_s in took_s]
-        outcomes, likely = [], 1.0
-        for index, (_, p) in enumerate(steps):
-            outcomes.append((firsts_s[index], likely - p))
-            likely = p
+        rest_s = first_s - factor * self._left_s(factors, tokens, taken)
+        sure_s = rest_s + factor * self._left_s(factors, tokens, cached.at_least(SURE))
+        mean_s = rest_s + factor * self._left_s(factors, tokens, cached.tokens)
+        after_s, likely = rest_s + factor * self._left_s(factors, tokens, 0.0), 1.0
+        outcomes = []
+        for end, p in steps:
+            outcomes.append((max(after_s, ENGINE_S_MIN), likely - p))
+            after_s, likely = rest_s + factor * self._left_s(factors, tokens, end), p
         if outcomes:
-            outcomes.append((firsts_s[len(steps)], likely))
-        return firsts_s[-2], firsts_s[-1], tuple(outcomes)
+            outcomes.append((max(after_s, ENGINE_S_MIN), likely))
+        return max(sure_s, ENGINE_S_MIN), max(mean_s, ENGINE_S_MIN), tuple(outcomes)
+
+    def _left_s(self, factors: list[float], tokens: float, cached_tokens: float) -> float:
+        """What is left of a prompt's tokens takes so long, where so many are cached."""
+        token_s, attention_s = factors[1] * self.token_s, factors[2] * self.attention_s
+        return (tokens - cached_tokens) * (token_s + attention_s * (tokens + cached_tokens))
 
     def told(self, sent: Reservation, fact: Ended, took_s: float, factors: list[float]) -> Sent:
         """What would have been predicted with what was cached; where that is not told, with what fits best."""

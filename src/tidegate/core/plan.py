@@ -107,7 +107,7 @@ def weigh_handovers(
 def in_turn(ranked: list[Option]) -> list[Option]:
     """The first, and then others whole: after trouble, nobody computes a prompt for another. Each endpoint once."""
     first = ranked[0]
-    return [first, *(o for o in ranked[1:] if not o.target and o.model is not first.model)]
+    return [o for o in ranked if o is first or not (o.target or o.model is first.model)]
 
 
 def best_first(options: list[Option]) -> list[tuple[float, str]]:
@@ -118,6 +118,12 @@ def best_first(options: list[Option]) -> list[tuple[float, str]]:
 def by_value(option: Option) -> tuple[float, float, str]:
     """Sorts the option worth most first; ties go to the quicker one, then by name."""
     return -option.value_usd, option.base.first_s, option.name
+
+
+def in_order(options: list[Option]) -> list[Option]:
+    """The same for all of them; no two have one name."""
+    keys = [(-option.value_usd, option.base.first_s, option.name, option) for option in options]
+    return [key[3] for key in sorted(keys)]
 
 
 def shows(request: Request, endpoint: Endpoint) -> bool:

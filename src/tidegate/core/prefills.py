@@ -62,8 +62,8 @@ class PromptLine:
 
     def at(self, now_s: float) -> Prefills:
         """Those that it is at now."""
-        oldest, line = self._oldest(), self._prefills
-        if oldest is None or oldest.stream:
+        line = self._prefills
+        if not self._passes_unseen(now_s):
             return line
         line = Prefills(line.since_s, line.head_s, line.behind_s, line.count)
         pass_unseen(line, self._waiting.values(), now_s)
@@ -84,11 +84,8 @@ class PromptLine:
 
     def pass_unseen(self, now_s: float) -> None:
         """What should have been computed by now, and nobody sees, is."""
-        oldest = self._oldest()
-        if oldest is None or oldest.stream:
-            return
-        count = pass_unseen(self._prefills, self._waiting.values(), now_s)
-        if count:
+        if self._passes_unseen(now_s):
+            count = pass_unseen(self._prefills, self._waiting.values(), now_s)
             for name in list(self._waiting)[:count]:
                 self._waiting.pop(name).computed = True
 
@@ -101,6 +98,14 @@ class PromptLine:
             if self._by_slot and computed and left is not None and left is not oldest:
                 # Meanwhile the engine was at this one, and not at the oldest.
                 line.since_s = max(line.since_s, min(now_s, line.since_s + left.prefill_s))
+
+    def _passes_unseen(self, now_s: float) -> bool:
+        """Whether the oldest should have been computed by now, and nobody sees whether it is."""
+        line = self._prefills
+        if not self._waiting or line.since_s + line.head_s > now_s:
+            return False
+        oldest = self._oldest()
+        return oldest is not None and not oldest.stream
 
     def _oldest(self) -> Reservation | None:
         for reservation in self._waiting.values():

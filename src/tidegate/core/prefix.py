@@ -42,9 +42,9 @@ class Prefixes:
         odds = self.keeping.odds
         most = max(0.0, prompt.tokens - 1.0)
         steps: list[tuple[float, float]] = []
-        if prompt.grid and prompt.grid[0] in self._index:
+        users, _ = self._users(prompt)
+        if users:
             put_tokens, by_distance, by_age = self._state.put_tokens, odds.by_distance, odds.by_age
-            users, _ = self._users(prompt)
             before, per_block = prompt.before, prompt.per_block
             by_size = odds.by_size[size_cell((before + users[-1][1]) * per_block)]
             for user, end in users:
@@ -64,9 +64,9 @@ class Prefixes:
     def given(self, prefix: Prefix | None, tokens: int, cached: Cached, now_s: float) -> Given:
         """What to remember of a prompt of so many tokens until it ends. `prefix` is its own beginning."""
         prompt = cached.prompt
-        if not prompt.grid or prompt.grid[0] not in self._index:
-            return Given(tokens, cached.tokens, prefix=prefix)
         users, continues = self._users(prompt)
+        if not users:
+            return Given(tokens, cached.tokens, prefix=prefix)
         odds, put_tokens = self.keeping.odds, self._state.put_tokens
         spans, done = [], 0.0
         for user, end in users:
@@ -78,23 +78,23 @@ class Prefixes:
         return Given(tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
 
     def _users(self, prompt: Prompt) -> tuple[list[tuple[Use, float]], int | None]:
-        """Who used last what a prompt, whose first block is known, begins with, each with the block up to which.
+        """Who used last what a prompt begins with, each with the block up to which; nobody, where that is not known.
 
         From the latest to the oldest: whoever has a block has all before it. With them, the last digest of the one that
         this prompt goes on with, where there is one.
         """
         index = self._index
-        user = index[prompt.grid[0]]
         users: list[tuple[Use, float]] = []
-        reached = 0
+        user, reached = None, 0
         for place, digest in zip(GRID, prompt.grid):  # noqa: B905 # a shorter prompt has less of the grid
             other = index.get(digest)
-            if other is not user:
-                if other is None:
-                    break
+            if other is None:
+                break
+            if user is not None and other is not user:
                 users.append((user, self._end(user, reached, prompt)[0]))
-                user = other
-            reached = place
+            user, reached = other, place
+        if user is None:
+            return users, None
         end, continues = self._end(user, reached, prompt)
         users.append((user, end))
         return users, continues
@@ -125,19 +125,21 @@ class Prefixes:
             return
         last = last_of(prefix)
         use = Use(at_s, state.put_tokens, prefix)
-        behind = [(last, use)]
+        self._settle(at_s)
         # Those of one time stand in an order of their own, whichever came first.
-        for key in self._settle(at_s):
-            if key == last:
-                continue
-            other = state.uses[key]
-            if _rank(key, other) > _rank(last, use):
-                del state.uses[key]
-                behind.insert(1, (key, other))
+        behind: list[tuple[int, Use]] = []
+        for key, other in reversed(state.uses.items()):
+            if other.at_s != at_s:
+                break
+            if key != last and _stands_behind(key, other, last, use):
+                behind.append((key, other))
         replaced = state.uses.pop(last, None)
-        for key, one in behind:
-            state.uses[key] = one
-            self._own(one)
+        state.uses[last] = use
+        self._own(use)
+        for key, other in reversed(behind):
+            del state.uses[key]
+            state.uses[key] = other
+            self._own(other)
         self._thirds += _thirds_of(prefix)
         if replaced is not None:
             self._dropped(replaced)
@@ -169,15 +171,13 @@ class Prefixes:
         self._state.uses.clear()
         self._build()
 
-    def _settle(self, at_s: float) -> list[int]:
-        """Those that came at this time, the last one first: what was put there since then was put there with them."""
-        found = []
-        for key, use in reversed(self._state.uses.items()):
+    def _settle(self, at_s: float) -> None:
+        """What was put there since those of this time came was put there with them."""
+        put_tokens = self._state.put_tokens
+        for use in reversed(self._state.uses.values()):
             if use.at_s != at_s:
                 break
-            use.put_tokens = self._state.put_tokens
-            found.append(key)
-        return found
+            use.put_tokens = put_tokens
 
     def _own(self, use: Use) -> None:
         for digest in at_grid(use.prefix):
@@ -215,8 +215,10 @@ def _tick(now_s: float) -> float:
     return int(now_s * TICKS_PER_S) / TICKS_PER_S
 
 
-def _rank(last: int, use: Use) -> tuple[int, int]:
-    return use.prefix.blocks, last
+def _stands_behind(last: int, use: Use, other_last: int, other: Use) -> bool:
+    """Whether of two of one time the first stands behind the other: if it is longer, or by their last digests."""
+    blocks, other_blocks = use.prefix.blocks, other.prefix.blocks
+    return last > other_last if blocks == other_blocks else blocks > other_blocks
 
 
 def _thirds_of(prefix: Prefix) -> int:

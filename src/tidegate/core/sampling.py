@@ -30,6 +30,7 @@ def stands_for(by_kind: dict[int, Sampling], kind: int, request_id: str, now_s: 
         sampling.share = TAUGHT_PER_S / before if before > TAUGHT_PER_S else 1.0
         sampling.second, sampling.count = second, 0
     sampling.count += 1
-    if sampling.share >= 1.0:
+    share = sampling.share
+    if share >= 1.0:
         return 1.0
-    return 1.0 / sampling.share if crc32(request_id.encode()) < sampling.share * _DRAWS else 0.0
+    return 1.0 / share if crc32(request_id.encode()) < share * _DRAWS else 0.0

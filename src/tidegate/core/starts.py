@@ -137,7 +137,7 @@ def fitted(
 def latest_start_s(request: Request, base: Base) -> float:
     """The latest moment at which sending it there still keeps its promise, and safely so."""
     slo = request.slo
-    latest_s = float("inf")
+    latest_s = inf
     if slo.ttft_s is not None or slo.e2e_s is not None:
         first_s_safe = base.first_s_safe
         if slo.ttft_s is not None:

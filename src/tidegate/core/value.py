@@ -58,10 +58,12 @@ def _served(request: Request, base: Base, spent_s: float) -> float:
 
 def _warm(request: Request, base: Base, first_s: float, spent_s: float, steady: float) -> float:
     """The same of a model that is there: all that it may come to with what is cached of the prompt counts."""
-    outcomes = base.outcomes
-    if outcomes:
-        return sum([p * _attained(request, base, after_s, sigma, spent_s, steady) for after_s, p, sigma in outcomes])
-    return _attained(request, base, first_s, base.sigma, spent_s, steady)
+    if not base.outcomes:
+        return _attained(request, base, first_s, base.sigma, spent_s, steady)
+    attained = 0.0
+    for after_s, p, sigma in base.outcomes:
+        attained += p * _attained(request, base, after_s, sigma, spent_s, steady)
+    return attained
 
 
 def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_s: float, steady: float) -> float:
@@ -88,7 +90,9 @@ def late_share(base: Base, left_s: float) -> float:
     if left_s <= 0.0:
         return 1.0
     if base.outcomes:
-        warm = sum([p * _late(left_s, after_s, sigma) for after_s, p, sigma in base.outcomes])
+        warm = 0.0
+        for after_s, p, sigma in base.outcomes:
+            warm += p * _late(left_s, after_s, sigma)
     else:
         warm = _late(left_s, base.warm_s if base.cold_share else base.first_s, base.sigma)
     if not base.cold_share:
