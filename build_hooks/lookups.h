@@ -4,8 +4,8 @@
  * (msgspec.Struct, __slots__) are read more than a thousand times for each request. CPython's own interpreter remembers
  * at each place in the code where a slot was found, and looks again when the class is another one or has changed
  * (LOAD_ATTR_SLOT in Python/ceval.c). This does the same for compiled code: each PyObject_GetAttr in it has a place of
- * its own, and each PyObject_SetAttr. Whatever is no slot, or is not set, goes the usual way, but for the members of
- * enumerations, which Python 3.11 finds in a function written in Python.
+ * its own, and each PyObject_SetAttr. Whatever is no slot, or is not set, goes the usual way, but for what a module has
+ * (as builtins) and for members of enumerations, which Python 3.11 finds in a function written in Python.
  *
  * The same with what a module has imported, which mypyc looks up in its dictionary at each use, 140 instructions and
  * four lines of memory: each such place remembers what it found in which version of the dictionary (LOAD_GLOBAL).
@@ -25,6 +25,26 @@
 #if defined(__GNUC__) && PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED) \
     && !defined(PYPY_VERSION)
 
+#if PY_VERSION_HEX < 0x030E0000 /* dictionaries have versions until then (PEP 699), which no two of them ever share */
+#define TIDEGATE_VERSIONS 1
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+static inline __attribute__((unused)) uint64_t tidegate_version(PyObject *dict)
+{
+    return ((PyDictObject *)dict)->ma_version_tag;
+}
+#pragma GCC diagnostic pop
+
+/* Whether what is in it stays while its version does. From 3.13 on, what an object has can change meanwhile; such a
+ * dictionary has values of its own (`ma_values`), and no module's has. */
+static inline __attribute__((unused)) int tidegate_has_version(PyObject *dict)
+{
+    return PyDict_CheckExact(dict) && ((PyDictObject *)dict)->ma_values == NULL;
+}
+
+#endif
+
 /* --- attributes --------------------------------------------------------------------------------------------------- */
 
 /* Where one place in the code found the attribute of this name: of a class with this version tag, so many bytes into
@@ -38,6 +58,10 @@ typedef struct {
     uint32_t other_offset;
     PyObject *name;
     PyObject *found;
+#ifdef TIDEGATE_VERSIONS
+    uint64_t dict_version; /* of the module that came by last, in which that was found; it is the dictionary's */
+    PyObject *in_dict;
+#endif
 } TidegatePlace;
 
 /* Whether a name can be told by where it is: nobody makes another string of it. It is kept while it is remembered, or
@@ -83,6 +107,9 @@ static inline __attribute__((unused)) void tidegate_remember(
     Py_XINCREF(found);
     if (place->name != name) {
         place->other_version = 0;
+#ifdef TIDEGATE_VERSIONS
+        place->dict_version = 0;
+#endif
     } else if (place->version != 0) {
         place->other_version = place->version;
         place->other_offset = place->offset;
@@ -125,7 +152,26 @@ static inline __attribute__((unused)) int tidegate_is_member(PyObject *object, P
     return (PyObject *)Py_TYPE(object) == of && Py_TYPE(of) == tidegate_class("enum", "EnumType", &enumerations, &asked);
 }
 
-/* The usual way; remembers where the attribute was, if that was a slot, or which member of an enumeration it is. */
+#ifdef TIDEGATE_VERSIONS
+
+/* Have that place remember what was found in a module, if that is in its dictionary. */
+static inline __attribute__((unused)) void tidegate_remember_in(
+    TidegatePlace *place, PyObject *module, PyObject *name, PyObject *found)
+{
+    PyObject *dict = PyModule_GetDict(module); /* borrowed */
+    if (tidegate_has_version(dict) && PyDict_GetItemWithError(dict, name) == found) {
+        if (place->name != name) {
+            tidegate_remember(place, name, 0, 0, NULL);
+        }
+        place->dict_version = tidegate_version(dict);
+        place->in_dict = found;
+    }
+}
+
+#endif
+
+/* The usual way; remembers where the attribute was, if that was a slot, or which member of an enumeration or what of a
+ * module it is. */
 static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
     TidegatePlace *place, PyObject *object, PyObject *name)
 {
@@ -137,6 +183,12 @@ static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
         PyObject *slot = place->other_offset == 0 ? NULL : *(PyObject **)((char *)object + place->other_offset);
         return slot == NULL ? (PyObject_GetAttr)(object, name) : Py_NewRef(slot);
     }
+#ifdef TIDEGATE_VERSIONS
+    if (place->dict_version != 0 && place->name == name && PyModule_CheckExact(object)
+        && tidegate_version(PyModule_GetDict(object)) == place->dict_version) {
+        return Py_NewRef(place->in_dict);
+    }
+#endif
     Py_INCREF(object); /* what is called may let go of it */
     PyObject *found = (PyObject_GetAttr)(object, name);
     PyTypeObject *type = Py_TYPE(object); /* which that may have changed */
@@ -148,6 +200,11 @@ static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
             uint32_t version = ((PyTypeObject *)object)->tp_version_tag;
             tidegate_remember(place, name, 0, version, version == 0 ? NULL : found);
         }
+#ifdef TIDEGATE_VERSIONS
+        else if (PyModule_CheckExact(object)) {
+            tidegate_remember_in(place, object, name, found);
+        }
+#endif
     }
     Py_DECREF(object);
     return found;
@@ -223,7 +280,7 @@ static inline __attribute__((unused)) int tidegate_set(
 
 /* --- names of modules --------------------------------------------------------------------------------------------- */
 
-#if PY_VERSION_HEX < 0x030E0000 /* dictionaries have versions until then (PEP 699), which no two of them ever share */
+#ifdef TIDEGATE_VERSIONS
 
 /* What one place in the code found under this name, in a dictionary of this version; `found` is that dictionary's. No
  * dictionary has version 0. */
@@ -233,25 +290,15 @@ typedef struct {
     PyObject *found;
 } TidegateName;
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-static inline __attribute__((unused)) uint64_t tidegate_version(PyObject *dict)
-{
-    return ((PyDictObject *)dict)->ma_version_tag;
-}
-#pragma GCC diagnostic pop
-
 extern PyObject *CPyDict_GetItem(PyObject *, PyObject *);
 
-/* The usual way; remembers what it found, if that was under a name. From 3.13 on, what an object has can change while the
- * version of its dictionary stays; such a dictionary has values of its own (`ma_values`), and no module's has. */
+/* The usual way; remembers what it found, if that was under a name. */
 static __attribute__((noinline, cold, unused)) PyObject *tidegate_find(
     TidegateName *place, PyObject *dict, PyObject *name)
 {
     Py_INCREF(dict); /* what is called may let go of it */
     PyObject *found = CPyDict_GetItem(dict, name);
-    if (found != NULL && PyDict_CheckExact(dict) && ((PyDictObject *)dict)->ma_values == NULL
-        && tidegate_is_name(name)) {
+    if (found != NULL && tidegate_has_version(dict) && tidegate_is_name(name)) {
         place->version = 0;
         Py_INCREF(name);
         Py_XSETREF(place->name, name);

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum, StrEnum
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 from unittest.mock import Mock
 
@@ -170,6 +171,44 @@ def test_two_classes_by_turns_are_both_known_and_a_slot_of_either_may_be_unset(r
             with pytest.raises(AttributeError, match="x"):
                 read(empty)
             assert read(other) == "two"
+
+
+def test_what_a_module_has_is_what_it_has_now(read: Callable[[Any], Any]) -> None:
+    one: Any = ModuleType("one")
+    other: Any = ModuleType("other")
+    one.x, other.x = "of one", "of the other"
+    for number in range(3):
+        assert [read(one), read(one), read(other), read(other), read(One(number))] == [
+            *("of one", "of one", "of the other", "of the other"),
+            number,
+        ]
+    one.x = "new"
+    one.y = "beside it"
+    assert read(one) == read(one) == "new"
+    del one.x
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="x"):
+            read(one)
+    one.__getattr__ = lambda name: f"made {name}"
+    assert read(one) == read(one) == "made x"
+    one.x = "its own"
+    assert read(one) == read(one) == "its own"
+
+
+def test_a_module_has_no_more_of_what_it_lost(reader: Any) -> None:
+    module: Any = ModuleType("of its own kind")
+    module.x = Made()
+    gone = weakref.ref(module.x)
+    assert reader.read(module) is reader.read(module) is module.x
+    before = sys.getrefcount(module.x)
+    for _ in range(100):
+        reader.read(module)
+    after = sys.getrefcount(module.x)
+    assert after == before
+    del module.x
+    assert gone() is None
+    assert reader.named(module, "__dict__") is reader.named(module, "__dict__") is module.__dict__
+    assert reader.named(module, "__class__") is ModuleType
 
 
 def test_a_slot_that_is_not_set_is_an_error(read: Callable[[Any], Any]) -> None:

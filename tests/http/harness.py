@@ -45,7 +45,7 @@ async def serving(
     clock: Clock | None = None,
     tls: Any = None,
     knows: Callable[[Mapping[bytes, bytes]], bool] = lambda _: True,
-    streams: Callable[[bytes, bytes], bool] = lambda _method, _target: False,
+    streams: Callable[[bytes, bytes], bool] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Server]:
     server = Server(

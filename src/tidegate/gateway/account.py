@@ -29,7 +29,7 @@ from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import OVER_MAX_COST
 from tidegate.gateway.meter import Meter, meter_of
-from tidegate.gateway.reply import Headers, headers_alike, own_lines
+from tidegate.gateway.reply import lines_alike, own_lines
 from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.event import WideEvent
@@ -447,9 +447,8 @@ class Account:
         unknown = fact.output_tokens is None and not attempt.streamed
         return unknown and fact.ending is Ending.OK and not fact.cause and self._call.kind is not EMBEDDING
 
-    def headers(self, first: Headers, decision: Decision, attempts: int, endpoint: str = "") -> tuple[Headers, bytes]:
-        """What the answer says, `first` what it is and then how it came about: what many say alike, and the lines that
-        are its own.
+    def lines(self, decision: Decision, attempts: int, endpoint: str = "") -> bytes:
+        """The header lines by which the answer says how it came about: what many say alike, then what is its own.
 
         `endpoint` is who gave it, if anybody did.
         """
@@ -463,13 +462,13 @@ class Account:
             if likeness is None:
                 likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
             model = upstream.called(self._request.model)
-            alike = headers_alike(first, decision.why, attempts, endpoint, model, likeness)
+            alike = lines_alike(decision.why, attempts, endpoint, model, likeness)
         else:
-            alike = headers_alike(first, decision.why, attempts)
-        own = own_lines(self._request_id, self._request.id, overhead_s)
+            alike = lines_alike(decision.why, attempts)
+        lines = alike + own_lines(self._request_id, self._request.id, overhead_s)
         if self._grant.limited:
-            own += self._grant.lines(self._dispatch.now_s())
-        return alike, own
+            lines += self._grant.lines(self._dispatch.now_s())
+        return lines
 
     def over(
         self,

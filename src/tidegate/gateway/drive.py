@@ -754,8 +754,8 @@ class Drive:
                 self._stream = attempt.reader
         if broken is None:
             of = _STREAMED if self._client is None else ((b"content-type", self._client.content_type), NO_CACHE)
-            headers, lines = self._account.headers(of, self._decision, self._flight.attempts, endpoint)
-            exchange.start(200, headers, lines, first)
+            lines = self._account.lines(self._decision, self._flight.attempts, endpoint)
+            exchange.start(200, of, lines, first)
             if self._resumption is None:
                 self._let_go()
             return
@@ -782,9 +782,9 @@ class Drive:
             gathered = attempt.reader
             assert isinstance(gathered, (Aggregator, WholeReader, Translated)), "an answer given whole was gathered"
             body = gathered.result()
-            headers, lines = self._account.headers(_WHOLE, self._decision, self._flight.attempts, attempt.endpoint)
+            lines = self._account.lines(self._decision, self._flight.attempts, attempt.endpoint)
             lines += cost_line(self._account.spent_usd)
-            release = partial(exchange.respond, 200, headers, body, lines)
+            release = partial(exchange.respond, 200, _WHOLE, body, lines)
         self._over(now_s, status=200, outcome="ok", attempt=attempt)
         self._dispatch.written(release)
 
@@ -946,10 +946,10 @@ class Drive:
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
-        headers, lines = self._account.headers(reply.headers(), self._decision, self._flight.attempts)
+        lines = self._account.lines(self._decision, self._flight.attempts)
         body = reply.body(self._client)
         self._over(now_s, status=reply.status, outcome=outcome, code=code)
-        self._dispatch.written(partial(exchange.respond, reply.status, headers, body, lines))
+        self._dispatch.written(partial(exchange.respond, reply.status, reply.headers(), body, lines))
 
     def _over(
         self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None

@@ -6,6 +6,7 @@ from math import ceil
 from tidegate.core.model import Decision, Record, Request
 from tidegate.core.rules import longest_tokens
 from tidegate.core.why import WHY_TEXT, Why
+from tidegate.http.head import fields
 from tidegate.wire.errors import BadRequest, error_body
 from tidegate.wire.translate import Client
 
@@ -152,20 +153,17 @@ def _back(decision: Decision) -> str:
     return "" if decision.retry_after_s is None else f"; try again in {ceil(decision.retry_after_s)} s"
 
 
-@lru_cache(maxsize=1024)  # a few of each endpoint and model; what has been made once is hashed once, too
-def headers_alike(
-    first: Headers, why: Why, attempts: int, endpoint: str = "", model: str = "", likeness: str = ""
-) -> Headers:
-    """The headers that many answers share, `first` what is known of its body; the last three where somebody gave it."""
-    made = (*first, (b"x-tidegate-why", why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
-    if not endpoint:
-        return made
-    return (
-        *made,
-        (b"x-tidegate-endpoint", endpoint.encode()),
-        (b"x-tidegate-model", model.encode()),
-        (b"x-tidegate-likeness", likeness.encode()),
-    )
+@lru_cache(maxsize=1024)  # a few of each endpoint and model
+def lines_alike(why: Why, attempts: int, endpoint: str = "", model: str = "", likeness: str = "") -> bytes:
+    """The header lines that many answers share; the last three where somebody gave it."""
+    made = [(b"x-tidegate-why", why.encode()), (b"x-tidegate-attempts", b"%d" % attempts)]
+    if endpoint:
+        made += (
+            (b"x-tidegate-endpoint", endpoint.encode()),
+            (b"x-tidegate-model", model.encode()),
+            (b"x-tidegate-likeness", likeness.encode()),
+        )
+    return fields(made)
 
 
 def own_lines(request_id: str, decision_id: str, overhead_s: float) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tidegate.core.model import Capability, Record
+from tidegate.core.model import Record
 from tidegate.wire import embeddings, openai
 from tidegate.wire.clients import CLIENTS
 from tidegate.wire.ollama.client import OLLAMA_CHAT
@@ -18,8 +18,8 @@ class Route(Record, frozen=True, kw_only=True):
 
 
 _OPENAI = {
-    "/chat/completions": Route(parse=lambda body, _: openai.parse(body, Capability.CHAT)),
-    "/completions": Route(parse=lambda body, _: openai.parse(body, Capability.COMPLETION)),
+    "/chat/completions": Route(parse=openai.parse_chat),
+    "/completions": Route(parse=openai.parse_completion),
     "/embeddings": Route(parse=lambda body, _: embeddings.parse(body)),
 }
 _OTHERS = {path: Route(parse=client.parse, client=client) for path, client in CLIENTS.items()}

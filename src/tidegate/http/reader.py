@@ -88,7 +88,7 @@ class Reader:
         limits: Limits,
         clock: Clock,
         knows: Callable[[Mapping[bytes, bytes]], bool],
-        streams: Callable[[bytes, bytes], bool],
+        streams: Callable[[bytes, bytes], bool] | None,
     ) -> None:
         """`knows` and `streams`: see `Server`."""
         self._connection: Connection | None = connection
@@ -219,7 +219,8 @@ class Reader:
             self._upgrading = True
         # Both framings at once, and malformed lengths, llhttp has refused already.
         framed = b"content-length" in headers or b"transfer-encoding" in headers
-        streamed = framed and self._streams(self._method, self._target)
+        streams = self._streams
+        streamed = framed and streams is not None and streams(self._method, self._target)
         if b"content-length" in headers:
             length = int(headers[b"content-length"])
             too_large = length > limits.body_bytes_max

@@ -46,9 +46,35 @@ class Server:
     knows       whether the client with these header fields may send a body of more than `stranger_body_bytes_max`, or
                 for longer than `body_timeout_s`; asked before such a body is read, and while one comes slowly
     streams     whether the body of a request with this method and target is handed over as it comes, whatever its size:
-                the handler is called with the head, and takes the body by `Exchange.receive` or answers without
+                the handler is called with the head, and takes the body by `Exchange.receive` or answers without; None
+                where no body is
     on_error    told of an exception that escaped the handler, instead of the event loop's exception handler
     """
+
+    # Connections read it several times a request, and slots are found without a search.
+    __slots__ = (
+        "_emptied",
+        "_listener",
+        "_on_error",
+        "_shaking",
+        "_sweeping",
+        "_turned_away",
+        "accepted",
+        "clock",
+        "closing",
+        "coarse_s",
+        "connections",
+        "dismissing",
+        "error_body",
+        "handler",
+        "handler_errors",
+        "knows",
+        "limits",
+        "protocol_errors",
+        "refused",
+        "requests",
+        "streams",
+    )
 
     def __init__(
         self,
@@ -58,7 +84,7 @@ class Server:
         clock: Clock,
         error_body: Callable[[int, str], tuple[bytes, bytes]],
         knows: Callable[[Mapping[bytes, bytes]], bool] = lambda _: True,
-        streams: Callable[[bytes, bytes], bool] = lambda _method, _target: False,
+        streams: Callable[[bytes, bytes], bool] | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self.handler = handler

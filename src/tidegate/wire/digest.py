@@ -1,14 +1,15 @@
 """Salted digests, of a prompt's beginning and of a conversation's name: enough to recognise, not to read them."""
 
 from hashlib import blake2b
+from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-BLOCK_BYTES = 1024
+BLOCK_BYTES: Final = 1024
 # 256 KiB, about 64k tokens: prompts that agree so far and differ later are as good as the same to a prefix cache.
-BLOCKS_MAX = 256
+BLOCKS_MAX: Final = 256
 # Of ten thousand blocks that an endpoint is known to have, one prompt in 400,000 meets one by chance.
-DIGEST_MASK = 2**32 - 1
+DIGEST_MASK: Final = 2**32 - 1
 SALT_BYTES = 16
 # Of ten thousand conversations no two meet by chance, and without the salt none by intent.
 _SESSION_BYTES = 8

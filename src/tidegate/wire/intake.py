@@ -115,8 +115,8 @@ def client_request_id(headers: Mapping[bytes, bytes]) -> str | None:
 
 def _retry(headers: Mapping[bytes, bytes]) -> int:
     """How often its client has tried this before, as SDKs count it; 0 where it says nothing that can be read."""
-    told = headers.get(_RETRY_COUNT, b"0")
-    return int(told) if len(told) < 3 and told.isdigit() else 0
+    told = headers.get(_RETRY_COUNT)
+    return int(told) if told is not None and len(told) < 3 and told.isdigit() else 0
 
 
 def _ruled(

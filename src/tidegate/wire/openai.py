@@ -1,5 +1,6 @@
 """OpenAI's protocol from the client's side: what a request asks for, and how it is passed on."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -29,7 +30,7 @@ OUTPUT_TOKENS_MAX = 2**31 - 1
 EMBEDDING = Capability.EMBEDDING
 
 # Looking a member up in its class costs more than the comparison that follows.
-_CHAT = Capability.CHAT
+_CHAT, _COMPLETION = Capability.CHAT, Capability.COMPLETION
 
 
 _ACCEPTED = {
@@ -48,6 +49,16 @@ _ACCEPTED = {
     "logprobs": "must be true or false in chat, a whole number in completions",
     "prompt": "must be a string, a non-empty array of strings, of tokens, or of arrays of tokens",
 }
+
+
+def parse_chat(body: bytes, _: Mapping[bytes, bytes]) -> Call:
+    """Read the body of a chat completion request; its headers say nothing more. See `parse`."""
+    return parse(body, _CHAT)
+
+
+def parse_completion(body: bytes, _: Mapping[bytes, bytes]) -> Call:
+    """The same of a text completion request."""
+    return parse(body, _COMPLETION)
 
 
 def parse(body: bytes, kind: Capability) -> Call:
@@ -199,8 +210,8 @@ def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
     A stream is always asked for its usage: it is what the estimates learn from and what is charged. Embeddings have
     no field for it, and some servers refuse one. Raises `BadRequest` for options that cannot be taken apart.
     """
-    fields = dict(call.fields)
-    fields["model"] = Raw(_encode(model))
+    fields: dict[str, Raw | str] = dict(call.fields)
+    fields["model"] = model
     if call.kind is EMBEDDING:
         return _encode(fields)
     fields["stream"] = _TRUE if stream else _FALSE

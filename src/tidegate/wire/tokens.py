@@ -1,5 +1,7 @@
 """Tokens, estimated from bytes. Never a tokenizer: on a long prompt that would hold up everybody else."""
 
+from typing import Final
+
 import msgspec
 
 from tidegate.core.calibration import left_after
@@ -14,13 +16,15 @@ _PRIOR_TOKENS = 500.0
 _DECAY = 0.99
 
 # `{"role":"user","content":""},` around a message, and what a chat template puts in its place.
-MESSAGE_BYTES = 30
-MESSAGE_TOKENS = 4.0
+MESSAGE_BYTES: Final = 30
+MESSAGE_TOKENS: Final = 4.0
 
 # Of the beginning, where instructions stand, and of the end, where the user speaks.
-_SAMPLE_BYTES = 256
+_SAMPLE_BYTES: Final = 256
 # One byte in so many: only languages that are written in escapes have more.
-_DENSE = 12
+_DENSE: Final = 12
+# As a number: whether bytes are in bytes is first asked of a number, whose exception is made and thrown away.
+_BACKSLASH: Final = ord("\\")
 
 
 def text_bytes(json: bytes | memoryview) -> int:
@@ -30,10 +34,11 @@ def text_bytes(json: bytes | memoryview) -> int:
     of a language written in them, are everywhere.
     """
     size = len(json)
-    sample = bytes(json[:_SAMPLE_BYTES]) + bytes(json[-_SAMPLE_BYTES:]) if size > 2 * _SAMPLE_BYTES else bytes(json)
-    surplus = sample.count(b"\\")
-    if surplus == 0:
+    ends = [json] if size <= 2 * _SAMPLE_BYTES else [json[:_SAMPLE_BYTES], json[-_SAMPLE_BYTES:]]
+    sample = b"".join(ends)
+    if _BACKSLASH not in sample:  # told in a tenth of the time that it takes to count none
         return size
+    surplus = sample.count(b"\\")
     if surplus * _DENSE > len(sample):
         # Three bytes of UTF-8 for most escapes, two below U+0800, four for the two halves of a pair.
         surplus += 2 * sample.count(b"\\u") + sample.count(b"\\u0") + sample.count(b"\\ud")
