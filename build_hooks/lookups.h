@@ -21,6 +21,7 @@
 #include <Python.h>
 #include <structmember.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__GNUC__) && PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED) \
     && !defined(PYPY_VERSION)
@@ -48,21 +49,29 @@ static inline __attribute__((unused)) int tidegate_has_version(PyObject *dict)
 /* --- attributes --------------------------------------------------------------------------------------------------- */
 
 /* Where one place in the code found the attribute of this name: of a class with this version tag, so many bytes into
- * the object. No class has version 0: nothing was found there, or `found`, of an enumeration whose version tag stands in
- * place of the offset. No two classes have the same one. Of another class that came by, `other`: it has no such slot
- * where the offset is 0, and is asked the usual way at once. Most places have one name; getattr() has any. */
+ * the object. No class has version 0, and no two have the same. Most places have one name; getattr() has any. */
 typedef struct {
     uint32_t version;
     uint32_t offset;
-    uint32_t other_version;
-    uint32_t other_offset;
     PyObject *name;
-    PyObject *found;
+} TidegatePlace;
+
+/* What else such a place found under that name. Of another class that came by: it has no such slot where the offset is
+ * 0, and is asked the usual way at once. Of an enumeration of this version, its member. In a dictionary of this version,
+ * that of a module, what is the dictionary's. */
+typedef struct {
+    uint32_t version;
+    uint32_t offset;
+    uint32_t member_version;
+    PyObject *member;
 #ifdef TIDEGATE_VERSIONS
-    uint64_t dict_version; /* of the module that came by last, in which that was found; it is the dictionary's */
+    uint64_t dict_version;
     PyObject *in_dict;
 #endif
-} TidegatePlace;
+} TidegateOther;
+
+/* What is read most lies close together, and the rest elsewhere. */
+#define TIDEGATE_ELSEWHERE __attribute__((section(".bss.tidegate")))
 
 /* Whether a name can be told by where it is: nobody makes another string of it. It is kept while it is remembered, or
  * another might take its place in memory. */
@@ -99,49 +108,44 @@ static inline __attribute__((unused)) uint32_t tidegate_offset(PyTypeObject *typ
                                                                                              : 0;
 }
 
-/* Have that place remember a slot, or a member of an enumeration. What it knew under this name is the other from now. */
-static inline __attribute__((unused)) void tidegate_remember(
-    TidegatePlace *place, PyObject *name, uint32_t version, uint32_t offset, PyObject *found)
+/* Have that place be about this name, of which it knows nothing if it was about another. */
+static inline __attribute__((unused)) void tidegate_name(TidegatePlace *place, TidegateOther *other, PyObject *name)
 {
-    Py_INCREF(name);
-    Py_XINCREF(found);
-    if (place->name != name) {
-        place->other_version = 0;
-#ifdef TIDEGATE_VERSIONS
-        place->dict_version = 0;
-#endif
-    } else if (place->version != 0) {
-        place->other_version = place->version;
-        place->other_offset = place->offset;
+    if (place->name == name) {
+        return;
     }
-    place->version = 0; /* letting go of what it had may run anything */
-    PyObject *name_before = place->name, *found_before = place->found;
-    place->name = name;
-    place->found = found;
-    place->offset = offset;
-    place->version = version;
-    Py_XDECREF(name_before);
-    Py_XDECREF(found_before);
+    PyObject *name_before = place->name, *member_before = other->member;
+    memset(place, 0, sizeof *place);
+    memset(other, 0, sizeof *other);
+    place->name = Py_NewRef(name);
+    Py_XDECREF(name_before); /* which may run anything */
+    Py_XDECREF(member_before);
 }
 
-/* Have that place remember the slot of this class, or that it has none. */
-static inline __attribute__((unused)) void tidegate_remember_slot(
-    TidegatePlace *place, PyTypeObject *type, PyObject *name, int flags)
+/* Have that place remember the slot of this class, or that it has none. What it knew is the other from now. */
+static inline __attribute__((unused)) void tidegate_remember(
+    TidegatePlace *place, TidegateOther *other, PyTypeObject *type, PyObject *name, int flags)
 {
     uint32_t offset = tidegate_offset(type, name, flags);
-    if (place->name != name || offset != 0) {
-        tidegate_remember(place, name, offset == 0 ? 0 : type->tp_version_tag, offset, NULL);
-    }
+    tidegate_name(place, other, name);
     if (offset == 0) {
-        place->other_version = type->tp_version_tag;
-        place->other_offset = 0;
+        other->version = type->tp_version_tag;
+        other->offset = 0;
+        return;
     }
+    if (place->version != 0) {
+        other->version = place->version;
+        other->offset = place->offset;
+    }
+    place->offset = offset;
+    place->version = type->tp_version_tag;
 }
 
 /* Whether this class is the other one that the place knows under this name. */
-static inline __attribute__((unused)) int tidegate_is_other(TidegatePlace *place, PyTypeObject *type, PyObject *name)
+static inline __attribute__((unused)) int tidegate_is_other(
+    TidegatePlace *place, TidegateOther *other, PyTypeObject *type, PyObject *name)
 {
-    return place->other_version != 0 && place->other_version == type->tp_version_tag && place->name == name;
+    return other->version != 0 && other->version == type->tp_version_tag && place->name == name;
 }
 
 /* Whether that is a member of an enumeration: its members stay what they are. */
@@ -152,65 +156,75 @@ static inline __attribute__((unused)) int tidegate_is_member(PyObject *object, P
     return (PyObject *)Py_TYPE(object) == of && Py_TYPE(of) == tidegate_class("enum", "EnumType", &enumerations, &asked);
 }
 
-#ifdef TIDEGATE_VERSIONS
-
-/* Have that place remember what was found in a module, if that is in its dictionary. */
-static inline __attribute__((unused)) void tidegate_remember_in(
-    TidegatePlace *place, PyObject *module, PyObject *name, PyObject *found)
+/* What that place knows of a member of an enumeration, or of a module; NULL where it is neither, or is not known. */
+static inline __attribute__((unused)) PyObject *tidegate_known(TidegateOther *other, PyObject *object)
 {
-    PyObject *dict = PyModule_GetDict(module); /* borrowed */
-    if (tidegate_has_version(dict) && PyDict_GetItemWithError(dict, name) == found) {
-        if (place->name != name) {
-            tidegate_remember(place, name, 0, 0, NULL);
-        }
-        place->dict_version = tidegate_version(dict);
-        place->in_dict = found;
+    if (other->member != NULL && PyType_Check(object)
+        && ((PyTypeObject *)object)->tp_version_tag == other->member_version) {
+        return other->member;
     }
+#ifdef TIDEGATE_VERSIONS
+    if (other->dict_version != 0 && PyModule_CheckExact(object)) {
+        PyObject *dict = PyModule_GetDict(object); /* NULL in what is being thrown away */
+        return dict != NULL && tidegate_version(dict) == other->dict_version ? other->in_dict : NULL;
+    }
+#endif
+    return NULL;
 }
 
-#endif
-
-/* The usual way; remembers where the attribute was, if that was a slot, or which member of an enumeration or what of a
- * module it is. */
-static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
-    TidegatePlace *place, PyObject *object, PyObject *name)
+/* Have that place remember a member of an enumeration, or what a module has. */
+static inline __attribute__((unused)) void tidegate_remember_found(
+    TidegatePlace *place, TidegateOther *other, PyObject *object, PyObject *name, PyObject *found)
 {
-    if (place->found != NULL && place->name == name && PyType_Check(object)
-        && ((PyTypeObject *)object)->tp_version_tag == place->offset) {
-        return Py_NewRef(place->found);
-    }
-    if (tidegate_is_other(place, Py_TYPE(object), name)) {
-        PyObject *slot = place->other_offset == 0 ? NULL : *(PyObject **)((char *)object + place->other_offset);
-        return slot == NULL ? (PyObject_GetAttr)(object, name) : Py_NewRef(slot);
+    if (PyType_Check(object) && tidegate_is_member(found, object)) {
+        _PyType_Lookup((PyTypeObject *)object, name); /* gives the class its version */
+        uint32_t version = ((PyTypeObject *)object)->tp_version_tag;
+        if (version != 0) {
+            tidegate_name(place, other, name);
+            other->member_version = version;
+            Py_XSETREF(other->member, Py_NewRef(found));
+        }
     }
 #ifdef TIDEGATE_VERSIONS
-    if (place->dict_version != 0 && place->name == name && PyModule_CheckExact(object)
-        && tidegate_version(PyModule_GetDict(object)) == place->dict_version) {
-        return Py_NewRef(place->in_dict);
+    else if (PyModule_CheckExact(object)) {
+        PyObject *dict = PyModule_GetDict(object);
+        if (dict != NULL && tidegate_has_version(dict) && PyDict_GetItemWithError(dict, name) == found) {
+            tidegate_name(place, other, name);
+            other->dict_version = tidegate_version(dict);
+            other->in_dict = found;
+        }
     }
 #endif
+}
+
+/* The usual way, where nothing better is known; remembers what it finds. */
+static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
+    TidegatePlace *place, TidegateOther *other, PyObject *object, PyObject *name)
+{
+    if (tidegate_is_other(place, other, Py_TYPE(object), name)) {
+        PyObject *slot = other->offset == 0 ? NULL : *(PyObject **)((char *)object + other->offset);
+        return slot == NULL ? (PyObject_GetAttr)(object, name) : Py_NewRef(slot);
+    }
+    PyObject *known = place->name == name ? tidegate_known(other, object) : NULL;
+    if (known != NULL) {
+        return Py_NewRef(known);
+    }
     Py_INCREF(object); /* what is called may let go of it */
     PyObject *found = (PyObject_GetAttr)(object, name);
     PyTypeObject *type = Py_TYPE(object); /* which that may have changed */
     if (found != NULL && tidegate_is_name(name)) {
         if (type->tp_getattro == PyObject_GenericGetAttr) {
-            tidegate_remember_slot(place, type, name, READONLY);
-        } else if (PyType_Check(object) && tidegate_is_member(found, object)) {
-            _PyType_Lookup((PyTypeObject *)object, name); /* gives the class its version */
-            uint32_t version = ((PyTypeObject *)object)->tp_version_tag;
-            tidegate_remember(place, name, 0, version, version == 0 ? NULL : found);
+            tidegate_remember(place, other, type, name, READONLY);
+        } else {
+            tidegate_remember_found(place, other, object, name, found);
         }
-#ifdef TIDEGATE_VERSIONS
-        else if (PyModule_CheckExact(object)) {
-            tidegate_remember_in(place, object, name, found);
-        }
-#endif
     }
     Py_DECREF(object);
     return found;
 }
 
-static inline __attribute__((unused)) PyObject *tidegate_get(TidegatePlace *place, PyObject *object, PyObject *name)
+static inline __attribute__((unused)) PyObject *tidegate_get(
+    TidegatePlace *place, TidegateOther *other, PyObject *object, PyObject *name)
 {
     if (__builtin_expect(
             Py_TYPE(object)->tp_version_tag == place->version && place->version != 0 && place->name == name, 1)) {
@@ -219,13 +233,14 @@ static inline __attribute__((unused)) PyObject *tidegate_get(TidegatePlace *plac
             return Py_NewRef(found);
         }
     }
-    return tidegate_look_up(place, object, name);
+    return tidegate_look_up(place, other, object, name);
 }
 
-#define PyObject_GetAttr(object, name)                         \
-    (__extension__({                                           \
-        static TidegatePlace tidegate_place;                   \
-        tidegate_get(&tidegate_place, (object), (name));       \
+#define PyObject_GetAttr(object, name)                                       \
+    (__extension__({                                                         \
+        static TidegatePlace tidegate_place;                                 \
+        static TIDEGATE_ELSEWHERE TidegateOther tidegate_other;              \
+        tidegate_get(&tidegate_place, &tidegate_other, (object), (name));    \
     }))
 
 /* Whether what is of that class is set without ado. A record of msgspec's is shown to the garbage collector when it is
@@ -240,17 +255,17 @@ static inline __attribute__((unused)) int tidegate_sets(PyTypeObject *type)
 
 /* The usual way; remembers where the attribute is, if that is a slot. */
 static __attribute__((noinline, cold, unused)) int tidegate_set_up(
-    TidegatePlace *place, PyObject *object, PyObject *name, PyObject *value)
+    TidegatePlace *place, TidegateOther *other, PyObject *object, PyObject *name, PyObject *value)
 {
     uint32_t version = Py_TYPE(object)->tp_version_tag;
-    if (version != 0 && place->name == name && (version == place->version || version == place->other_version)) {
+    if (version != 0 && place->name == name && (version == place->version || version == other->version)) {
         return (PyObject_SetAttr)(object, name, value);
     }
     Py_INCREF(object);
     int failed = (PyObject_SetAttr)(object, name, value);
     PyTypeObject *type = Py_TYPE(object);
     if (!failed && tidegate_is_name(name) && tidegate_sets(type)) {
-        tidegate_remember_slot(place, type, name, 0);
+        tidegate_remember(place, other, type, name, 0);
     }
     Py_DECREF(object);
     return failed;
@@ -258,7 +273,7 @@ static __attribute__((noinline, cold, unused)) int tidegate_set_up(
 
 /* What the garbage collector does not know, as numbers and text, needs nobody to show it. */
 static inline __attribute__((unused)) int tidegate_set(
-    TidegatePlace *place, PyObject *object, PyObject *name, PyObject *value)
+    TidegatePlace *place, TidegateOther *other, PyObject *object, PyObject *name, PyObject *value)
 {
     if (__builtin_expect(
             Py_TYPE(object)->tp_version_tag == place->version && place->version != 0 && place->name == name
@@ -269,13 +284,14 @@ static inline __attribute__((unused)) int tidegate_set(
         Py_XDECREF(before);
         return 0;
     }
-    return tidegate_set_up(place, object, name, value);
+    return tidegate_set_up(place, other, object, name, value);
 }
 
-#define PyObject_SetAttr(object, name, value)                  \
-    (__extension__({                                           \
-        static TidegatePlace tidegate_place;                   \
-        tidegate_set(&tidegate_place, (object), (name), (value)); \
+#define PyObject_SetAttr(object, name, value)                                        \
+    (__extension__({                                                                 \
+        static TidegatePlace tidegate_place;                                         \
+        static TIDEGATE_ELSEWHERE TidegateOther tidegate_other;                      \
+        tidegate_set(&tidegate_place, &tidegate_other, (object), (name), (value));   \
     }))
 
 /* --- names of modules --------------------------------------------------------------------------------------------- */
