@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core import regression
+from tidegate.core.correction import residual_of
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.latency import PARTS, Latency, combined
 from tidegate.core.learned import Learned
@@ -123,7 +124,7 @@ def test_what_one_knows_beside_who_knows_nothing_is_what_it_knows(told: list[lis
         assert both.sums.weight == pytest.approx(known.sums.weight)
         for cell, alone in zip(both.cells, known.cells, strict=True):
             if alone.weight:
-                assert cell.residual(BELIEVED) == pytest.approx(alone.residual(BELIEVED))
+                assert residual_of(cell, BELIEVED) == pytest.approx(residual_of(alone, BELIEVED))
 
 
 @given(moments, st.integers(-4, 6))

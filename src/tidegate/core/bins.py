@@ -1,6 +1,5 @@
 """Output lengths in bins: what was counted of groups, each a part of the one before, says of how long one will be."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import erfc, exp, log, sqrt
@@ -82,17 +81,14 @@ def believed(levels: Sequence[Level]) -> Shares:
     for strength, unit, ended, cut in levels:
         at_risk = strength
         for place in range(_last(ended, _last(cut, -1)), -1, -1):
-            here = strength * hazards[place]
-            if place in ended:
-                counted = ended[place] * unit
-                at_risk += counted
-                here += counted
-            if cut and place in cut:
-                at_risk += cut[place] * unit
-            hazards[place] = here / at_risk
+            counted = ended.get(place, 0) * unit
+            at_risk += counted
+            if cut:
+                at_risk += cut.get(place, 0) * unit
+            hazards[place] = (strength * hazards[place] + counted) / at_risk
     reached, shares = 1.0, hazards
-    for place in range(BINS):
-        share = reached * hazards[place]
+    for place, hazard in enumerate(hazards):
+        share = reached * hazard
         shares[place] = share
         reached -= share
     shares[BINS - 1] += reached
@@ -109,15 +105,17 @@ def _last(counted: dict[int, int], place: int) -> int:
 
 
 def quantiles(shares: Shares, wanted: Sequence[float]) -> list[float]:
-    """The lengths that so many are not beyond, in tokens."""
-    below = _sums(shares)
-    found = []
+    """The lengths that so many are not beyond, in tokens; each of these shares is more than the one before it."""
+    found: list[float] = []
+    place, below = 0, 0.0
     for share in wanted:
-        place = min(bisect_left(below, share, 1) - 1, BINS - 1)
+        while place < BINS - 1 and below + shares[place] < share:
+            below += shares[place]
+            place += 1
         if place < _WHOLE:
             found.append(EDGES[place + 1])
         else:
-            part = min((share - below[place]) / shares[place], 1.0) if shares[place] > 0.0 else 1.0
+            part = min((share - below) / shares[place], 1.0) if shares[place] > 0.0 else 1.0
             found.append(EDGES[place] * exp(_WIDTHS[place] * part))
     return found
 
@@ -125,19 +123,22 @@ def quantiles(shares: Shares, wanted: Sequence[float]) -> list[float]:
 def mean(shares: Shares, tokens_max: int | None) -> float:
     """In tokens, of lengths that end at the client's bound."""
     means, total = _means(tokens_max), 0.0
-    for place in range(BINS):
-        total += shares[place] * means[place]
+    for place, share in enumerate(shares):
+        total += share * means[place]
     return total
 
 
-def _sums(shares: Shares) -> list[float]:
-    """What is in all bins before each, and in all of them. Added up as it is read, in every version of Python alike."""
-    total = 0.0
-    sums = [total]
-    for share in shares:
+def _sums(shares: Shares, means: list[float]) -> tuple[list[float], list[float]]:
+    """What is in all bins before each, and in all of them: shares, and tokens. Added up as it is read, in every version
+    of Python alike."""
+    total = tokens = 0.0
+    below, tokens_below = [total], [tokens]
+    for place, share in enumerate(shares):
         total += share
-        sums.append(total)
-    return sums
+        tokens += share * means[place]
+        below.append(total)
+        tokens_below.append(tokens)
+    return below, tokens_below
 
 
 def _means(tokens_max: int | None) -> list[float]:
@@ -177,8 +178,7 @@ def ahead(shares: Shares, tokens_max: int | None) -> Ahead:
     that of the middle one and that of the longest. None of them falls from one to the next.
     """
     means = _means(tokens_max)
-    below = _sums(shares)
-    tokens = _sums([shares[place] * means[place] for place in range(BINS)])
+    below, tokens = _sums(shares, means)
     short: list[int] = []
     middle: list[int] = []
     long: list[int] = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-from tidegate.core.prompts import BLOCK_BYTES, DIGESTS_MAX, GRID, GRID_OF, Prefix
+from tidegate.core.prompts import BLOCK_BYTES, DIGESTS_MAX, GRID, GRID_OF, Prefix, Use
 
 DIGEST_MASK: Final = 2**32 - 1
 _DIGEST_BYTES: Final = 4
@@ -76,16 +76,27 @@ class Cached:
     """How many tokens of a prompt are expected to be cached, with the standard deviation.
 
     `steps` are numbers of its first tokens, rising, each with how likely they all are cached. `prompt` is the one that
-    was asked about.
+    was asked about. Its beginning was last used by these `users`, from the latest to the oldest, each up to a block; it
+    goes on with the one whose last digest is `continues`, where there is one.
     """
 
-    __slots__ = ("prompt", "sd", "steps", "tokens")
+    __slots__ = ("continues", "prompt", "sd", "steps", "tokens", "users")
 
-    def __init__(self, tokens: float, sd: float, steps: tuple[tuple[float, float], ...], prompt: Prompt) -> None:
+    def __init__(
+        self,
+        tokens: float,
+        sd: float,
+        steps: tuple[tuple[float, float], ...],
+        prompt: Prompt,
+        users: list[tuple[Use, float]],
+        continues: int | None,
+    ) -> None:
         self.tokens = tokens
         self.sd = sd
         self.steps = steps
         self.prompt = prompt
+        self.users = users
+        self.continues = continues
 
     def at_least(self, p: float) -> float:
         """So many tokens are cached with this probability."""
@@ -97,11 +108,5 @@ class Cached:
         return found
 
 
-def all_cached(prompt: Prompt) -> Cached:
-    """All of it is cached for sure; its last token is computed in any case, since the answer begins from it."""
-    tokens = max(0.0, prompt.tokens - 1.0)
-    return Cached(tokens, 0.0, ((tokens, 1.0),), prompt)
-
-
-NOTHING = Cached(0.0, 0.0, (), Prompt((), 0, 0))
+NOTHING = Cached(0.0, 0.0, (), Prompt((), 0, 0), [], None)
 """What is cached of a prompt without blocks."""

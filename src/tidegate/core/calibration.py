@@ -146,7 +146,7 @@ class Promises:
         settled = False
         for index in self._touched:
             tracked = self.kinds[index]
-            least, most = self._bounds[1 if index else 0]
+            least, most = self._bounds[1] if index else self._bounds[0]
             excess = min(max(tracked.excess, least), most)
             if excess != tracked.excess:
                 tracked.excess, settled = excess, True
@@ -155,7 +155,7 @@ class Promises:
 
     def learn(self, kind: int, missed: bool) -> None:
         """Take in whether the actual value exceeded the bound that was promised."""
-        excess = missed - (1.0 - self._quantile)
+        excess = (1.0 if missed else 0.0) - (1.0 - self._quantile)
         for index in (0, 1 + kind):
             tracked = self.kinds[index]
             self._touched.append(index)

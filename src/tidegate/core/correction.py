@@ -47,15 +47,11 @@ class Residual(msgspec.Struct):
         weight = _count(self, now_s, 1.0)
         if not self.x:
             self.x = list(x)
-        now = self.residual(factors) if weight > 1.0 else 0.0
+        now = residual_of(self, factors) if weight > 1.0 else 0.0
         moved = (residual - now) / weight
         self.mean = moved + now + log_parts(factors, self.x)
         apart = (residual - now) * (residual - now) + within
         self.spread += (apart - self.spread) / self.errors
-
-    def residual(self, factors: list[float]) -> float:
-        """Mean of log(actual / what these factors predict)."""
-        return self.mean - log_parts(factors, self.x)
 
     def weight_at(self, now_s: float) -> float:
         """Effective number of recent samples; falls towards zero as knowledge ages."""
@@ -190,7 +186,7 @@ class Correction:
         before = [msgspec.structs.replace(level) for level, _ in levels]
         for level, strength in levels:
             weight = level.weight_at(now_s)
-            now = level.residual(self._factors) if level.weight else 0.0
+            now = residual_of(level, self._factors) if level.weight else 0.0
             believed += weight / (weight + strength) * (now - believed)
             if residual >= believed and (residual >= now or not level.weight):
                 level.infer(residual, parts, self._factors, within, now_s)
@@ -249,7 +245,7 @@ class Correction:
             weight = level.weight if level.at_s >= whole.at_s else level.weight_at(whole.at_s)
             most = max(most, weight)
             share = weight / (weight + strength)
-            apart = level.residual(factors) - bias
+            apart = residual_of(level, factors) - bias
             # What two levels disagree on is uncertainty too.
             scatter = level.errors * level.spread + strength * share * apart * apart
             variance = (spread_strength * variance + scatter) / (spread_strength + level.errors)
@@ -264,6 +260,12 @@ class Correction:
 
 # Each answer has three levels learn of two kinds of time: functions take half as long as methods of a record do where
 # this is compiled.
+def residual_of(level: Residual, factors: list[float]) -> float:
+    """Mean of log(actual / what these factors predict)."""
+    mean: float = level.mean
+    return mean - log_parts(factors, level.x)
+
+
 def _learn(
     level: Residual, log_ratio: float, x: list[float], error: float, trust: float, now_s: float, telling: float
 ) -> None:
@@ -313,7 +315,7 @@ def level_of(whole: Residual, believed: list[float]) -> float:
     """How many times as long all parts together take as is believed of them."""
     if not whole.weight:
         return 1.0
-    residual = min(max(whole.residual(believed), -LOG_RATIO_MAX), LOG_RATIO_MAX)
+    residual = min(max(residual_of(whole, believed), -LOG_RATIO_MAX), LOG_RATIO_MAX)
     return exp(whole.weight / (whole.weight + WHOLE_STRENGTH) * residual)
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from tidegate.core import prefills
 from tidegate.core.base import Base, asked, has_come
-from tidegate.core.cached import NOTHING, Prompt, all_cached
+from tidegate.core.cached import NOTHING, Prompt
 from tidegate.core.calibration import of_sum
 from tidegate.core.capacity import Capacity
 from tidegate.core.coldstart import WARM, ColdModel
@@ -206,7 +206,7 @@ class Estimator:
         cached_tokens, cached_tokens_mean = 0.0, 0.0
         come = request.shipped != "" and has_come(request.shipped, self.name)
         if come:
-            cached = all_cached(prompt or asked(request))
+            cached = self.prefixes.all_cached(prompt or asked(request))
         elif request.prefix or self.prefixes.keeping.surprises:
             cached = self.prefixes.cached(prompt or asked(request), now_s)
         if cached is not nothing:

@@ -245,7 +245,7 @@ class Learner:
             self._paid(fact, model, sent, now_s)
         if sent.target or sent.shipped:
             self._handed_over(fact, sent, now_s)
-        else:
+        elif self._known.handovers.models:
             self._known.handovers.over(fact.request_id, now_s)
         # An engine that finds fault with a request has not served it.
         if sent.session and fact.ending is Ending.OK and not fact.cause:

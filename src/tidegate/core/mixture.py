@@ -116,7 +116,8 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
     It lies between those of the causes, where Newton's method finds it, and bisection where that would leave, or does
     not come to an end.
     """
-    low = high = log(causes[0][0]) + deviations * causes[0][2]
+    first_s, likely, first_sigma = causes[0]
+    low = high = log(first_s) + deviations * first_sigma
     places = []
     for median_s, p, sigma in causes:
         place = log(median_s)
@@ -124,7 +125,7 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
         if place + deviations * sigma > high:
             high = place + deviations * sigma
     wanted = share_below(deviations)
-    x = low + (1.0 - causes[0][1]) * (high - low)
+    x = low + (1.0 - likely) * (high - low)
     for count in range(_ROUNDS_MAX):
         excess, slope, least, steep = -wanted, 0.0, 1.0, 0.0
         for place, p, sigma in places:

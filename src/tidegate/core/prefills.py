@@ -125,14 +125,14 @@ def add(prefills: Prefills, reservation: Reservation) -> None:
 
 def settle(prefills: Prefills, waiting: Iterable[Reservation], now_s: float, *, head_done: bool) -> None:
     """Some prompt is done with: these are left. `head_done`: it was the oldest, so the next one's turn has come."""
-    head = None
-    prefills.behind_s, prefills.count = 0.0, 0
+    head, behind_s, count = None, 0.0, 0
     for reservation in waiting:
-        prefills.count += 1
+        count += 1
         if head is None:
             head = reservation
         else:
-            prefills.behind_s += reservation.prefill_s
+            behind_s += reservation.prefill_s
+    prefills.behind_s, prefills.count = behind_s, count
     if head is None:
         prefills.head_s = 0.0
     elif head_done:

@@ -42,7 +42,7 @@ class Prefixes:
         odds = self.keeping.odds
         most = max(0.0, prompt.tokens - 1.0)
         steps: list[tuple[float, float]] = []
-        users, _ = self._users(prompt)
+        users, continues = self._users(prompt)
         if users:
             put_tokens, by_distance, by_age = self._state.put_tokens, odds.by_distance, odds.by_age
             before, per_block = prompt.before, prompt.per_block
@@ -52,9 +52,15 @@ class Prefixes:
                 tokens = (before + end) * per_block
                 steps.append((tokens if tokens < most else most, p * by_size))
         elif not odds.surplus[0]:
-            return Cached(0.0, 0.0, (), prompt)
+            return Cached(0.0, 0.0, (), prompt, users, continues)
         tokens, sd = self.keeping.expected(steps, prompt.tokens, now_s)
-        return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt)
+        return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt, users, continues)
+
+    def all_cached(self, prompt: Prompt) -> Cached:
+        """All of it is cached for sure; its last token is computed in any case, since the answer begins from it."""
+        tokens = max(0.0, prompt.tokens - 1.0)
+        users, continues = self._users(prompt)
+        return Cached(tokens, 0.0, ((tokens, 1.0),), prompt, users, continues)
 
     @property
     def told(self) -> bool:
@@ -63,8 +69,7 @@ class Prefixes:
 
     def given(self, prefix: Prefix | None, tokens: int, cached: Cached, now_s: float) -> Given:
         """What to remember of a prompt of so many tokens until it ends. `prefix` is its own beginning."""
-        prompt = cached.prompt
-        users, continues = self._users(prompt)
+        prompt, users = cached.prompt, cached.users
         if not users:
             return Given(tokens, cached.tokens, prefix=prefix)
         odds, put_tokens = self.keeping.odds, self._state.put_tokens
@@ -75,7 +80,7 @@ class Prefixes:
             spans.append(Span(reached - done, d, a, odds.by_distance[d], odds.by_age[a]))
             done = reached
         by_size = odds.by_size[size_cell(done)]
-        return Given(tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
+        return Given(tokens, cached.tokens, tuple(spans), by_size, prefix, cached.continues)
 
     def _users(self, prompt: Prompt) -> tuple[list[tuple[Use, float]], int | None]:
         """Who used last what a prompt begins with, each with the block up to which; nobody, where that is not known.
@@ -140,9 +145,11 @@ class Prefixes:
             del state.uses[key]
             state.uses[key] = other
             self._own(other)
-        self._thirds += _thirds_of(prefix)
-        if replaced is not None:
-            self._dropped(replaced)
+        # The same prompt again has the places of the one before.
+        if replaced is None or replaced.prefix != prefix:
+            self._thirds += _thirds_of(prefix)
+            if replaced is not None:
+                self._dropped(replaced)
         if given.continues is not None and given.continues != last:
             # Whoever goes on with the conversation finds it at its new end.
             self._drop(given.continues)

@@ -58,16 +58,16 @@ def empty(believed: list[float]) -> Sums:
 def add(sums: Sums, x: list[float], y: float) -> None:
     """Take one sample in; `fade` was called for its time."""
     xx, xy, unit = sums.xx, sums.xy, sums.unit
-    # Most parts are nothing, where nothing else is there.
+    # Most parts are nothing, where nothing else is there. Compiled, `+=` to an item of a list makes objects.
     some: list[int] = []
     for i, value in enumerate(x):
         if value:
             some.append(i)
             value /= unit
-            xy[i] += value * y
+            xy[i] = xy[i] + value * y
             row = i * (i + 1) // 2
             for j in some:
-                xx[row + j] += value * x[j]
+                xx[row + j] = xx[row + j] + value * x[j]
     sums.weight += 1.0
     sums.fresh += 1.0
 

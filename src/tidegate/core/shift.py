@@ -44,7 +44,13 @@ def add_error(shift: Shift, error: float, sigma: float, share: float) -> None:
     """One more error, of a prediction with that spread, that counts for so much of one."""
     error = min(max(error, -LOG_RATIO_MAX), LOG_RATIO_MAX)
     deviations = min(max(error / sigma, -ERROR_MAX), ERROR_MAX)
-    for side, sign in ((shift.up, 1.0), (shift.down, -1.0)):
-        side.height += share * (sign * deviations - SLACK)
-        side.total += share * sign * error
-        side.count += share
+    _add(shift.up, deviations, error, share)
+    _add(shift.down, -deviations, -error, share)
+
+
+def _add(side: Side, deviations: float, error: float, share: float) -> None:
+    """One more error, of the sign of this side or of the other one."""
+    height: float = side.height
+    total: float = side.total
+    side.height, side.total = height + share * (deviations - SLACK), total + share * error
+    side.count += share

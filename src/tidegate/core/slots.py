@@ -34,13 +34,14 @@ def free_s(attempts: list[tuple[float, Ends]], now_s: float, count: int, each: f
                     changes.append((at_s + half_s, -per_s))
     changes.sort()
     found: list[float] = []
-    at_s, ended, rate = now_s, 0.0, 0.0
+    at_s, ended, rate, wanted = now_s, 0.0, 0.0, 0.5
     for change_s, change in changes:
         by_then = ended + rate * (change_s - at_s)
-        while len(found) + 0.5 <= by_then:
-            found.append(at_s + (len(found) + 0.5 - ended) / rate)
+        while wanted <= by_then:
+            found.append(at_s + (wanted - ended) / rate)
             if len(found) == count:
                 return found
+            wanted += 1.0
         at_s, ended, rate = change_s, by_then, rate + change
     # Where rounding has left less than a half of the last one.
     return found + [at_s] * (count - len(found))
