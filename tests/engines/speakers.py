@@ -251,5 +251,5 @@ class RealSpeaker(Speaker):
 
 async def begun(called: Called) -> None:
     """Return when its first content has come."""
-    await eventually(lambda: called.attempt.first_s is not None or called.over.is_set())
+    await eventually(lambda: called.attempt.begun or called.over.is_set())
     assert called.failure is None

@@ -43,7 +43,7 @@ async def test_a_stream_shows_its_first_content_and_counts_its_tokens(speaking: 
         called = await speaker.call(ASKED[asked] | {"stream": True})
     assert called.failure is None
     assert called.contents == 1
-    assert called.attempt.first_s is not None
+    assert called.attempt.begun
     assert called.attempt.reader.done_frame == b"data: [DONE]\n\n"
     counted(called)
     choices = [choice for chunk in called.chunks for choice in chunk["choices"]]

@@ -119,6 +119,19 @@ class State(Enum):
     LANDED = "landed"
 
 
+class _Open:
+    """An attempt under way, at the prompt alone where there is a `target`. For the rest see `Run`."""
+
+    __slots__ = ("cutover_at_s", "target", "timeout_at_s", "timeout_s", "token_s_max")
+
+    def __init__(self, step: Run | Prefill, now_s: float) -> None:
+        self.target = step.target if isinstance(step, Prefill) else ""
+        self.cutover_at_s = inf if step.cutover_s is None else now_s + step.cutover_s
+        self.timeout_s = step.timeout_s
+        self.timeout_at_s = now_s + step.timeout_s
+        self.token_s_max = inf if isinstance(step, Prefill) or step.token_s_max is None else step.token_s_max
+
+
 class Flight:
     """Failover and cutover before the commit point, its rest after it where that can be had, cancellation at any time.
 
@@ -130,7 +143,6 @@ class Flight:
     __slots__ = (
         "_buffered",
         "_committed",
-        "_deadlines",
         "_next",
         "_open",
         "_plan",
@@ -154,8 +166,7 @@ class Flight:
         self.tokens = 1
         self._plan: tuple[Step, ...] = ()
         self._next = 0
-        self._open: dict[str, Run | Prefill] = {}
-        self._deadlines: dict[str, tuple[float, float]] = {}
+        self._open: dict[str, _Open] = {}
         self.state = State.PLANNED
         self.winner = ""
         self.attempts = 0
@@ -188,7 +199,9 @@ class Flight:
         if self.state is not State.CALLING or not self._answers(endpoint):
             return []
         self.state, self.winner = State.RELAYING, endpoint
-        self._committed = not self._buffered
+        if not self._buffered:
+            # Nothing of its plan is followed any more, and an answer may take minutes.
+            self._committed, self._plan = True, ()
         if len(self._open) == 1:
             return [Relay(endpoint=endpoint)]
         losers = [name for name in self._open if name != endpoint]
@@ -198,15 +211,15 @@ class Flight:
 
     def shipped(self, endpoint: str) -> list[Action]:
         """The KV cache that an attempt has computed is where it was to be sent."""
-        step = self._open.get(endpoint)
-        if not isinstance(step, Prefill):
+        attempt = self._open.get(endpoint)
+        if attempt is None or not attempt.target:
             return []
         self._close(endpoint)
         if self._open:
             # Another attempt was started beside it meanwhile, and goes on.
             return self._timer()
         self.state = State.PLANNED
-        return [Decide(endpoint=endpoint, target=step.target)]
+        return [Decide(endpoint=endpoint, target=attempt.target)]
 
     def completed(self, endpoint: str) -> list[Action]:
         """An attempt delivered its whole answer."""
@@ -265,6 +278,10 @@ class Flight:
         """The endpoints of attempts under way."""
         return list(self._open)
 
+    def timeout_s(self, endpoint: str) -> float:
+        """How long the attempt there, which is under way, may take to its first content."""
+        return self._open[endpoint].timeout_s
+
     def timer(
         self,
         now_s: float,
@@ -288,13 +305,13 @@ class Flight:
             return []
         actions: list[Action] = []
         gave_up = False
-        for name, (cutover_s, timeout_s) in list(self._deadlines.items()):
-            if now_s >= timeout_s:
+        for name, attempt in list(self._open.items()):
+            if now_s >= attempt.timeout_at_s:
                 self._close(name)
                 gave_up = gave_up or name == fetching
                 actions.append(Cancel(endpoint=name, gave_up=Silence.NO_CONTENT))
-            elif now_s >= cutover_s:
-                self._deadlines[name] = (inf, timeout_s)
+            elif now_s >= attempt.cutover_at_s:
+                attempt.cutover_at_s = inf
                 if may_hedge and self._next < len(self._plan):
                     actions += self._call_next(now_s)
         if not self._open:
@@ -316,18 +333,17 @@ class Flight:
 
     def _answers(self, endpoint: str) -> bool:
         """Whether an attempt there is under way, at more than the prompt."""
-        return isinstance(self._open.get(endpoint), Run)
+        attempt = self._open.get(endpoint)
+        return attempt is not None and not attempt.target
 
     def _look(self, now_s: float, tokens: int | None, *, finished: bool, may_resume: bool) -> list[Action]:
         """Whether the answer that goes on brings enough to be waited for."""
         if now_s < self._watched_s + self._stall_s:
             return self._watch()
         if tokens is not None:
-            step = self._open[self.winner]
-            assert isinstance(step, Run), "nothing is relayed of a prompt"
-            came, token_s_max = tokens - self.tokens, step.token_s_max
+            came, token_s_max = tokens - self.tokens, self._open[self.winner].token_s_max
             self.tokens = tokens
-            slow = came <= 0 or (token_s_max is not None and came * token_s_max < now_s - self._watched_s)
+            slow = came <= 0 or came * token_s_max < now_s - self._watched_s
             if slow and not finished:
                 silence = Silence.TOO_SLOW if came > 0 else Silence.STALLED
                 return self._let_go(silence, now_s, may_resume=may_resume)
@@ -381,9 +397,7 @@ class Flight:
             return [Hold(until_s=step.until_s)]
         self._next += 1
         hedge = bool(self._open)
-        cutover_s = inf if step.cutover_s is None else now_s + step.cutover_s
-        self._open[step.endpoint] = step
-        self._deadlines[step.endpoint] = (cutover_s, now_s + step.timeout_s)
+        self._open[step.endpoint] = _Open(step, now_s)
         self.attempts += 1
         if isinstance(step, Prefill):
             return [Compute(endpoint=step.endpoint, target=step.target, hedge=hedge), *self._timer()]
@@ -391,16 +405,15 @@ class Flight:
 
     def _timer(self) -> list[Action]:
         at_s = inf
-        for cutover_s, timeout_s in self._deadlines.values():
-            if cutover_s < at_s:
-                at_s = cutover_s
-            if timeout_s < at_s:
-                at_s = timeout_s
+        for attempt in self._open.values():
+            if attempt.cutover_at_s < at_s:
+                at_s = attempt.cutover_at_s
+            if attempt.timeout_at_s < at_s:
+                at_s = attempt.timeout_at_s
         return [Timer(at_s=at_s)]
 
     def _close(self, endpoint: str) -> None:
         del self._open[endpoint]
-        del self._deadlines[endpoint]
 
     def _give_up(self) -> list[Action]:
         self.state = State.LANDED

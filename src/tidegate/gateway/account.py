@@ -1,6 +1,7 @@
 """What one request came to: told as its attempts start and end, and written down when it is over."""
 
 from math import inf
+from typing import Final
 
 from msgspec import Raw, structs
 
@@ -40,6 +41,8 @@ from tidegate.wire.openai import EMBEDDING, Call
 
 _IDENTICAL = Likeness.IDENTICAL
 _ONE_TOKEN = {"max_tokens": Raw(b"1")}
+# Of all that pay nothing: nothing is put into it.
+_NOTHING: Final[dict[str, "HeldBack"]] = {}
 # Windows are told late, or assumed: only what is beyond twice a window is surely beyond it.
 _SURELY = 2
 
@@ -97,19 +100,19 @@ class Account:
         self._request_id = request_id
         self._received_s = received_s
         self._grant = grant
-        self._first_s: float | None = None
+        self._first_s = inf  # until any content has come
         self._held_s = 0.0
         # Since when, as long as it is.
         self._held_since_s = request.arrived_s
         self._hedged = False
         # By the endpoint of an attempt; an endpoint may be tried again under another plan.
-        self._held_back: dict[str, HeldBack] = {}
+        self._held_back = _NOTHING
         # What those may have cost beyond what is known that are over.
         self._unconfirmed_usd = 0.0
         # As they were when something was sent there: a reload changes neither a price that was agreed to nor a name.
         self._upstreams: dict[str, Upstream] = {}
-        self._overhead_s: float | None = None
-        self._predicted_ttft_s: float | None = None
+        # Until an attempt is sent.
+        self._overhead_s = self._predicted_ttft_s = inf
         self.cause: str | None = None
         self.spent_usd = 0.0
         # Of this, on the attempt that gave the whole answer.
@@ -140,7 +143,7 @@ class Account:
         meter = meter_of(endpoint, call, window, assumed=upstream.assumes_window)
         refused = spending.hold(lease_id, asked.key, endpoint, call, window, now_s)
         if refused is None:
-            self._held_back[endpoint.name] = HeldBack(lease_id, most_usd, meter)
+            self._held_back = self._held_back | {endpoint.name: HeldBack(lease_id, most_usd, meter)}
         return refused
 
     def unsent_there(self, endpoint: str, now_s: float) -> None:
@@ -182,7 +185,7 @@ class Account:
     @property
     def seen(self) -> bool:
         """Whether any content has come."""
-        return self._first_s is not None
+        return self._first_s < inf
 
     def pays(self, endpoint: str) -> bool:
         """Whether something is held back for the attempt there."""
@@ -198,7 +201,7 @@ class Account:
         meter = self._meter(attempt)
         if meter is None:
             return inf
-        return now_s + meter.again_s(attempt.reader, 0.0 if attempt.first_s is None else now_s - attempt.first_s)
+        return now_s + meter.again_s(attempt.reader, now_s - attempt.first_s if attempt.begun else 0.0)
 
     def _meter(self, attempt: Attempt) -> Meter | None:
         held_back = self._held_back.get(attempt.endpoint)
@@ -245,7 +248,7 @@ class Account:
 
     def held(self, now_s: float) -> None:
         """It waits for a slot: since it arrived, unless it has waited before, or anything was sent."""
-        before = self._held_s > 0.0 or self._overhead_s is not None
+        before = self._held_s > 0.0 or self._overhead_s < inf
         self._held_since_s = now_s if before else self._request.arrived_s
         self._dispatch.tell(Held(request=self._asked), now_s)
 
@@ -273,7 +276,7 @@ class Account:
         fact = started(request, endpoint, hedge=hedge, target=target, streamed=streamed)
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge
-        if self._overhead_s is None:
+        if self._overhead_s == inf:
             # Our own share: until the first attempt is sent, without the time held.
             self._overhead_s = self._dispatch.now_s() - self._received_s - self._held_s
             predicted_s = self._dispatch.router.predicted_ttft_s(endpoint, request.id)
@@ -312,7 +315,7 @@ class Account:
     def first(self, attempt: Attempt, now_s: float) -> None:
         """First content of an attempt."""
         self.computed(attempt, now_s)
-        if self._first_s is None:
+        if not self.seen:
             self._first_s = now_s
 
     def ended(
@@ -326,7 +329,7 @@ class Account:
             endpoint=attempt.endpoint,
             ending=ending,
             e2e_s=now_s - attempt.sent_s,
-            ttft_s=None if attempt.first_s is None else attempt.first_s - attempt.sent_s,
+            ttft_s=attempt.first_s - attempt.sent_s if attempt.begun else None,
             prompt_tokens=usage.prompt_tokens if usage else None,
             cached_tokens=usage.cached_tokens if usage else None,
             cache_write_tokens=usage.cache_write_tokens if usage else None,
@@ -366,7 +369,7 @@ class Account:
             self._answer_usd = usd
         elif not self._call.stream and attempt.first_s == self._first_s and not is_left(fact):
             # Of an answer in one piece nobody was shown anything: another one's content is the first.
-            self._first_s = None
+            self._first_s = inf
         self._dispatch.tell(fact, now_s)
         self._dispatch.metrics.attempt_ended(fact, usd, sent, hedge=attempt.hedge)
         if self.trace is not None and self.trace.sampled:
@@ -453,7 +456,7 @@ class Account:
         `endpoint` is who gave it, if anybody did.
         """
         overhead_s = self._overhead_s
-        if overhead_s is None:
+        if overhead_s == inf:
             overhead_s = self._dispatch.now_s() - self._received_s - self._held_s
         if endpoint:
             upstream = self._upstreams[endpoint]
@@ -488,8 +491,8 @@ class Account:
         self._grant.end(request, self._used_tokens, now_s)
         if self._held_back:
             self._let_go_of_money(now_s)
-        first_s = attempt.first_s if self._first_s is None and attempt is not None else self._first_s
-        ttft_s = None if first_s is None else first_s - request.arrived_s
+        first_s = self._first_s if self.seen or attempt is None else attempt.first_s
+        ttft_s = first_s - request.arrived_s if first_s < inf else None
         usage = self.told(attempt) if attempt is not None else None
         output_tokens = None if attempt is None else _output_tokens(attempt, usage)
         if usage is not None and said_tokens:
@@ -536,7 +539,7 @@ class Account:
             request.prompt_tokens if prompt_tokens is None else prompt_tokens,
             made_tokens,
             ttft_s,
-            self._predicted_ttft_s,
+            self._predicted_ttft_s if self._predicted_ttft_s < inf else None,
             e2e_s,
             self._held_s,
             self.spent_usd,
@@ -550,7 +553,7 @@ class Account:
         have been spent."""
         for endpoint, held_back in self._held_back.items():
             self._dispatch.spending.settle(held_back.lease_id, 0.0, now_s, endpoint, whole=False)
-        self._held_back = {}
+        self._held_back = _NOTHING
 
     def _compare(self, prompt_tokens: int, output_tokens: int, served: str, now_s: float) -> None:
         """What an answer that one endpoint gave whole would have cost in one tier alone, beside what it did cost."""

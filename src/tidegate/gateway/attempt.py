@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from math import inf
+from typing import Final, Protocol
 
 from tidegate.core.model import Ending, Headroom, replace
 from tidegate.engines.base import Failure, Outgoing, overflow, unfit
@@ -29,6 +30,8 @@ SURPLUS_BYTES_MAX = 64 * 1024
 SURPLUS_S_MAX = 10.0
 
 _EVENTS, _JSON = b"text/event-stream", b"application/json"
+# Of all that tell no error: nothing is put into it.
+_NO_HEADERS: Final[dict[bytes, bytes]] = {}
 # As nearly all engines say it, which needs no closer look.
 _USUAL_EVENTS = b"text/event-stream; charset=utf-8"
 
@@ -124,7 +127,7 @@ class Attempt:
         self.slot, self.target, self.fetches = slot, target, fetches
         self.reader = reader
         self.sent_s = now_s()
-        self.first_s: float | None = None
+        self.first_s = inf  # when first content came: see `begun`
         self.status = 0
         self.streamed = outgoing.streamed
         # Where what passes goes; nothing passes before content, upon which the listener says where.
@@ -137,7 +140,7 @@ class Attempt:
         self._call: Call | None = None
         self._error: bytearray | None = None
         self._error_since_s = 0.0
-        self._headers: dict[bytes, bytes] = {}
+        self._headers = _NO_HEADERS
         self._over = False
         self._surplus_bytes = 0  # what has come behind the end, and since when
         self._surplus_since_s = 0.0
@@ -163,9 +166,14 @@ class Attempt:
         return self._call is not None and self._call.sent
 
     @property
+    def begun(self) -> bool:
+        """Whether first content has come, or the end without any."""
+        return self.first_s < inf
+
+    @property
     def fetching(self) -> bool:
         """Whether nothing has come of it yet, for which the KV cache that it is to fetch may be the reason."""
-        return self.fetches and self.first_s is None and not self.reader.content
+        return self.fetches and not self.begun and not self.reader.content
 
     @property
     def refused(self) -> Failure | None:
@@ -245,7 +253,7 @@ class Attempt:
             self._take_error(self._error, data)
             return
         reader = self.reader
-        if self.first_s is not None and isinstance(reader, StreamReader):
+        if self.begun and isinstance(reader, StreamReader):
             # A stream that flows: of a class that is known, nothing has to be looked up.
             out = reader.feed(data)
             if reader.repeat is not self._repeat:
@@ -257,7 +265,7 @@ class Attempt:
             out = reader.feed(data)
         # An end without a word is let go too: what tells of it has nowhere to pass before. What has failed in the same
         # breath is not, and is made good unseen; but a rest is: what translates the whole answer has taken it in.
-        if self.first_s is None and (reader.content or reader.finished) and (reader.failure is None or self._resumes):
+        if not self.begun and (reader.content or reader.finished) and (reader.failure is None or self._resumes):
             self.first_s = self._now_s()
             self._listener.content(self, out)
             if self._over:
@@ -378,7 +386,7 @@ class Attempt:
         self._over = True
         self.resume()
         self._be_silent_for(SURPLUS_S_MAX)
-        if self.first_s is None and (self.streamed or self.target):
+        if not self.begun and (self.streamed or self.target):
             # Nothing to say is said after as much prefill as a first word would have been; and where a prompt alone is
             # computed, the first word is the last.
             self.first_s = self._now_s()

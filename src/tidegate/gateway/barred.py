@@ -1,6 +1,6 @@
 """Where a request was not sent, although its plan said so: the core is told, and decides among the others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tidegate.engines.base import Failure
@@ -8,6 +8,7 @@ from tidegate.gateway.failures import NEVER_HERE
 from tidegate.gateway.spending import OVER_BUDGET, UNPRICED
 
 _NOBODY: Final = frozenset[str]()
+_NOTHING: Final[Mapping[str, float]] = {}
 
 
 class Barred:
@@ -24,7 +25,7 @@ class Barred:
         self._never = _NOBODY
         # Those whose price is beyond what it may cost, and those that need so many dollars, more than the core counts.
         self._too_dear = _NOBODY
-        self._unpaid: dict[str, float] = {}
+        self._unpaid = _NOTHING
         self.steps = 0
 
     def __bool__(self) -> bool:
@@ -43,7 +44,7 @@ class Barred:
         """
         if refused.cause == OVER_BUDGET:
             if most_usd > counted_usd:
-                self._unpaid[endpoint] = most_usd
+                self._unpaid = {**self._unpaid, endpoint: most_usd}
         elif refused.cause in NEVER_HERE and not beside:
             if refused.cause == UNPRICED:
                 self._never |= {endpoint}
@@ -53,7 +54,7 @@ class Barred:
     def asks_less(self) -> None:
         """Less is asked for from now on than what could not be paid."""
         self._too_dear = _NOBODY
-        self._unpaid.clear()
+        self._unpaid = _NOTHING
 
     def others(self, endpoints: Iterable[str], left_usd: float | None) -> tuple[str, ...]:
         """Those of these `endpoints` where a turn need not come to nothing, now that so many dollars are left of the

@@ -24,7 +24,7 @@ from tidegate.core.flight import (
 )
 from tidegate.core.flight import Call as Send
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
-from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
+from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, replace
 from tidegate.core.network import UPLOAD_S_LEAST
 from tidegate.core.resume import narrowed
 from tidegate.core.rules import LASTING, budget_usd_bound, excluded_ever, tokens_needed_least
@@ -71,6 +71,9 @@ _UNDECIDED: Final = Decision(request_id="", plan=(), why=Why.MODEL_FAILED)
 # What is known of the body of an answer before it is there.
 _WHOLE: Final[Headers] = (JSON,)
 _STREAMED: Final[Headers] = (EVENT_STREAM, NO_CACHE)
+# Of many requests at once: nothing is put into them.
+_NO_HEADERS: Final[dict[bytes, bytes]] = {}
+_UNTOLD: Final[dict[str, Raw]] = {}
 
 
 class Drive:
@@ -97,7 +100,6 @@ class Drive:
         "_resumption",
         "_shipping",
         "_stream",
-        "_timeout_s",
         "_told",
         "_unresumable",
         "request",
@@ -148,9 +150,8 @@ class Drive:
         # Where its prompt was computed for another endpoint.
         self._shipping: Shipping | None = None
         # Or what its engine has told, for the one that is to fetch the KV cache: it may have the prompt in it.
-        self._told: dict[str, Raw] = {}
+        self._told = _UNTOLD
         self._held = False
-        self._timeout_s: dict[str, float] = {}
         self._barred = Barred()
         self._epoch = dispatch.epoch
         self._decision = _UNDECIDED
@@ -162,6 +163,8 @@ class Drive:
         """Set out at the end of this tick, with what else has come in it."""
         self._exchange.on_left = self._left
         self._dispatch.asked(self)
+        # All that it said is known by now, and its answer may take minutes.
+        self._exchange.headers = _NO_HEADERS
 
     def depart(self) -> None:
         """Decide for the first time, unless that is done, and act on it."""
@@ -222,7 +225,6 @@ class Drive:
             self._unhold(now_s, released=True)
             self._refuse(decision, now_s)
             return
-        self._timeout_s = {s.endpoint: s.timeout_s for s in decision.plan if not isinstance(s, Wait)}
         self._act(self._flight.start(decision.plan, now_s), now_s)
 
     def _look_again(self, now_s: float) -> bool:
@@ -341,7 +343,6 @@ class Drive:
     def content(self, attempt: Attempt, first: bytes) -> None:
         """See `Listener`."""
         now_s = attempt.first_s
-        assert now_s is not None
         # An answer that has come whole before it in this tick goes before it: then nobody waits for this one.
         self.land()
         if attempt.over or self._is_over:
@@ -582,7 +583,7 @@ class Drive:
         except ValueError:
             fact = replace(fact, ok=False, cause="unreadable")
         else:
-            self._told = {} if told is None else {attempt.target: told}
+            self._told = _UNTOLD if told is None else {attempt.target: told}
         self._ended(attempt, Ending.OK, now_s)
         self.shipped(fact, 0.0)
 
@@ -708,7 +709,7 @@ class Drive:
         if failure is not None:
             attempt.give_up(failure)
             return
-        timeout_s = self._timeout_s[attempt.endpoint] + 1.0
+        timeout_s = self._flight.timeout_s(attempt.endpoint) + 1.0
         dispatch = self._dispatch
         timed = len(outgoing.body) >= dispatch.router.telling_bytes(attempt.endpoint)
         lines = f"x-request-id: {self.request.id}\r\n".encode()
@@ -769,6 +770,7 @@ class Drive:
         """Its client has content now, so nothing is sent a second time: an answer may take minutes, and what was asked
         may have megabytes."""
         self._exchange.body = b""
+        self._decision = replace(self._decision, plan=())
         self._call = self._call.without_text()
         self._account.let_go(self._call)
 

@@ -123,7 +123,7 @@ class Exchange:
         self.on_left = self.on_pause = self.on_resume = None
         self._on_data: Callable[[bytes], None] | None = None
         self._on_end: Callable[[], None] | None = None
-        self._pieces: list[bytes] = []  # of a body that is handed over as it comes
+        self._pieces: list[bytes] | None = None  # of a body that is handed over as it comes
         self._complete = False
 
     @property
@@ -250,6 +250,8 @@ class Exchange:
 
     def keep(self, data: bytes) -> None:
         """For the reader: a piece of the body, to be handed over when the parser has returned."""
+        if self._pieces is None:
+            self._pieces = []
         self._pieces.append(data)
 
     def complete(self) -> None:
@@ -258,8 +260,8 @@ class Exchange:
 
     def hand_over(self) -> None:
         """For the connection: what has come meanwhile."""
-        pieces, self._pieces = self._pieces, []
-        for piece in pieces:
+        pieces, self._pieces = self._pieces, None
+        for piece in pieces or ():
             if self._on_data is not None:
                 self._on_data(piece)
         if self._complete and self._on_end is not None:

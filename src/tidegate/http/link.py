@@ -25,6 +25,7 @@ _CR, _LF = ord("\r"), ord("\n")
 # That all of a request was taken by our kernel says nothing of who was to read it. What a connection takes of smaller
 # ones is taken with their beginning.
 _BYTES_SURE: Final = 64 * 1024
+_NO_HEADERS: Final[dict[bytes, bytes]] = {}  # between two heads, and of many links at once: nothing is put into it
 _COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
 
 
@@ -61,6 +62,7 @@ class Link(asyncio.Protocol):
         "_receiver",
         "_repeats",
         "_rest",
+        "_says_close",
         "_silent_at_s",
         "_skipping",
         "_surplus",
@@ -88,7 +90,8 @@ class Link(asyncio.Protocol):
         self.lost = False
         self.idle_since_s = 0.0
         # The response that is being read.
-        self._headers: dict[bytes, bytes] = {}
+        self._headers = _NO_HEADERS
+        self._says_close = False
         self._repeats = 0
         self._head_bytes = 0
         self._bare_bytes = 0  # since the last piece of the body: sizes, extensions, trailers
@@ -350,9 +353,12 @@ class Link(asyncio.Protocol):
         self._headed = self._heard = True
         if call.upload is not None:
             call.uploaded()
-        # It is not sent again now, and what answers may take minutes.
-        call.body = b""
-        if call.head.startswith(b"HEAD "):
+        self._says_close = b"close" in headers.get(b"connection", b"").lower()
+        asks_head = call.head.startswith(b"HEAD ")
+        # It is not sent again now, nor is the head of the answer needed, which may take minutes.
+        call.head = call.body = b""
+        self._headers = _NO_HEADERS
+        if asks_head:
             # The parser waits for a body that does not come, so the connection cannot be used again.
             self._complete = self._surplus = True
         elif coding is None and b"content-length" not in headers and status not in _BODILESS:
@@ -382,11 +388,10 @@ class Link(asyncio.Protocol):
             self._skipping = False
             return
         self._complete = True
-        # Only here does llhttp know: after the message it has forgotten, and each request would connect anew.
-        self._keep_alive = self._parser is not None and self._parser.should_keep_alive()
-        # Of a response in HTTP/1.0 that says both, llhttp hears only that it stays.
-        if b"connection" in self._headers and b"close" in self._headers[b"connection"].lower():
-            self._keep_alive = False
+        # Only here does llhttp know: after the message it has forgotten, and each request would connect anew. But of a
+        # response in HTTP/1.0 that says both, it hears only that it stays.
+        keeps = self._parser is not None and self._parser.should_keep_alive()
+        self._keep_alive = keeps and not self._says_close
 
     # ------------------------------------------------------------------ inside
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from functools import lru_cache
+from sys import intern
 from typing import TYPE_CHECKING, NoReturn
 
 import httptools
@@ -290,7 +291,7 @@ class Reader:
         assert self._connection is not None, "nothing is parsed after its end"
         return Exchange(
             self._connection,
-            self._method.decode(),
+            intern(self._method.decode()),
             path,
             query,
             self._headers,

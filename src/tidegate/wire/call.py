@@ -11,7 +11,8 @@ from tidegate.core.price import TEMPLATE_TOKENS_MAX
 
 # Of images and sounds nobody here knows the tokens: as many as there is room for.
 _MEDIA_TOKENS_MOST: Final = 2**31 - 1
-_NO_FIELDS: Final[Mapping[str, Raw]] = {}
+# Of many calls at once: nothing is put into it.
+_NO_FIELDS: Final[dict[str, Raw]] = {}
 _NOTHING = memoryview(b"")
 
 
@@ -92,7 +93,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     def without_text(self) -> "Call":
         """What is known of it, when nothing of it will be sent any more: of its body nothing is kept."""
-        return msgspec.structs.replace(self, prompt=_NOTHING, tools=_NOTHING, knobs=None, fields={}, native=None)
+        return msgspec.structs.replace(
+            self, prompt=_NOTHING, tools=_NOTHING, knobs=None, fields=_NO_FIELDS, native=None
+        )
 
 
 def _bytes_of(fields: Mapping[str, Raw]) -> int:

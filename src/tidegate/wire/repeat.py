@@ -28,21 +28,21 @@ class Counted(Protocol):
 class Tally:
     """What of an answer has come: how many chunks brought content, and the letters in it."""
 
-    __slots__ = ("_chunks", "_letters", "_others")
+    __slots__ = ("_chunks", "_letters", "_other")
 
     def __init__(self) -> None:
         self._chunks = self._letters = 0
-        self._others: list[Counted] = []
+        self._other: Counted | None = None
 
     @property
     def chunks(self) -> int:
         """Those that brought content."""
-        return self._chunks + sum([other.chunks for other in self._others])
+        return self._chunks if self._other is None else self._chunks + self._other.chunks
 
     @property
     def letters(self) -> int:
         """Those in them."""
-        return self._letters + sum([other.letters for other in self._others])
+        return self._letters if self._other is None else self._letters + self._other.letters
 
     def count(self, letters: int) -> None:
         """One more has come, with so many letters."""
@@ -52,7 +52,7 @@ class Tally:
     def count_in(self, other: Counted) -> None:
         """What that counts, it counts for this."""
         # One whose client pauses it often has had many.
-        self._chunks, self._letters, self._others = self.chunks, self.letters, [other]
+        self._chunks, self._letters, self._other = self.chunks, self.letters, other
 
 
 class Repeat:

@@ -16,6 +16,8 @@ DONE = b"[DONE]"
 DONE_FRAME = b"data: [DONE]\n\n"
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# Where no frame has begun, in many streams at once: nothing is put into it.
+_NOTHING: Final = bytearray()
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 # llama.cpp before late 2025 sent `error: {...}` where the others send `data: {"error": {...}}`.
 _DATA_LINE = re.compile(rb"^(?:data|error)(?::([^\n]*))?$", re.MULTILINE)
@@ -60,7 +62,7 @@ class Frames:
 
     def __init__(self) -> None:
         self._begun = False
-        self._pending = bytearray()
+        self._pending = _NOTHING
         self.oversized = False
 
     @property
@@ -88,7 +90,7 @@ class Frames:
         """The first bytes of the stream without the mark; none while so few have come that they may be part of it."""
         first = self.pending + data
         self._begun = len(first) >= len(BYTE_ORDER_MARK) or not BYTE_ORDER_MARK.startswith(first)
-        self._pending = bytearray() if self._begun else bytearray(first)
+        self._pending = _NOTHING if self._begun else bytearray(first)
         return first.removeprefix(BYTE_ORDER_MARK) if self._begun else b""
 
     def _split(self, data: bytes) -> list[bytes]:
@@ -110,10 +112,10 @@ class Frames:
             frames.append(bytes(read[start:end]))
             start = end
         if start or not pending:
-            self._pending = bytearray(read[start:])
+            self._pending = bytearray(read[start:]) if start < len(read) else _NOTHING
         if len(self._pending) > FRAME_BYTES_MAX:
             self.oversized = True
-            self._pending = bytearray()
+            self._pending = _NOTHING
         return frames
 
 

@@ -78,7 +78,6 @@ class StreamReader:
         "_held",
         "_held_bytes",
         "_include_usage",
-        "_open",
         "_repeat",
         "_running",
         "_said",
@@ -97,11 +96,10 @@ class StreamReader:
         self._said = said
         self._completions = completions
         self._frames = Frames()
-        self._held: list[bytes] = []
+        self._held: list[bytes] | None = []  # None once what comes passes: nothing is held back any more
         self._held_bytes = 0
-        self._open = False  # what comes passes: nothing is held back any more
         self._running: set[int] = set()
-        self._ended: set[int] = set()
+        self._ended: set[int] | None = None  # as long as no choice has
         self._tally = Tally()
         # Of the last frame that told it. Never where `_said` is: that takes chunks.
         self._repeat: Repeat | None = None
@@ -115,7 +113,7 @@ class StreamReader:
 
     def feed(self, data: bytes) -> bytes:
         """See `Reader`."""
-        if self._open and not self._over():
+        if self._held is None and not self._over():
             # A stream that flows, without the lists of the general case; mostly it is one more piece of one text.
             repeat = self._repeat
             if repeat is not None and self._frames.between and (text_bytes := repeat.text_bytes(data)):
@@ -133,21 +131,21 @@ class StreamReader:
         passing: list[bytes] = []
         for frame in self._frames.feed(data):
             repeat = self._repeat
-            if repeat is not None and self._open and (text_bytes := repeat.text_bytes(frame)):
+            held = self._held
+            if repeat is not None and held is None and (text_bytes := repeat.text_bytes(frame)):
                 repeat.count(text_bytes)
                 passing.append(frame)
                 continue
             if self._take(frame):
-                if self._open:
+                if held is None:
                     passing.append(frame)
                 else:
-                    self._hold(frame)
+                    self._hold(frame, held)
             if self.failure is not None:
                 return passing
-            if not self._open and (self.content or self.finished):
-                self._open = True
-                passing += self._held
-                self._held = []
+            if held is not None and (self.content or self.finished):
+                passing += held
+                self._held = None
             if self.done:
                 return passing
         if self._frames.oversized:
@@ -195,7 +193,7 @@ class StreamReader:
         """What the next frame may pass by, unseen but for its count; None where it has to be read, as until one
         has come again."""
         repeat = self._repeat
-        flows = repeat is not None and repeat.again and self._open and self._frames.between and not self._over()
+        flows = repeat is not None and repeat.again and self._held is None and self._frames.between and not self._over()
         return repeat if flows else None
 
     def _over(self) -> bool:
@@ -241,13 +239,16 @@ class StreamReader:
         """Note that a choice began or ended. One without an index is the first, also where other chunks name that."""
         self._repeat = None
         index = choice.index or 0
+        ended = self._ended
         if choice.finish_reason:
-            self._ended.add(index)
+            if ended is None:
+                ended = self._ended = set()
+            ended.add(index)
             self._running.discard(index)
-        elif index not in self._ended:
+        elif ended is None or index not in ended:
             self._running.add(index)
-        if self._ended:
-            self.finished = not self._running and len(self._ended) >= self._completions
+        if ended is not None:
+            self.finished = not self._running and len(ended) >= self._completions
 
     def _give_up(self, chunk: Chunk, broken: BadStream) -> None:
         """A choice was broken off. What its last chunk brings does not pass, for it would look like an end, but was
@@ -260,7 +261,7 @@ class StreamReader:
 
     def _end_marked(self, frame: bytes) -> None:
         """`[DONE]`: the engine's word that this was all. It needs something that was: a word alone is a cut."""
-        if self.content or self._ended:
+        if self.content or self._ended is not None:
             self.finished = True
             self._close(frame)
         else:
@@ -277,9 +278,9 @@ class StreamReader:
         self.done = True
         self.done_frame = done_frame
 
-    def _hold(self, frame: bytes) -> None:
-        self._held.append(frame)
+    def _hold(self, frame: bytes, held: list[bytes]) -> None:
+        held.append(frame)
         self._held_bytes += len(frame)
-        too_much = len(self._held) > HELD_FRAMES_MAX or self._held_bytes > FRAME_BYTES_MAX
+        too_much = len(held) > HELD_FRAMES_MAX or self._held_bytes > FRAME_BYTES_MAX
         if too_much and not (self.content or self.finished):
             self.failure = BadStream(Cause.TOO_LARGE, "sent more than any bound before its first content")
