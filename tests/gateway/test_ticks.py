@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from tests.http.harness import eventually
 from tests.http.test_segments import Wire
 from tidegate.core.model import Decision, Ended, Ending, Held, ModelFailed, Request, Started
 from tidegate.engines.fake import Fault, Script
+from tidegate.gateway.dispatch import ROW_MAX
 from tidegate.gateway.drive import Drive
 from tidegate.http.client import Cause, TransportError
 from tidegate.http.connection import Connection
@@ -107,6 +109,30 @@ async def test_what_has_come_makes_room_first_for_who_waits_and_then_for_who_com
     after = [fact for fact in told[ended:] if isinstance(fact, Decision | Started | Held)]
     found = [(type(fact), fact.request.id if isinstance(fact, Held) else fact.request_id) for fact in after[:4]]
     assert found == [(Decision, waits), (Started, waits), (Decision, comes), (Held, comes)]
+
+
+async def test_of_a_tick_all_are_sent_and_answered(tmp_path: Path) -> None:
+    many = 2 * ROW_MAX + 1
+    async with house(tmp_path, laptop=local(concurrency=many), cloud=remote()) as home:
+        async with at_once(home, [ASKED] * many):
+            await eventually(lambda: len(home.log()) == many)
+        told = [type(line.fact) for line in home.journal() if isinstance(line.fact, Decision | Started)]
+        assert [line["outcome"] for line in home.log()] == ["ok"] * many
+    assert told == [Decision, Started] * many
+
+
+async def test_what_is_sent_in_a_row_keeps_its_order_and_one_that_fails_keeps_nobody_back(tmp_path: Path) -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+    async with house(tmp_path) as home:
+        dispatch, sent = home.gateway.dispatch, list[int]()
+        dispatch.send_in_turn(partial(Broken().__setitem__, "x", 1))
+        for number in range(ROW_MAX):
+            dispatch.send_in_turn(partial(sent.append, number))
+        assert sent == list(range(ROW_MAX - 1))
+        dispatch.catch_up()
+    assert sent == list(range(ROW_MAX))
+    assert told == ["of ours"]
 
 
 async def test_a_fault_of_ours_before_anything_is_decided_is_answered_with_500(tmp_path: Path) -> None:

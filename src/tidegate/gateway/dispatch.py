@@ -42,7 +42,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log, where
 from tidegate.telemetry.metrics import Metrics
-from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick, failed
+from tidegate.telemetry.tick import ANSWERED, ASKED, HELD, Tick, failed, run
 from tidegate.telemetry.trace import Tracer
 from tidegate.wire.tokens import TokenRatio
 
@@ -56,6 +56,8 @@ LOST_S: Final = 5e-7
 NEAR_S: Final = 2 * SWEEP_S
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
+# What is decided first waits for as many decisions more, at 50 us each, before it is sent.
+ROW_MAX: Final = 16
 
 
 class Timed(Protocol):
@@ -164,6 +166,9 @@ class Dispatch:
         # What is to be done with the requests, and with the answers, that have come in this tick.
         self._asked: list[Timed] = []
         self._answered: list[Timed] = []
+        # Whether several requests are decided in a row, and what is sent after that.
+        self.in_a_row = False
+        self._row: list[Callable[[], None]] = []
         # Methods are bound anew whenever they are looked up: those that each request needs are once and for all.
         self._departures: Callable[[], None] = self._depart
         self._landings: Callable[[], None] = self._land
@@ -455,11 +460,27 @@ class Dispatch:
 
     def _depart(self) -> None:
         asked, self._asked = self._asked, []
+        self.in_a_row = len(asked) > 1  # one alone is sent at once, and told of afterwards
         for drive in asked:
             try:
                 drive.depart()
             except Exception as error:
                 failed(error)
+        self._send_row()
+
+    def send_in_turn(self, begin: Callable[[], None]) -> None:
+        """Have an attempt `begin` once more of this row are decided. Sent one right after the other, requests take less
+        code from memory, and engines sleep less often between them, each of which costs whoever wakes them."""
+        self._row.append(begin)
+        if len(self._row) >= ROW_MAX:
+            self._send_row()
+            self.in_a_row = True
+
+    def _send_row(self) -> None:
+        self.in_a_row = False
+        row, self._row = self._row, []
+        for begin in row:
+            run(begin)
 
     def _land(self) -> None:
         answered, self._answered = self._answered, []
@@ -533,10 +554,12 @@ class Dispatch:
             # To look at all of them with whatever ends would cost more than most of that.
             self._enriched_s, due = now_s, {request.id for request in turns}
             turns.extend([request for request in self._enriched(now_s) if request.id not in due])
+        self.in_a_row = len(turns) > 1
         while turns:
             drive = self._held.get(turns.popleft().id)
             if drive is not None:
                 drive.turn(now_s)
+        self._send_row()
 
     def _due(self, now_s: float) -> list[Request]:
         """Those whose turn has come; all, where the model cannot say, so that the static rule does of each."""

@@ -635,13 +635,15 @@ class Drive:
         # Into a slot that somebody else is still in, nothing can be put.
         slot = None if asked.waits else asked.slot
         try:
+            # No function within this one: compiled, it and what it knows would be in a ring, and with it the request's
+            # body, until the next collection of garbage.
+            begin = partial(self._begin, attempt, outgoing, upstream, slot)
             if self._account.pays(action.endpoint):
-                # No function within this one: compiled, it and what it knows would be in a ring, and with it the
-                # request's body, until the next collection of garbage.
-                begin = partial(self._begin, attempt, outgoing, upstream, slot)
-                dispatch.spending.after_write(partial(self._begin_paid, begin))
+                dispatch.spending.after_write(partial(self._begin_later, begin))
+            elif dispatch.in_a_row:
+                dispatch.send_in_turn(partial(self._begin_later, begin, None))
             else:
-                self._begin(attempt, outgoing, upstream, slot)
+                begin()
         finally:
             # What is told of it can be told while it is on its way.
             self._account.started(upstream, now_s, hedge=action.hedge, target=target, streamed=outgoing.streamed)
@@ -671,8 +673,9 @@ class Drive:
             resumes=resumption is not None and resumption.broken is not None,
         )
 
-    def _begin_paid(self, begin: Callable[[Failure | None], None], failure: Failure | None) -> None:
-        """What it may cost is written, or is not, as `failure` says: of a fault of ours there nobody else hears."""
+    def _begin_later(self, begin: Callable[[Failure | None], None], failure: Failure | None) -> None:
+        """Its turn has come, or what it may cost could not be written, as `failure` says: of a fault of ours nobody
+        else hears."""
         try:
             begin(failure)
         except Exception as error:
