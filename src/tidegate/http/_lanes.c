@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #define READ_BYTES (64 * 1024)
+/* What was read before is sent where there is no room for so much beside it: what comes in a tick is a tenth of that. */
+#define ROOM_BYTES (16 * 1024)
 /* As secured.py has it. Of what is read at a time no more is decrypted than that, with the record whose beginning had come
    before. */
 #define RECORD_BYTES (16 * 1024)
@@ -232,9 +234,9 @@ static bool is_pending(PyObject *memory)
 
 /* Decrypts what was read into `text`, and returns how much that is; `over` where no more can be, or TLS has something
    to say itself: its transport will find out, and say it. -1 with an exception where there is no memory. */
-static ssize_t decrypt(Poll *poll, Lane *lane, size_t got, bool *over)
+static ssize_t decrypt(Poll *poll, Lane *lane, const char *data, size_t got, bool *over)
 {
-    PyObject *read = PyBytes_FromStringAndSize(poll->buffer, got);
+    PyObject *read = PyBytes_FromStringAndSize(data, got);
     if (read == NULL)
         return -1;
     PyObject *written = PyObject_CallMethodOneArg(lane->incoming, name_write, read);
@@ -262,48 +264,70 @@ static ssize_t decrypt(Poll *poll, Lane *lane, size_t got, bool *over)
     return size;
 }
 
-/* Reads once, and sends on what passes; -1 with an exception where there is no memory. */
-static int forward(Poll *poll, Lane *lane, PyObject *found)
+/* What was read for a lane: so many bytes, of which the first have the form of what passes, as so many chunks with so
+   many letters. */
+typedef struct {
+    Lane *lane;
+    const char *data;
+    size_t size, passed, chunks, letters;
+} Read;
+
+/* Sends on what passes, if it may, and hands over the rest; -1 with an exception where there is no memory. */
+static int send_on(const Read *read, PyObject *found)
 {
-    char *buffer = poll->buffer;
-    bool over = false;
-    ssize_t got = recv(lane->source, buffer, READ_BYTES, MSG_DONTWAIT);
+    Lane *lane = read->lane;
+    size_t passed = read->passed > 0 && lane->before != NULL && is_clear(lane) ? read->passed : 0, sent = 0;
+    if (lane->poll == NULL)
+        return 0; /* nobody wants it any more */
+    if (passed > 0) {
+        lane->heard = true;
+        lane->chunks += read->chunks;
+        lane->letters += read->letters;
+        ssize_t taken = send(lane->sink, read->data, passed, MSG_DONTWAIT | MSG_NOSIGNAL);
+        /* Whatever is wrong with the socket, its transport will find. */
+        sent = taken < 0 ? 0 : taken;
+    }
+    return sent < read->size ? hand_over(lane, found, read->data + sent, read->size - sent, passed - sent) : 0;
+}
+
+/* Looks how much of that has the form of what passes. */
+static Read look_at(Lane *lane, const char *data, size_t size)
+{
+    Read read = {.lane = lane, .data = data, .size = size};
+    size_t step;
+    while (lane->before != NULL && read.passed < size
+           && (step = passes(lane, data + read.passed, size - read.passed, &read.letters)) > 0) {
+        read.passed += step;
+        read.chunks++;
+    }
+    return read;
+}
+
+/* Reads once, to `buffer`: 1 with what is to be sent on, 0 where that is nothing, or was done at once, as of what had to
+   be decrypted; -1 with an exception where there is no memory. */
+static int read_in(Poll *poll, Lane *lane, PyObject *found, char *buffer, size_t room, Read *read)
+{
+    ssize_t got = recv(lane->source, buffer, room, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return 0;
     if (got <= 0)
         return hand_over(lane, found, "", 0, 0);
     if (lane->broken)
         return 0;
-    if (lane->incoming != NULL) {
-        got = decrypt(poll, lane, got, &over);
-        if (got < 0)
-            return -1;
-        buffer = poll->text;
-        if (lane->poll == NULL)
-            return 0; /* nobody wants it any more */
+    if (lane->incoming == NULL) {
+        *read = look_at(lane, buffer, got);
+        return 1;
     }
-    size_t size = got, passed = 0, step;
-    bool clear = lane->before != NULL && is_clear(lane);
-    if (lane->poll == NULL)
-        return 0;
-    if (clear) {
-        size_t letters = 0;
-        while (passed < size && (step = passes(lane, buffer + passed, size - passed, &letters)) > 0) {
-            passed += step;
-            lane->chunks++;
-        }
-        lane->letters += letters;
-    }
-    size_t sent = 0;
-    if (passed > 0) {
-        lane->heard = true;
-        ssize_t taken = send(lane->sink, buffer, passed, MSG_DONTWAIT | MSG_NOSIGNAL);
-        /* Whatever is wrong with the socket, its transport will find. */
-        sent = taken < 0 ? 0 : taken;
-    }
-    if (sent < size && hand_over(lane, found, buffer + sent, size - sent, passed - sent) < 0)
+    bool over = false;
+    got = decrypt(poll, lane, buffer, got, &over);
+    if (got < 0)
         return -1;
-    return over ? hand_over(lane, found, "", 0, 0) : 0;
+    if (lane->poll == NULL)
+        return 0; /* nobody wants it any more */
+    *read = look_at(lane, poll->text, got);
+    if (send_on(read, found) < 0)
+        return -1;
+    return over && lane->poll != NULL ? hand_over(lane, found, "", 0, 0) : 0;
 }
 
 /* --- all of them ------------------------------------------------------------------------------------------------- */
@@ -379,10 +403,38 @@ static PyObject *poll_join(Poll *poll, PyObject *args)
     return (PyObject *)lane;
 }
 
+/* Others are not to lose what was read of theirs; this stream breaks off here, with what is behind it. */
+static void break_off(Lane *lane)
+{
+    PyErr_WriteUnraisable(lane->owner);
+    lane->broken = true;
+    if (lane->poll != NULL) /* or its socket may be another's by now */
+        shutdown(lane->source, SHUT_RDWR);
+}
+
+/* All at once: whoever reads at the other end is awake from the first on. */
+static void send_all(const Read *reads, int count, PyObject *found)
+{
+    for (int at = 0; at < count; at++) {
+        Lane *lane = reads[at].lane;
+        if (lane->poll == NULL)
+            continue; /* nobody wants it any more */
+        lane->running = true;
+        if (send_on(&reads[at], found) < 0)
+            break_off(lane);
+        lane->running = false;
+        if (lane->poll == NULL)
+            let_go(lane);
+    }
+}
+
 static PyObject *poll_run(Poll *poll, PyObject *unused)
 {
     (void)unused;
     struct epoll_event events[EVENTS_MAX];
+    Read reads[EVENTS_MAX];
+    int many = 0;
+    size_t used = 0;
     PyObject *found = PyList_New(0);
     if (found == NULL)
         return NULL;
@@ -392,21 +444,27 @@ static PyObject *poll_run(Poll *poll, PyObject *unused)
         Py_INCREF((PyObject *)events[at].data.ptr);
     for (int at = 0; at < count; at++) {
         Lane *lane = events[at].data.ptr;
-        if (lane->poll != NULL) {
-            lane->running = true;
-            if (forward(poll, lane, found) < 0) {
-                /* Others are not to lose what was read of theirs; this stream breaks off here, with what is behind it. */
-                PyErr_WriteUnraisable(lane->owner);
-                lane->broken = true;
-                if (lane->poll != NULL) /* or its socket may be another's by now */
-                    shutdown(lane->source, SHUT_RDWR);
-            }
-            lane->running = false;
+        if (lane->poll == NULL)
+            continue;
+        if (READ_BYTES - used < ROOM_BYTES) {
+            send_all(reads, many, found);
+            many = used = 0;
             if (lane->poll == NULL)
-                let_go(lane);
+                continue;
         }
-        Py_DECREF(lane);
+        lane->running = true;
+        int is_read = read_in(poll, lane, found, poll->buffer + used, READ_BYTES - used, &reads[many]);
+        if (is_read > 0)
+            used += reads[many++].size;
+        else if (is_read < 0)
+            break_off(lane);
+        lane->running = false;
+        if (lane->poll == NULL)
+            let_go(lane);
     }
+    send_all(reads, many, found);
+    for (int at = 0; at < count; at++)
+        Py_DECREF((PyObject *)events[at].data.ptr);
     return found;
 }
 
