@@ -5,7 +5,7 @@ import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -462,7 +462,7 @@ def test_a_lane_passes_what_is_a_repeat(polls: Any, piece: bytes, at: int, inste
         lane = poll.join(owner, source.fileno(), transport, sink.fileno())
         lane.arm(BEFORE, BEHIND)
         engine.sendall(piece)
-        handed_over = poll.run()
+        handed_over = ran(poll)
         reader.setblocking(False)
         if passed:
             assert reader.recv(65_536) == piece[:passed]
@@ -474,12 +474,12 @@ def test_a_lane_passes_what_is_a_repeat(polls: Any, piece: bytes, at: int, inste
             assert handed_over == [(owner, piece[passed:], 0)]
             # Nothing passes before somebody has read that.
             engine.sendall(framed(FRAME))
-            assert poll.run() == [(owner, framed(FRAME), 0)]
+            assert ran(poll) == [(owner, framed(FRAME), 0)]
         else:
             assert handed_over == []
         lane.leave()
         engine.sendall(b"more")
-        assert poll.run() == []
+        assert ran(poll) == []
     poll.close()
 
 
@@ -533,7 +533,7 @@ def test_over_tls_a_lane_passes_or_hands_over_all_that_was_said_in_its_order(
             lane.arm(BEFORE, BEHIND)
             if sealed[begin:stop]:
                 engine.sendall(sealed[begin:stop])
-            handed_over = poll.run()
+            handed_over = ran(poll)
             found += _read(reader) + b"".join(data for _, data, _ in handed_over)
             ended = ended or any(not data for _, data, _ in handed_over)
         assert found == said
@@ -558,7 +558,7 @@ def test_what_tls_answers_takes_a_stream_out_of_its_lane_to_be_sent(polls: Any) 
             answers.write(answer)
             writes.write(framed(FRAME))
             engine.sendall(outgoing.read())
-            assert poll.run() == handed_over
+            assert ran(poll) == handed_over
             assert _read(reader) == framed(FRAME)
         lane.leave()
     poll.close()
@@ -586,7 +586,7 @@ def test_a_lane_sends_nothing_before_what_its_transport_holds_back_nor_to_one_th
         lane = poll.join(owner, source.fileno(), given_transport, sink.fileno())
         lane.arm(BEFORE, BEHIND)
         engine.sendall(framed(FRAME))
-        assert poll.run() == [(owner, framed(FRAME), 0)]
+        assert ran(poll) == [(owner, framed(FRAME), 0)]
         lane.leave()
     poll.close()
 
@@ -609,11 +609,37 @@ def test_a_lane_that_is_left_while_it_looks_passes_nothing_and_hands_nothing_ove
         lanes_there.append(poll.join(owner, source.fileno(), given_transport, sink.fileno()))
         lanes_there[0].arm(BEFORE, BEHIND)
         engine.sendall(framed(FRAME))
-        assert poll.run() == []
+        assert ran(poll) == []
         reader.setblocking(False)
         assert _read(reader) == b""
     with pytest.raises(TypeError):
         polls(streams=1)
+    poll.close()
+
+
+def test_each_of_many_lanes_has_what_is_its_own_however_much_is_ready(polls: Any) -> None:
+    poll, owners = polls(), [object() for _ in range(10)]
+    with ExitStack() as stack:
+        ways = []
+        for owner in owners:
+            (source, engine), (sink, reader) = socket.socketpair(), socket.socketpair()
+            for one in (source, engine, sink, reader):
+                stack.enter_context(one)
+            given: Any = Sink()
+            poll.join(owner, source.fileno(), given, sink.fileno()).arm(BEFORE, BEHIND)
+            ways.append((engine, reader))
+        # More than is read at a time, of some; of every third something that does not pass.
+        sent = [framed(FRAME) * (10 if number % 2 else 300) + b"x" * (number % 3 == 0) for number in range(len(owners))]
+        for (engine, _), all_of_it in zip(ways, sent, strict=True):
+            engine.sendall(all_of_it)
+        found = [told for _ in range(10) for told in ran(poll)]
+        for owner, (_, reader), all_of_it in zip(owners, ways, sent, strict=True):
+            reader.setblocking(False)
+            passed = b""
+            while more := _read(reader):
+                passed += more
+            assert passed
+            assert passed + b"".join([data for whose, data, _ in found if whose is owner]) == all_of_it
     poll.close()
 
 
@@ -629,7 +655,7 @@ def test_what_a_full_socket_does_not_take_is_handed_over(polls: Any) -> None:
         for _ in range(10_000):
             lane.arm(BEFORE, BEHIND)
             engine.sendall(framed(FRAME) * 3 + b"x")
-            ((_, data, unsent),) = poll.run()
+            ((_, data, unsent),) = ran(poll)
             if unsent:
                 break
             assert data == b"x"
@@ -640,6 +666,13 @@ def test_what_a_full_socket_does_not_take_is_handed_over(polls: Any) -> None:
         assert (taken + data[:unsent]) == framed(FRAME) * lane.chunks
         lane.leave()
     poll.close()
+
+
+def ran(poll: Any) -> list[Any]:
+    """What did not pass of all that was ready."""
+    found: list[Any] = []
+    poll.run(found.extend)
+    return found
 
 
 def _read(reader: socket.socket) -> bytes:

@@ -428,9 +428,9 @@ static void send_all(const Read *reads, int count, PyObject *found)
     }
 }
 
-static PyObject *poll_run(Poll *poll, PyObject *unused)
+/* Reads and sends on what is ready, and calls `take` with what did not pass, if there is any: mostly there is none. */
+static PyObject *poll_run(Poll *poll, PyObject *take)
 {
-    (void)unused;
     struct epoll_event events[EVENTS_MAX];
     Read reads[EVENTS_MAX];
     int many = 0;
@@ -465,7 +465,9 @@ static PyObject *poll_run(Poll *poll, PyObject *unused)
     send_all(reads, many, found);
     for (int at = 0; at < count; at++)
         Py_DECREF((PyObject *)events[at].data.ptr);
-    return found;
+    PyObject *taken = PyList_GET_SIZE(found) > 0 ? PyObject_CallOneArg(take, found) : Py_NewRef(Py_None);
+    Py_DECREF(found);
+    return taken;
 }
 
 static PyObject *poll_close(Poll *poll, PyObject *unused)
@@ -487,7 +489,7 @@ static void poll_dealloc(Poll *poll)
 static PyMethodDef poll_methods[] = {
     {"fileno", (PyCFunction)poll_fileno, METH_NOARGS, NULL},
     {"join", (PyCFunction)poll_join, METH_VARARGS, NULL},
-    {"run", (PyCFunction)poll_run, METH_NOARGS, NULL},
+    {"run", (PyCFunction)poll_run, METH_O, NULL},
     {"close", (PyCFunction)poll_close, METH_NOARGS, NULL},
     {0},
 };

@@ -1,6 +1,7 @@
 """See lanes.py beside this, which has what there is to say of them."""
 
 from asyncio import Transport
+from collections.abc import Callable
 from ssl import MemoryBIO, SSLObject
 
 from tidegate.http.link import Link
@@ -27,5 +28,5 @@ class Poll:
         outgoing: MemoryBIO | None = None,
         /,
     ) -> Lane: ...
-    def run(self) -> list[tuple[Link, bytes, int]]: ...
+    def run(self, take: Callable[[list[tuple[Link, bytes, int]]], None], /) -> None: ...
     def close(self) -> None: ...

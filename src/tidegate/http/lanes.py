@@ -62,7 +62,7 @@ class Lanes:
     def _opened(self) -> "Poll":
         poll, self._loop = Poll(), asyncio.get_running_loop()
         try:
-            self._loop.add_reader(poll.fileno(), self._run)
+            self._loop.add_reader(poll.fileno(), poll.run, _take)
         except OSError:
             # Nobody would look at it.
             poll.close()
@@ -70,22 +70,22 @@ class Lanes:
         self._poll = poll
         return poll
 
-    def _run(self) -> None:
-        assert self._poll is not None, "whoever is called back is open"
-        for link, data, unsent in self._poll.run():
-            try:
-                link.take(data, unsent)
-            except Exception as error:
-                # As a loop does where a protocol raises: it is told, and the connection lost; others have their turn.
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "reading a response failed", "exception": error, "protocol": link}
-                )
-                link.transport.abort()
-
 
 def lanes() -> Lanes | None:
     """For a loop; None where they are not compiled."""
     return Lanes() if COMPILED else None
+
+
+def _take(found: "list[tuple[Link, bytes, int]]") -> None:
+    for link, data, unsent in found:
+        try:
+            link.take(data, unsent)
+        except Exception as error:
+            # As a loop does where a protocol raises: it is told, and the connection lost; others have their turn.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "reading a response failed", "exception": error, "protocol": link}
+            )
+            link.transport.abort()
 
 
 def _descriptor(transport: asyncio.Transport) -> int:
