@@ -70,8 +70,12 @@ typedef struct {
 #endif
 } TidegateOther;
 
-/* What is read most lies close together, and the rest elsewhere. */
+/* What is read most lies close together, and the rest elsewhere, where that can be said. */
+#ifdef __ELF__
 #define TIDEGATE_ELSEWHERE __attribute__((section(".bss.tidegate")))
+#else
+#define TIDEGATE_ELSEWHERE
+#endif
 
 /* Whether a name can be told by where it is: nobody makes another string of it. It is kept while it is remembered, or
  * another might take its place in memory. */

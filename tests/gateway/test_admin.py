@@ -299,7 +299,7 @@ async def test_a_decision_that_cannot_be_explained_now_says_so(tmp_path: Path, m
         asked = await home.ask()
         monkeypatch.setattr("sys.executable", "/nowhere/python")
         found = await home.get(f"/api/decisions/{asked.header('x-tidegate-decision')}", admin=True)
-    assert (found.status, found.error["code"], found.header("retry-after")) == (503, "http_503", "1")
+    assert (found.status, found.error["code"]) == (503, "http_503")
     assert "cannot be started" in found.error["message"]
 
 

@@ -276,12 +276,15 @@ class Account:
         fact = started(request, endpoint, hedge=hedge, target=target, streamed=streamed)
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge
-        if self._overhead_s == inf:
-            # Our own share: until the first attempt is sent, without the time held.
-            self._overhead_s = self._dispatch.now_s() - self._received_s - self._held_s
+        if self._predicted_ttft_s == inf:
             predicted_s = self._dispatch.router.predicted_ttft_s(endpoint, request.id)
             assert predicted_s is not None, "it was reserved just now"
             self._predicted_ttft_s = now_s - request.arrived_s + predicted_s
+
+    def sent(self) -> None:
+        """An attempt is on its way: until the first one is, time is ours, but for what it was held."""
+        if self._overhead_s == inf:
+            self._overhead_s = self._dispatch.now_s() - self._received_s - self._held_s
 
     def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """So much of its request has got there."""

@@ -329,12 +329,15 @@ class Admin:
 
             def then(said: msgspec.Raw | None, problem: str) -> None:
                 exchange.on_left = None
-                if said is not None:
-                    exchange.respond(200, (JSON,), _told(said))
+                told = None if said is None else _told(said)
+                if told is not None:
+                    exchange.respond(200, (JSON,), told)
                 elif says_nowhere(problem, decision_id):
-                    _error(exchange, 404, "The journal has no decision of this id.")
+                    lost = self._journal.statistics().lost if self._journal is not None else 0
+                    more = f"; {lost} of its lines were lost" if lost else ""
+                    _error(exchange, 404, f"The journal has no decision of this id{more}.")
                 else:
-                    _error(exchange, 503, f"Of this decision cannot be told: {problem}.", (RETRY,))
+                    _error(exchange, 503, f"The journal cannot tell of this decision: {problem}.")
 
             exchange.on_left = self._explainer.cancel
             self._explainer.begin(decision_id, then, journal=self._journal.folder)
@@ -359,9 +362,12 @@ class _Explained(msgspec.Struct, frozen=True):
     endings: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-def _told(said: msgspec.Raw) -> bytes:
-    """The same of a request whose decisions were explained."""
-    found = msgspec.json.decode(said, type=list[_Explained])
+def _told(said: msgspec.Raw) -> bytes | None:
+    """The same of a request whose decisions were explained; None where that broke off."""
+    try:
+        found = msgspec.json.decode(said, type=list[_Explained])
+    except msgspec.MsgspecError:
+        return None
     decisions = [(one.at_s, one.decision) for one in found]
     whys = {why: WHY_TEXT[why] for one in found if (why := msgspec.json.decode(one.decision, type=_Decided).why)}
     facts = {"request": found[0].request, "decisions": decisions, "endings": found[-1].endings, "why": whys}

@@ -558,7 +558,10 @@ class Dispatch:
         while turns:
             drive = self._held.get(turns.popleft().id)
             if drive is not None:
-                drive.turn(now_s)
+                try:
+                    drive.turn(now_s)
+                except Exception as error:
+                    failed(error)
         self._send_row()
 
     def _due(self, now_s: float) -> list[Request]:

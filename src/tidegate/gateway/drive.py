@@ -690,9 +690,11 @@ class Drive:
         failure: Failure | None = None,
     ) -> None:
         """Where its KV cache has come there, that is put into its slot first."""
+        attempt.sent_s = self._dispatch.now_s()  # what it waited for until then is not the endpoint's
         if slot is not None and failure is None and not attempt.over and self._shipping is not None:
             launch = partial(self._restored, attempt, outgoing, upstream)
             if self._shipping.restore(attempt.endpoint, slot, launch):
+                self._account.sent()
                 return
         self._launch(attempt, outgoing, upstream, failure)
 
@@ -732,6 +734,7 @@ class Drive:
                 uploaded=attempt.on_uploaded if timed else None,
             )
         )
+        self._account.sent()
 
     def _pass_over(self, action: Send | Compute, failure: Failure, now_s: float, *, outdated: bool = False) -> None:
         """Nothing is sent there; go on with the next step. `outdated`: see `Flight.passed_over`."""

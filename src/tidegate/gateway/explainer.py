@@ -11,6 +11,7 @@ from tidegate.telemetry.verb import run
 # It takes a core for a second or two.
 TIMEOUT_S = 30.0
 STDIN = Path("-")
+LOW = 10  # answers to clients go first
 BUSY = "Another decision is being explained; try again in a second."
 RETRY = (b"retry-after", b"1")
 
@@ -50,7 +51,7 @@ class Explainer:
 
     async def _ask(self, decision_id: str, then: Then, journal: Path, lines: bytes) -> None:
         verb = ("explain", "--json", "--journal", str(journal), decision_id)
-        printed = await run(verb, timeout_s=TIMEOUT_S, lines=lines)
+        printed = await run(verb, timeout_s=TIMEOUT_S, lines=lines, niceness=LOW)
         # Of a decision that does not come out again it says so in what it prints, and by its status, too.
         said = printed.out.strip()
         then(msgspec.Raw(said) if said and printed.status in (0, 1) else None, printed.problem)

@@ -446,7 +446,8 @@ static PyObject *poll_run(Poll *poll, PyObject *take)
         Lane *lane = events[at].data.ptr;
         if (lane->poll == NULL)
             continue;
-        if (READ_BYTES - used < ROOM_BYTES) {
+        /* What is to be decrypted takes long. */
+        if (READ_BYTES - used < ROOM_BYTES || (lane->incoming != NULL && many > 0)) {
             send_all(reads, many, found);
             many = used = 0;
             if (lane->poll == NULL)

@@ -12,6 +12,7 @@ from tidegate.telemetry.reading import (
     JournalError,
     beside,
     files,
+    mentions,
     read,
     read_from,
     read_if_there,
@@ -52,6 +53,8 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
     paths = files(journal)
     lines = read if paths == [journal] else read_if_there
     for file in reversed(paths):
+        if request_id is not None and paths != [journal] and not mentions(file, request_id):
+            continue
         wanted = request_id or _last_id(lines(file))
         about = [is_of_the_model(line) for line in lines(file) if is_about(line, wanted)] if wanted else []
         if wanted and about:
