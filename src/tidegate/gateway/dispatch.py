@@ -54,7 +54,7 @@ TOLD_S = 60.0
 LOST_S: Final = 5e-7
 # What is further away is left to the sweep: the loop's own timer is made when a late sweep might miss it.
 NEAR_S: Final = 2 * SWEEP_S
-# Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
+# Recent decisions kept for /api/decisions where there is no journal: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
 # What is decided first waits for as many decisions more, at 50 us each, before it is sent.
 ROW_MAX: Final = 16
