@@ -3,17 +3,20 @@
 import asyncio
 import os
 import selectors
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
 from tidegate.clock import Clock
+from tidegate.gateway import daemon
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 BEGINS_S = 2.0**20  # days after the epoch: what was before it has a time, too, and is found exactly
 TURN_S = 1e-9  # who waits for less than a loop can tell waits on, and on
 KEPT_MAX = 64  # somebody may turn round and round until what comes is told
+DAEMON_S = 0.001  # of the machine's time, from look to look at who has no other way to say that it is through
 LOOKS = 3  # what was sent on loopback is there at once, but for a busy kernel
 
 
@@ -46,6 +49,11 @@ class _Selector(selectors.DefaultSelector):
             return told
         if self.threads:
             return super().select(None)
+        at_work = True
+        while at_work:  # and looked at once more after the last has ended: it told something before
+            at_work = any(thread.name.startswith(daemon.NAMED) for thread in threading.enumerate())
+            if came := super().select(DAEMON_S if at_work else 0):
+                return came
         assert timeout is not None, "nothing will ever happen again"
         self.now_s += timeout
         return []

@@ -19,6 +19,7 @@ from tidegate.clock import Clock
 from tidegate.core.model import Request
 from tidegate.core.profile import Profile
 from tidegate.engines.fake import Fault, Script
+from tidegate.gateway import daemon
 from tidegate.gateway.auth import PRESENTED_BYTES_MAX
 from tidegate.state.keys import KeyFile, new_secret
 
@@ -320,7 +321,7 @@ async def test_a_disk_that_has_hung_is_read_again_once_it_answers(
 
 def readers() -> list[threading.Thread]:
     """Those that have the file open, or wait for that."""
-    return [thread for thread in threading.enumerate() if thread.name == "keys"]
+    return [thread for thread in threading.enumerate() if thread.name == daemon.NAMED + "keys"]
 
 
 # --- what it may do ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from tests.gateway.harness import house
 from tests.http.harness import SetClock, eventually
 from tidegate.clock import Clock
 from tidegate.dashboard.changed import changes
+from tidegate.gateway import daemon
 from tidegate.gateway.changes import WAITING_MAX, Changes
 from tidegate.telemetry.log import Log
 from tidegate.wire.changes import FILE, FILE_BYTES_MAX, Changed, Setting
@@ -90,7 +91,7 @@ async def test_what_is_left_of_a_file_is_on_the_disk_before_the_longer_one_goes(
 
 def writers() -> int:
     """Threads that write changes down."""
-    return len([thread for thread in threading.enumerate() if thread.name == "changes"])
+    return len([thread for thread in threading.enumerate() if thread.name == daemon.NAMED + "changes"])
 
 
 async def test_a_disk_that_hangs_keeps_neither_the_loop_nor_a_change_and_takes_them_in_their_order(

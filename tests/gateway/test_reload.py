@@ -22,6 +22,7 @@ from tidegate.core.model import Decision, Ended, Line, Segment
 from tidegate.core.rows import Came, Rows
 from tidegate.dashboard.changed import changes
 from tidegate.engines.fake import FakeEngine, Script
+from tidegate.gateway import daemon
 from tidegate.sim.observed import observe
 from tidegate.telemetry.journal import read, segments
 
@@ -502,7 +503,7 @@ async def test_a_signal_during_a_reload_is_followed_by_another(tmp_path: Path) -
 
 def readers() -> int:
     """Threads that read the configuration."""
-    return len([thread for thread in threading.enumerate() if thread.name == "configuration"])
+    return len([thread for thread in threading.enumerate() if thread.name == daemon.NAMED + "configuration"])
 
 
 async def test_a_file_that_never_answers_is_refused_and_the_next_one_is_read(

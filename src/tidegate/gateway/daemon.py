@@ -7,15 +7,16 @@ from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
+NAMED = "tidegate "  # what the names of these threads begin with
 
 
 def begin(work: Callable[[], T], name: str) -> Future[T]:
-    """What comes of `work`, which runs in a thread of this name. It is done when that is, and not before; with
+    """What comes of `work`, which runs in a thread named after it. It is done when that is, and not before; with
     OSError where the system has no thread left."""
     future = Future[T]()
     future.set_running_or_notify_cancel()  # from here on nobody takes it back, however late it comes
     try:
-        Thread(target=_run, args=(work, future), name=name, daemon=True).start()
+        Thread(target=_run, args=(work, future), name=NAMED + name, daemon=True).start()
     except RuntimeError as error:
         future.set_exception(OSError(errno.EAGAIN, str(error)))
     return future
