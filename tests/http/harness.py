@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -147,9 +148,15 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(script: Script, tls: Any = None, *, host: str = HOST, port: int = 0) -> AsyncIterator[Upstream]:
+async def upstream(
+    script: Script, tls: Any = None, *, host: str = HOST, port: int = 0, kernel_takes_bytes: int = 0
+) -> AsyncIterator[Upstream]:
+    """Its kernel takes as much of what nobody has read as it likes, or so much."""
     up = Upstream(script)
     server = await asyncio.start_server(up.accept, host, port, ssl=tls)
+    if kernel_takes_bytes:
+        for listening in server.sockets:  # those that it accepts have it from here
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kernel_takes_bytes)
     up.port = server.sockets[0].getsockname()[1]
     try:
         yield up

@@ -531,8 +531,9 @@ def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_ne
             writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
             await asyncio.Event().wait()
 
+        # One whose kernel has acknowledged all of it may well be asked again on the same connection.
         async with (
-            upstream(script, server_tls("engine.test") if tls else None) as up,
+            upstream(script, server_tls("engine.test") if tls else None, kernel_takes_bytes=65_536) as up,
             pool(up.port, tls=client_tls() if tls else None, server_name="engine.test") as to,
         ):
             for _ in range(2):
