@@ -116,8 +116,8 @@ bench-instructions: $(COMPILED)/.built ## instructions of decisions, learning an
 bench-relay: $(COMPILED)/.built ## what the gateway and other relays cost and add, and a plot of it: three quarters of an hour on two idle cores; PEERS="nginx haproxy" or none, LOADS="W1 W4", ROUNDS, ENDPOINTS, TLS=1, QUICK=1 to see that all works
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.relay --peers "$(PEERS)" --loads "$(LOADS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(if $(TLS),--tls) $(if $(QUICK),--quick)
 
-bench-beside: $(COMPILED)/.built ## what some relays take that run at once, by quotients, which neighbours leave alone: five minutes; RELAYS="tidegate vllm-router", the first is the measure, LOADS, ROUNDS
-	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.beside $(if $(RELAYS),--relays "$(RELAYS)") $(if $(LOADS),--loads "$(LOADS)") $(if $(ROUNDS),--rounds $(ROUNDS))
+bench-beside: $(COMPILED)/.built ## what some relays take that run at once, by quotients, which neighbours leave alone: five minutes; RELAYS="tidegate vllm-router", the first is the measure, LOADS, ROUNDS, TLS=1
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.beside $(if $(RELAYS),--relays "$(RELAYS)") $(if $(LOADS),--loads "$(LOADS)") $(if $(TLS),--tls) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-turns: $(COMPILED)/.built ## how long the gateway's loop is held, alone and under load: two minutes on two idle cores; LOADS, ROUNDS
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.turns $(if $(LOADS),--loads "$(LOADS)") $(if $(ROUNDS),--rounds $(ROUNDS))

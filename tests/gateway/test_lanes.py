@@ -617,8 +617,10 @@ def test_a_lane_that_is_left_while_it_looks_passes_nothing_and_hands_nothing_ove
     poll.close()
 
 
-def test_each_of_many_lanes_has_what_is_its_own_however_much_is_ready(polls: Any) -> None:
-    poll, owners = polls(), [object() for _ in range(10)]
+@pytest.mark.parametrize("over_tls", ["none of them", "three of four", "all of them"])
+def test_each_of_many_lanes_has_what_is_its_own_however_much_is_ready(polls: Any, over_tls: str) -> None:
+    poll, owners = polls(), [object() for _ in range(20)]
+    plain_ones = {"none of them": set(owners), "three of four": set(owners[::4]), "all of them": set()}[over_tls]
     with ExitStack() as stack:
         ways = []
         for owner in owners:
@@ -626,14 +628,20 @@ def test_each_of_many_lanes_has_what_is_its_own_however_much_is_ready(polls: Any
             for one in (source, engine, sink, reader):
                 stack.enter_context(one)
             given: Any = Sink()
-            poll.join(owner, source.fileno(), given, sink.fileno()).arm(BEFORE, BEHIND)
-            ways.append((engine, reader))
+            reads, incoming, writes, outgoing = (None, None, None, None) if owner in plain_ones else _sealing()
+            memories = (reads, incoming, ssl.MemoryBIO()) if reads is not None else ()
+            poll.join(owner, source.fileno(), given, sink.fileno(), *memories).arm(BEFORE, BEHIND)
+            ways.append((engine, reader, writes, outgoing))
         # More than is read at a time, of some; of every third something that does not pass.
         sent = [framed(FRAME) * (10 if number % 2 else 300) + b"x" * (number % 3 == 0) for number in range(len(owners))]
-        for (engine, _), all_of_it in zip(ways, sent, strict=True):
-            engine.sendall(all_of_it)
+        for (engine, _, writes, outgoing), all_of_it in zip(ways, sent, strict=True):
+            if writes is not None and outgoing is not None:
+                writes.write(all_of_it)
+                engine.sendall(outgoing.read())
+            else:
+                engine.sendall(all_of_it)
         found = [told for _ in range(10) for told in ran(poll)]
-        for owner, (_, reader), all_of_it in zip(owners, ways, sent, strict=True):
+        for owner, (_, reader, _, _), all_of_it in zip(owners, ways, sent, strict=True):
             reader.setblocking(False)
             passed = b""
             while more := _read(reader):
