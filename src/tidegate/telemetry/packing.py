@@ -25,7 +25,7 @@ else:
 # What reading a segment that is damaged raises, besides OSError.
 DAMAGED = (EOFError, zstd.ZstdError)
 
-# Lines repeat those before them: up to level 6 it takes up to five times the CPU and comes to no less.
+# Lines repeat those before them: levels up to 6 take up to six times the CPU and come to hardly less, or to more.
 LEVEL = 1
 # A piece takes some 12 ms of a core, without the interpreter's lock; after it, whoever needs that core has it. Where
 # cores are scarce, taking the lock is what others may wait for: so there are few pieces, and at no lower priority.
