@@ -31,9 +31,17 @@ async def told(wan: Wan, size: int) -> tuple[int, float, bool]:
     return only
 
 
+def seems(rate: float, size: int, seconds: float, at_most: bool) -> bool:
+    return not at_most and size / seconds == pytest.approx(rate, rel=0.33)
+
+
 @pytest.mark.parametrize("rtt_s", [0.0, 0.05])
 def test_the_rate_of_an_emulated_link_is_seen_and_its_changes_too(run: Run, rtt_s: float) -> None:
-    """Four megabytes a second, and then a fifth of it; on a machine with other things to do, to a third."""
+    """Four megabytes a second, and then a fifth of it, to a third.
+
+    Twenty milliseconds in which a machine has other things to do are half of the first, so of five uploads in a row one
+    is enough.
+    """
 
     async def main() -> None:
         async with (
@@ -42,9 +50,10 @@ def test_the_rate_of_an_emulated_link_is_seen_and_its_changes_too(run: Run, rtt_
         ):
             for rate in (4e6, 8e5):
                 await wan.change(rate_bytes_per_s=rate)
-                size, seconds, at_most = await told(wan, 150_000)
-                assert not at_most
-                assert size / seconds == pytest.approx(rate, rel=0.33)
+                uploads: list[tuple[int, float, bool]] = []
+                while not uploads or not seems(rate, *uploads[-1]):
+                    assert len(uploads) < 5, uploads
+                    uploads.append(await told(wan, 150_000))
 
     run(main())
 
