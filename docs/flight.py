@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from tidegate.core.flight import Action, Call, Cancel, Flight, GiveUp, Hold, State
+from tidegate.core.actions import Action, Call, Cancel, GiveUp, Hold
+from tidegate.core.flight import Flight, State
 from tidegate.core.model import Run, Wait
 
 STALL_S = 60.0

@@ -2,22 +2,20 @@
 
 import pytest
 
-from tidegate.core.flight import (
-    ATTEMPTS_MAX,
+from tidegate.core.actions import (
     Again,
     Call,
     Cancel,
     Compute,
     Decide,
     Finish,
-    Flight,
     GiveUp,
     Hold,
     Relay,
     Silence,
-    State,
     Timer,
 )
+from tidegate.core.flight import ATTEMPTS_MAX, Flight, State
 from tidegate.core.model import Prefill, Run, Step, Wait, replace
 
 A, B, C = (Run(endpoint=name, timeout_s=10.0) for name in "abc")

@@ -5,7 +5,8 @@ from itertools import count
 from random import Random
 
 from tests import make
-from tidegate.core.flight import Action, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
+from tidegate.core.actions import Action, Call, Cancel, Finish, GiveUp, Hold, Relay, Timer
+from tidegate.core.flight import Flight, State
 from tidegate.core.model import Decision, Ended, Ending, Endpoint, FirstToken, Held, Request
 from tidegate.core.router import Router
 from tidegate.core.why import Why

@@ -4,23 +4,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tidegate.core.flight import (
-    ATTEMPTS_MAX,
-    RESUMES_MAX,
+from tidegate.core.actions import (
     Action,
     Call,
     Cancel,
     Compute,
     Decide,
     Finish,
-    Flight,
     GiveUp,
     Hold,
     Relay,
     Resume,
-    State,
     Timer,
 )
+from tidegate.core.flight import ATTEMPTS_MAX, RESUMES_MAX, Flight, State
 from tidegate.core.model import Prefill, Run, Step, Wait
 
 ENDPOINTS = ("a", "b", "c")

@@ -15,93 +15,25 @@ An attempt at a prompt alone commits nothing: once its KV cache is where it is t
 where nobody of a plan would serve what is asked, and behind a plan of which other settings have taken a step.
 """
 
-from enum import Enum, StrEnum
+from enum import Enum
 from math import inf
 
-from tidegate.core.model import Prefill, Record, Run, Step, Wait
-
-
-class Call(Record, frozen=True, kw_only=True):
-    """Send the request to this endpoint. `hedge`: another attempt is still under way."""
-
-    endpoint: str
-    hedge: bool = False
-
-
-class Compute(Record, frozen=True, kw_only=True):
-    """Have this endpoint compute the prompt, and send its KV cache to `target`. `hedge`: see `Call`."""
-
-    endpoint: str
-    target: str
-    hedge: bool = False
-
-
-class Silence(StrEnum):
-    """How an attempt that is given up has kept its client waiting."""
-
-    NO_CONTENT = "no_content"
-    STALLED = "stalled"
-    TOO_SLOW = "too_slow"
-
-
-class Cancel(Record, frozen=True, kw_only=True):
-    """Stop this attempt; its engine must learn that nobody waits. `gave_up` says why, if that is its own fault."""
-
-    endpoint: str
-    gave_up: Silence | None = None
-
-
-class Relay(Record, frozen=True, kw_only=True):
-    """The commit point: this attempt's content goes to the client from now on."""
-
-    endpoint: str
-
-
-class Hold(Record, frozen=True, kw_only=True):
-    """Keep the request until it is decided again; for `until_s` see `core.model.Wait`."""
-
-    until_s: float
-
-
-class Timer(Record, frozen=True, kw_only=True):
-    """Call `timer` at this time. A later Timer replaces an earlier one."""
-
-    at_s: float
-
-
-class GiveUp(Record, frozen=True, kw_only=True):
-    """Tell the client that it failed: `committed` says whether it has seen content, so that the error is in-band."""
-
-    committed: bool
-
-
-class Resume(Record, frozen=True, kw_only=True):
-    """The answer that the client has begun to see broke off there: ask for its rest, under a new plan."""
-
-    endpoint: str
-
-
-class Decide(Record, frozen=True, kw_only=True):
-    """The prompt's KV cache, computed by `endpoint`, is at `target`: decide again, knowing that. Without a `target`
-    it could not be had there, and is nowhere."""
-
-    endpoint: str
-    target: str = ""
-
-
-class Again(Record, frozen=True, kw_only=True):
-    """To none of the plan's steps could it be sent, those that were asked found fault with it, or the settings are
-    others by now: decide again, knowing that."""
-
-
-class Finish(Record, frozen=True, kw_only=True):
-    """The answer is complete."""
-
-    endpoint: str
-
-
-Action = Call | Compute | Cancel | Relay | Hold | Timer | Resume | Decide | Again | GiveUp | Finish
-
+from tidegate.core.actions import (
+    Action,
+    Again,
+    Call,
+    Cancel,
+    Compute,
+    Decide,
+    Finish,
+    GiveUp,
+    Hold,
+    Relay,
+    Resume,
+    Silence,
+    Timer,
+)
+from tidegate.core.model import Prefill, Run, Step, Wait
 
 # Over all plans that a request is given: two of the longest. More would multiply load when all are failing.
 ATTEMPTS_MAX = 6

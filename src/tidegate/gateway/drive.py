@@ -6,23 +6,22 @@ from typing import Final
 
 from msgspec import Raw
 
-from tidegate.core.base import TO, has_come
-from tidegate.core.flight import (
+from tidegate.core.actions import (
     Action,
     Again,
     Cancel,
     Compute,
     Decide,
     Finish,
-    Flight,
     GiveUp,
     Hold,
     Relay,
     Resume,
-    State,
     Timer,
 )
-from tidegate.core.flight import Call as Send
+from tidegate.core.actions import Call as Send
+from tidegate.core.base import TO, has_come
+from tidegate.core.flight import Flight, State
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, replace
 from tidegate.core.network import UPLOAD_S_LEAST

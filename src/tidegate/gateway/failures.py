@@ -1,7 +1,7 @@
 """Why a request came to nothing without any endpoint having said so, and what its client is told in the end."""
 
 from tidegate.core import health
-from tidegate.core.flight import Silence
+from tidegate.core.actions import Silence
 from tidegate.core.health import OF_THE_REQUEST
 from tidegate.core.model import Ending
 from tidegate.core.why import WHY_TEXT, Why

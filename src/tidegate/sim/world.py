@@ -8,7 +8,7 @@ from math import inf
 
 import msgspec
 
-from tidegate.core import flight as fly
+from tidegate.core import actions as do
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import (
@@ -248,7 +248,7 @@ class World:
             self._ship(drive, attempt)
             return
         for action in drive.flight.completed(attempt.endpoint):
-            if isinstance(action, fly.Finish):
+            if isinstance(action, do.Finish):
                 self._over(drive, "ok", attempt)
             else:
                 self._act(drive, [action])
@@ -347,39 +347,39 @@ class World:
             return request
         return replace(request, budget_usd=left_usd)
 
-    def _act(self, drive: _Drive, actions: Iterable[fly.Action]) -> None:
+    def _act(self, drive: _Drive, actions: Iterable[do.Action]) -> None:
         passed_over = drive.passed_over
         for action in actions:
             match action:
-                case fly.Call():
+                case do.Call():
                     self._send(drive, action)
-                case fly.Compute():
+                case do.Compute():
                     self._send(drive, action)
-                case fly.Decide():
+                case do.Decide():
                     self._arrived(drive, action)
-                case fly.Again():
+                case do.Again():
                     self._decide_again(drive)
-                case fly.Timer():
+                case do.Timer():
                     # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
                     if passed_over == drive.passed_over and action.at_s < inf:
                         drive.timer += 1
                         self.loop.at(action.at_s, self._timer, drive, drive.timer)
-                case fly.Cancel():
+                case do.Cancel():
                     if action.gave_up is None:
                         self._cancel(drive, action.endpoint, Ending.CANCELLED)
                     else:
                         self._cancel(drive, action.endpoint, Ending.TIMED_OUT, action.gave_up.value)
-                case fly.Hold():
+                case do.Hold():
                     self._hold(drive)
-                case fly.GiveUp():
+                case do.GiveUp():
                     self._give_up(drive, committed=action.committed)
-                case fly.Relay():
+                case do.Relay():
                     # Of an answer in one piece its client has nothing before the end.
                     if drive.came.request.stream:
                         drive.relayed = drive.attempts.get(action.endpoint)
-                case fly.Resume():
+                case do.Resume():
                     self._resume(drive)
-                case fly.Finish():
+                case do.Finish():
                     raise AssertionError("only a completed attempt finishes a flight")
 
     def _decide_again(self, drive: _Drive) -> None:
@@ -457,16 +457,16 @@ class World:
         drive.shipments[source] = shipment, target
         self._carriers[source + TO + target].send(shipment)
 
-    def _arrived(self, drive: _Drive, action: fly.Decide) -> None:
+    def _arrived(self, drive: _Drive, action: do.Decide) -> None:
         """The KV cache of its prompt is where it can be decoded."""
         request = replace(drive.job.request, shipped=action.endpoint + TO + action.target)
         drive.job = msgspec.structs.replace(drive.job, request=request)
         self._write(request)
         self._turn(drive)
 
-    def _send(self, drive: _Drive, action: fly.Call | fly.Compute) -> None:
+    def _send(self, drive: _Drive, action: do.Call | do.Compute) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
-        target = action.target if isinstance(action, fly.Compute) else ""
+        target = action.target if isinstance(action, do.Compute) else ""
         if self._obeys:
             assert may_go_to(request, self.endpoints[name]), "data stays where it must"
             assert not barred_by(request.rulings, name), "operators' rules are kept"
@@ -562,7 +562,7 @@ class World:
     def _abandon(self, drive: _Drive, ending: Ending, cause: str) -> None:
         self._unhold(drive, released=True, cause=cause)
         for action in drive.flight.left():
-            assert isinstance(action, fly.Cancel), "whatever is under way is cancelled"
+            assert isinstance(action, do.Cancel), "whatever is under way is cancelled"
             self._cancel(drive, action.endpoint, ending, cause)
 
     def _over(self, drive: _Drive, outcome: str, attempt: Attempt | None = None) -> None:
