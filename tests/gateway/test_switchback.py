@@ -167,7 +167,7 @@ async def test_what_was_found_outlives_a_reload_and_other_settings_begin_anew(tm
 
 async def _small_steps() -> None:
     while True:  # noqa: ASYNC110 - nobody is waited for
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.virtual
