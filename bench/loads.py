@@ -86,6 +86,12 @@ _LOADS = (
         ask=Ask(connections=500, requests=120, chunks=16, rate_per_s=20.0),
         gap_ms=20,
     ),
+    # One at a time, as most come that are not a bench's: nothing of a relay's code is in the nearest cache any more.
+    Load(
+        name="W8",
+        about="470 requests of 1 KB a second, whatever became of those before",
+        ask=Ask(connections=500, requests=3000, rate_per_s=470.0),
+    ),
 )
 LOADS = {load.name: load for load in _LOADS}
 """By name, in the order in which they are run."""

@@ -44,6 +44,7 @@ def test_a_journal_is_held_against_itself_and_published(
     assert [one["figure"] for one in found["off"]] == ["kept", "away", "dollars", "ttft", "e2e"]
 
 
+@pytest.mark.lengthy
 def test_requests_that_the_journal_ended_before_are_counted_and_told_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_what_is_bounded_on_one_side_alone_is_said_so() -> None:
     assert ["slots", "1", "1", "to", "2"] in rows
 
 
+@pytest.mark.lengthy
 async def test_what_may_be_spent_is_never_exceeded() -> None:
     price = ("--price-per-1m", "10", "50")
     async with (
@@ -150,6 +151,7 @@ async def test_what_may_be_spent_is_never_exceeded() -> None:
         assert said == b""
 
 
+@pytest.mark.lengthy
 async def test_at_a_terminal_it_asks_before_it_spends() -> None:
     async with FakeEngine(QUICK) as engine:
         ours, theirs = os.openpty()
@@ -165,6 +167,7 @@ async def test_at_a_terminal_it_asks_before_it_spends() -> None:
         assert engine.seen == []
 
 
+@pytest.mark.lengthy
 async def test_an_interrupt_ends_it_at_once_and_leaves_nothing_running() -> None:
     async with FakeEngine(NEVER) as engine, started(engine.url) as process:
         await eventually(lambda: engine.in_flight == 1)
@@ -173,6 +176,7 @@ async def test_an_interrupt_ends_it_at_once_and_leaves_nothing_running() -> None
         await eventually(lambda: engine.in_flight == 0)
 
 
+@pytest.mark.lengthy
 async def test_the_key_goes_to_the_engine_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINE_KEY", SECRET)
     async with (

@@ -69,6 +69,7 @@ def test_files_are_named_as_they_are_found_from_here(
     assert "keys none, journal off, learned state off" in capsys.readouterr().out
 
 
+@pytest.mark.lengthy
 def test_whoever_serves_is_told_where_the_journal_is(tmp_path: Path) -> None:
     file = tmp_path / "tidegate.toml"
     file.write_text('[gateway]\nlisten = "127.0.0.1:0"\nadmin = "127.0.0.1:0"\nlog = "log"\n' + GOOD)

@@ -31,6 +31,7 @@ def set_up(folder: Path, saves: str) -> Path:
     return file
 
 
+@pytest.mark.lengthy
 async def test_a_courier_that_is_set_up_as_described_answers_the_gateway_and_ends_when_told(tmp_path: Path) -> None:
     with TemporaryDirectory(dir="/dev/shm") as saves:
         file = set_up(tmp_path, saves)
@@ -50,6 +51,7 @@ async def test_a_courier_that_is_set_up_as_described_answers_the_gateway_and_end
             assert await child.wait() == 0
 
 
+@pytest.mark.lengthy
 def test_a_folder_on_a_disk_is_refused_in_so_many_words(tmp_path: Path) -> None:
     file = set_up(tmp_path, str(tmp_path / "saves"))
     verb = [sys.executable, "-m", "tidegate.cli.main", "courier", "--config", str(file)]

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.config.test_malformed import GOOD
 from tests.http.harness import client, eventually
 
@@ -44,6 +46,7 @@ def told(folder: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
+@pytest.mark.lengthy
 async def test_it_takes_as_many_as_it_may_and_says_where_these_are_too_few(tmp_path: Path) -> None:
     async with serving(tmp_path, "-Sn 100 && ulimit -Hn 500") as process:
         await eventually(lambda: bool(told(tmp_path, "file descriptors may run out")))
@@ -65,6 +68,7 @@ async def test_their_table_is_made_before_the_first_client_and_does_not_grow_whi
     assert int(places) >= 3000
 
 
+@pytest.mark.lengthy
 async def test_that_none_is_left_for_clients_is_told(tmp_path: Path) -> None:
     async with serving(tmp_path, "-n 100"), AsyncExitStack() as clients:
         await eventually(lambda: bool(told(tmp_path, "listening")))
@@ -74,6 +78,7 @@ async def test_that_none_is_left_for_clients_is_told(tmp_path: Path) -> None:
         await eventually(lambda: bool(told(tmp_path, "no file descriptor left")))
 
 
+@pytest.mark.lengthy
 async def test_where_there_are_too_few_to_start_the_remedy_is_named_and_nothing_else_is_said(tmp_path: Path) -> None:
     async with serving(tmp_path, "-n 20") as process:
         _, said = await process.communicate()

@@ -233,6 +233,7 @@ def test_more_engines_by_hand_than_are_looked_at_are_refused(verb: str, capsys: 
     assert "remedy: write them into a file" in told
 
 
+@pytest.mark.lengthy
 async def test_without_a_file_what_is_found_is_served() -> None:
     async with FakeEngine(model="00-the-first") as engine:
         command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--engine", engine.url]

@@ -37,6 +37,7 @@ def ended(
     return subprocess.run(command, cwd=folder, stdout=stdout, stderr=stderr, env=env, text=True, check=False)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("verb", "status"),
     [
@@ -64,6 +65,7 @@ def test_whoever_reads_the_output_may_leave_and_the_status_is_what_it_would_have
         os.close(writing)
 
 
+@pytest.mark.lengthy
 def test_what_was_asked_wrongly_is_so_also_where_nobody_reads_why(folder: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -73,6 +75,7 @@ def test_what_was_asked_wrongly_is_so_also_where_nobody_reads_why(folder: Path) 
         os.close(writing)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("verb", ["doctor alarming", "journal show well", "journal show well --json", "version"])
 def test_what_a_full_disk_does_not_take_is_no_alarm_and_is_told_in_a_line(folder: Path, verb: str) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
@@ -87,6 +90,7 @@ def test_what_a_full_disk_does_not_take_is_no_alarm_and_is_told_in_a_line(folder
         os.close(full)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
     ("verb", "status"),
@@ -110,11 +114,13 @@ def test_whoever_closes_an_output_wants_nothing_said_there_and_has_the_status(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.lengthy
 def test_a_simulation_has_its_status_where_nobody_wants_its_figures() -> None:
     command = f"{sys.executable} -m tidegate.cli.main simulate scenarios/laptop-and-cloud.toml --json >&-"
     assert subprocess.run(["sh", "-c", command], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("columns", ["0", "00"])
 def test_what_is_said_is_said_also_where_a_terminal_has_no_columns(folder: Path, columns: str) -> None:
     for verb, said in (("check good.toml", "good.toml is good."), ("check none.toml", "there is no such file")):

@@ -52,6 +52,7 @@ class Tied:
         self.itself = self
 
 
+@pytest.mark.lengthy
 def test_what_is_garbage_is_collected_where_little_is_new() -> None:
     with uncollected():
         gone = weakref.ref(Tied())
@@ -60,6 +61,7 @@ def test_what_is_garbage_is_collected_where_little_is_new() -> None:
         assert gone() is None
 
 
+@pytest.mark.lengthy
 def test_where_much_is_new_garbage_is_left_for_another_time() -> None:
     with uncollected():
         gone, new = weakref.ref(Tied()), [list[int]() for _ in range(YOUNG_MAX + 1)]

@@ -71,6 +71,7 @@ async def running(folder: Path, *more: str) -> AsyncIterator[Running]:
             await process.wait()
 
 
+@pytest.mark.lengthy
 def test_copies_are_decided_and_told_of_and_nothing_of_them_is_kept(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
 
@@ -129,6 +130,7 @@ def test_what_is_compared_is_told_with_of_how_many_it_is(
     assert ("would have" in text.getvalue()) == bool(said)
 
 
+@pytest.mark.lengthy
 def test_what_is_no_copy_of_a_completion_is_answered_all_the_same_and_counted(tmp_path: Path) -> None:
     async def run() -> dict[str, int]:
         async with running(tmp_path, "--json") as mirror:

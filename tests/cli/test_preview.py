@@ -23,6 +23,7 @@ def policy(folder: Path, text: str = POLICY) -> str:
     return str(file)
 
 
+@pytest.mark.lengthy
 def test_a_policy_is_previewed_with_how_far_off_that_is_first(
     journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_page_that_cannot_be_written_is_said_so(
     assert "--html" in capsys.readouterr().err
 
 
+@pytest.mark.lengthy
 def test_what_a_process_left_that_could_not_start_changes_nothing(
     journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -236,6 +236,7 @@ def test_facts_are_printed_as_they_stand(journal: Path, stage: Stage, capsys: py
     assert len(said(capsys, "show", journal, "--kind", "all")) == len(stage.lines)
 
 
+@pytest.mark.lengthy
 def test_whatever_letters_a_terminal_has_json_is_utf_8_and_the_rest_is_escaped(
     journal: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,6 +431,7 @@ def test_an_export_leaves_a_file_alone_that_is_called_like_one_under_way(journal
     assert {path.name for path in tmp_path.iterdir()} == {"requests.csv", "requests.csv.new", "journal"}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("folder_is_ours", [True, False])
 def test_an_export_goes_into_a_file_that_is_mounted(
     journal: Path, rows: list[Row], tmp_path: Path, *, folder_is_ours: bool
@@ -772,6 +774,7 @@ def test_followed_requests_are_printed_as_they_end(tmp_path: Path, stage: Stage,
                 process.kill()
 
 
+@pytest.mark.lengthy
 def test_what_ends_with_its_process_is_printed_though_nothing_comes_after_it(tmp_path: Path, stage: Stage) -> None:
     lines, fold = stage.lines[: busy(stage)], Rows()
     before = [row for line in lines for row in fold.feed(line)]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.config.test_malformed import GOOD
 from tests.http.harness import eventually
 
@@ -55,6 +57,7 @@ def test_its_log_says_what_kind_of_fault_it_was_and_nobody_what_that_quotes(tmp_
     assert "what a client has said" not in log + done.stderr
 
 
+@pytest.mark.lengthy
 async def test_a_second_signal_ends_it_at_once_also_where_its_disk_hangs(tmp_path: Path) -> None:
     config, log = tmp_path / "tidegate.toml", tmp_path / "log"
     config.write_text(CONFIG)

@@ -21,6 +21,7 @@ def asked(folder: Path, *more: str) -> list[str]:
     return ["shadow", str(folder / "log.jsonl"), "--config", str(folder / "tidegate.toml"), *more]
 
 
+@pytest.mark.lengthy
 def test_a_log_is_shadowed_with_how_far_off_that_is_first(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +39,7 @@ def test_a_log_is_shadowed_with_how_far_off_that_is_first(
     assert "people-7" in capsys.readouterr().out
 
 
+@pytest.mark.lengthy
 def test_what_a_log_says_is_no_mark_up_and_moves_no_cursor(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +54,7 @@ def test_what_a_log_says_is_no_mark_up_and_moves_no_cursor(
     assert "\x1b" not in said
 
 
+@pytest.mark.lengthy
 def test_json_has_all_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(asked(folder, "--json")) == 0
     found = json.loads(capsys.readouterr().out)
@@ -61,6 +64,7 @@ def test_json_has_all_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["gained"] > found["missed"]
 
 
+@pytest.mark.lengthy
 def test_a_budget_is_in_force_for_tidegate_and_not_for_what_the_log_says(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_broken_bound_is_exit_status_1(tmp_path: Path, capsys: pytest.CaptureF
     assert "broken  bounds.class.batch.ttft_s_p50_max = 0.001" in capsys.readouterr().out
 
 
+@pytest.mark.lengthy
 def test_another_seed_is_another_run_and_the_same_one_the_same(tmp_path: Path) -> None:
     first, again, other = (as_json(tmp_path / f"{n}.json", "--seed", str(n)) for n in (5, 5, 6))
     assert first == again

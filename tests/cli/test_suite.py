@@ -38,6 +38,7 @@ def test_every_bound_of_every_scenario_has_to_hold(tmp_path: Path, capsys: pytes
     assert [(one["scenario"], one["seed"]) for one in found] == [("s0", 0), ("s0", 1), ("s1", 0), ("s1", 1)]
 
 
+@pytest.mark.lengthy
 def test_another_policy_is_tested_in_the_place_of_the_scenarios_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +49,7 @@ def test_another_policy_is_tested_in_the_place_of_the_scenarios_own(
     assert "bounds.attainment_min" in capsys.readouterr().out
 
 
+@pytest.mark.lengthy
 def test_the_difference_of_two_policies_is_a_report_and_a_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,7 @@ def test_a_gateway_that_listens_at_every_address_is_asked_at_one_of_this_machine
     assert address(None, file).url == f"http://{asked}:9"
 
 
+@pytest.mark.lengthy
 def test_without_a_terminal_there_is_no_top(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "--admin", "127.0.0.1:9"]) == 2
     out, err = capfd.readouterr()

@@ -278,6 +278,7 @@ def test_a_url_is_taken_apart(text: str, url: Url) -> None:
     assert parse_url(str(url)) == url
 
 
+@pytest.mark.lengthy
 @given(st.text(max_size=40) | st.from_regex(r"https?://[a-z0-9@:/?#\[\].%-]{0,30}", fullmatch=True))
 def test_whatever_is_given_as_url_is_taken_apart_or_refused(text: str) -> None:
     try:

@@ -129,6 +129,7 @@ ENGINES = st.builds(
 FOUND = st.lists(ENGINES, max_size=4, unique_by=lambda one: one.url)
 
 
+@pytest.mark.lengthy
 @given(FOUND, st.none() | st.floats(0.01, 1e6))
 def test_whatever_is_found_makes_a_good_configuration_with_each_model_once(
     engines: list[FoundEngine], usd_per_day: float | None

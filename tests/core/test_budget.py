@@ -51,6 +51,7 @@ def live(
     return found
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("reaction", [0.5, 1.0, 2.0, 3.0])
 def test_a_budget_is_spent_whatever_the_price_does(reaction: float) -> None:
     for spent_usd, _ in live(6, reaction)[4:]:

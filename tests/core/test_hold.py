@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -316,6 +317,7 @@ def total_usd(items: list[Item], places: dict[str, Place]) -> float:
     return usd
 
 
+@pytest.mark.lengthy
 @given(works, st.lists(st.floats(0.0, 20.0), min_size=1, max_size=3), st.integers(0, 5))
 def test_sending_away_never_loses_money_against_sending_nothing_away(
     drawn: list[tuple[float | None, float, float | None, float]], slots_s: list[float], rooms: int

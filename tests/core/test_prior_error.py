@@ -11,6 +11,7 @@ from bench.record import RESULTS
 RECORDED = json.loads(Path(RESULTS / "prior_error.json").read_text())
 
 
+@pytest.mark.lengthy
 @pytest.mark.skipif("TIDEGATE_DATA" not in os.environ, reason="TIDEGATE_DATA does not name the folder of public traces")
 def test_priors_are_as_far_from_what_was_measured_as_recorded_and_within_the_bound() -> None:
     for table, made in (("splitwise", prior_error.splitwise), ("vllm", prior_error.vllm)):

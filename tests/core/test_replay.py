@@ -44,6 +44,7 @@ def test_a_journal_replays_without_difference(seed: int) -> None:
     ) == len(lines)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", range(6))
 def test_it_replays_from_any_of_its_segments(seed: int) -> None:
     storm = Storm(seed)
@@ -145,6 +146,7 @@ def test_a_decision_about_an_unknown_request_is_refused() -> None:
         replay(line for line in lines if not isinstance(line.fact, Request))
 
 
+@pytest.mark.lengthy
 def test_explain_tells_each_decision_of_a_request_with_its_candidates() -> None:
     lines = Storm(1).run(200).lines
     waited = [line.fact.request.id for line in lines if isinstance(line.fact, Held)]
@@ -158,6 +160,7 @@ def test_explain_tells_each_decision_of_a_request_with_its_candidates() -> None:
     assert explain(iter(lines), held, len(found)) == found
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", [0, 7, 14])
 def test_explain_knows_what_a_whole_replay_does(seed: int) -> None:
     """Most decisions of others are not made again for it."""
@@ -192,6 +195,7 @@ def test_where_nobody_could_decide_there_are_no_candidates_and_the_last_decision
     assert [one.flips is not None for one in found] == [True, False, True, False]
 
 
+@pytest.mark.lengthy
 def test_a_decision_that_was_tampered_with_does_not_come_out_again() -> None:
     lines = Storm(3).run(200).lines
     asked = [line.fact.request_id for line in lines if isinstance(line.fact, Decision)]

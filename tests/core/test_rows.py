@@ -604,6 +604,7 @@ def test_causes_are_called_what_readers_and_connections_call_them() -> None:
     assert {Lost.CONNECT_TIMEOUT.value, Lost.NO_DESCRIPTOR.value, UNRECORDED.cause} <= UNBILLED
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("trouble", [False, True])
 def test_rows_are_what_requests_of_a_simulated_day_came_to(seed: int, trouble: bool) -> None:

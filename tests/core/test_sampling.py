@@ -31,6 +31,7 @@ def test_all_of_what_comes_by_the_dozen_a_second_teach() -> None:
     assert sampled({}, int(TAUGHT_PER_S), range(10, 20)) == [TAUGHT_PER_S] * 10
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("per_s", [100, 1_000, 10_000])
 def test_of_more_about_a_few_dozen_a_second_teach_from_the_next_second_on(per_s: int) -> None:
     by_kind: dict[int, Sampling] = {}

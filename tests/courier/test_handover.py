@@ -200,6 +200,7 @@ async def test_only_the_gateway_has_slots_shipped_and_restored(tmp_path: Path) -
         assert home.engines["b"].restores == 0
 
 
+@pytest.mark.lengthy
 async def test_a_blob_that_nobody_claims_is_discarded_when_told_or_in_time(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         first, second = await shipped(home), await shipped(home)
@@ -209,6 +210,7 @@ async def test_a_blob_that_nobody_claims_is_discarded_when_told_or_in_time(tmp_p
         await eventually(lambda: home.files() == [])
 
 
+@pytest.mark.lengthy
 async def test_a_folder_that_cannot_be_swept_for_a_moment_is_swept_afterwards(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         await shipped(home)
@@ -220,6 +222,7 @@ async def test_a_folder_that_cannot_be_swept_for_a_moment_is_swept_afterwards(tm
         await eventually(lambda: home.files() == [])
 
 
+@pytest.mark.lengthy
 async def test_a_gateway_that_leaves_ends_what_it_asked_and_what_is_saved_later_is_removed(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         engine = home.engines["a"]
@@ -237,6 +240,7 @@ async def test_a_gateway_that_leaves_ends_what_it_asked_and_what_is_saved_later_
         await eventually(lambda: not late.exists())
 
 
+@pytest.mark.lengthy
 async def test_after_a_sleep_of_the_machine_tickets_are_good_again(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         gateways_s = home.clock.now_s() + 3600.0
@@ -287,6 +291,7 @@ async def test_what_is_being_saved_when_a_courier_stops_is_not_left_behind(tmp_p
         assert list(home.saves_of("a").iterdir()) == []
 
 
+@pytest.mark.lengthy
 async def test_what_is_saved_after_a_courier_has_stopped_cannot_be_written(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         engine, waiting = home.engines["a"], list[Exchange]()

@@ -37,6 +37,7 @@ async def test_a_stranger_is_refused_with_a_good_ticket(tmp_path: Path) -> None:
         assert (await put.send(home.couriers["b"].port, home.tls("a").client()))[0] == 201
 
 
+@pytest.mark.lengthy
 async def test_a_ticket_of_a_gateway_whose_clock_is_ahead_is_not_good_again_after_a_start(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         now_s = home.clock.now_s()

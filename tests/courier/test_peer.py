@@ -84,6 +84,7 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(GO_ON)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("script", "why"), [
     (saying(REFUSAL), Why.FULL),
     (saying(GO_ON, REFUSAL), Why.FULL),

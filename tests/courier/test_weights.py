@@ -129,6 +129,7 @@ async def test_a_courier_learns_the_digest_of_a_large_file_for_which_nobody_wait
             assert await home.fingerprint() != before
 
 
+@pytest.mark.lengthy
 async def test_while_a_large_file_is_read_a_courier_says_so_to_whoever_asks_and_in_its_log(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         before = await home.fingerprint()

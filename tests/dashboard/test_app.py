@@ -240,6 +240,7 @@ async def test_a_stranger_is_not_answered(journal: Path, pages: Path) -> None:
                 assert (await reader.readline()).split()[1] == b"200"
 
 
+@pytest.mark.lengthy
 async def test_an_open_page_is_told_what_comes(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "_is_left", lambda path: False)  # its gateway is there
     path = segments(journal)[0]

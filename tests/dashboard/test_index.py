@@ -671,6 +671,7 @@ def scribbled(packed: bytes) -> bytes:
     return packed[:place] + b"\xff" * 100 + packed[place + 100 :]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "damaged",
     [

@@ -66,6 +66,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VENDOR_KEY", KEY)
 
 
+@pytest.mark.lengthy
 async def test_a_policy_is_put_in_force_and_taken_back_and_both_are_written_down(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         seen = await policy(home)
@@ -95,6 +96,7 @@ async def test_a_policy_is_put_in_force_and_taken_back_and_both_are_written_down
         assert changes[1]["who"].startswith("anybody at 127.0.0.1")
 
 
+@pytest.mark.lengthy
 async def test_only_a_file_that_was_loaded_is_told_to_be_in_force_and_another_is_put_in_force_as_it_stands(
     tmp_path: Path,
 ) -> None:
@@ -198,6 +200,7 @@ async def in_ascii(snippet: str, *arguments: object) -> str:
     return out.decode().strip()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "applied"])
 async def test_a_file_is_written_and_put_back_as_utf_8_with_its_own_line_ends_whatever_the_locale(
     tmp_path: Path, refused: bool
@@ -215,6 +218,7 @@ async def test_a_file_is_written_and_put_back_as_utf_8_with_its_own_line_ends_wh
     assert names(file.parent) == ["tidegate.toml", *([] if refused else ["tidegate.toml.before"])]
 
 
+@pytest.mark.lengthy
 async def test_a_job_is_given_its_text_as_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_bytes(f"# für alle\n{ALONE}".encode())
@@ -230,6 +234,7 @@ async def test_a_job_that_meets_a_bug_of_ours_has_failed_and_the_next_one_may_be
         assert worker.last.problem == "it met a bug of ours (UnicodeEncodeError)"
 
 
+@pytest.mark.lengthy
 async def test_what_is_wrong_is_said_and_what_was_in_force_still_is(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         seen = await policy(home)
@@ -466,6 +471,7 @@ async def test_files_that_a_linked_configuration_names_are_looked_for_beside_the
     assert names(link.parent) == ["tidegate.toml", "vendor.key"]
 
 
+@pytest.mark.lengthy
 async def test_who_has_shown_no_secret_changes_policies_and_not_where_keys_are_sent(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         seen = await policy(home)
@@ -520,6 +526,7 @@ async def done(worker: Worker) -> None:
     await asyncio.wait([worker._task])
 
 
+@pytest.mark.lengthy
 async def test_a_preview_plays_the_policy_of_the_text_on_the_journal(week: Path) -> None:
     async with shown(week) as page:
         assert (await page.ask("policy/preview"))["state"] == "none"
@@ -536,6 +543,7 @@ async def test_a_preview_plays_the_policy_of_the_text_on_the_journal(week: Path)
         assert job["revision"] == revision(text)
 
 
+@pytest.mark.lengthy
 async def test_a_preview_of_a_policy_that_is_wrong_has_failed_and_says_where_and_what_to_do(week: Path) -> None:
     async with shown(week) as page:
         text = "[policy]\nattempts_max = 0\nheld_maxx = 5\n"
@@ -562,6 +570,7 @@ async def test_half_a_result_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert await asked_of_a_verb(("preview",), timeout_s=60.0) == Said(None, "it was killed")
 
 
+@pytest.mark.lengthy
 async def test_why_a_job_has_no_result_is_told(tmp_path: Path) -> None:
     async with shown(tmp_path) as page:
         assert (await told(page, "audit", {})).status == 202

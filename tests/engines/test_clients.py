@@ -106,6 +106,7 @@ def told(answer: Called) -> bytes:
     return answer.written + answer.attempt.reader.done_frame
 
 
+@pytest.mark.lengthy
 @talks
 async def test_a_client_reads_the_same_text_streamed_or_whole(speaking: Speaking, talk: Talk) -> None:
     async with speaking as speaker:

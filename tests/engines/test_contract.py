@@ -378,6 +378,7 @@ def test_a_window_that_none_can_be_is_not_told(dialect: Dialect, told: str) -> N
     assert dialect.signals(bounded).context_tokens == 100_000_000
 
 
+@pytest.mark.lengthy
 @dialects
 @given(data=st.data())
 def test_no_answer_to_a_probe_breaks_a_dialect_or_makes_up_a_window(dialect: Dialect, data: st.DataObject) -> None:

@@ -77,6 +77,7 @@ async def called(engine: Engine, body: dict[str, Any], *, client: Any = None) ->
     return made
 
 
+@pytest.mark.lengthy
 @pytest.mark.engine
 async def test_a_chat_is_answered_whole_and_streamed(shared_engine: Engine) -> None:
     asked = ask("Name three primary colours.", model="m", max_tokens=24)
@@ -105,6 +106,7 @@ async def test_a_client_of_the_same_dialect_reads_the_same_streamed_or_whole(sha
     assert read[-1].response.output_text == found.output_text
 
 
+@pytest.mark.lengthy
 @pytest.mark.engine
 async def test_a_tool_is_called_and_its_results_are_taken() -> None:
     async with real_engine(template=TEMPLATE) as engine:

@@ -133,6 +133,7 @@ async def test_who_leaves_a_listener_that_says_nothing_is_counted(fault: Fault) 
         assert chaos.seen[fault] == Tally(requests=1, left=1)
 
 
+@pytest.mark.lengthy
 async def test_what_is_sent_to_who_never_reads_stays_with_the_sender() -> None:
     async with Chaos() as chaos:
         async with client(port_of(chaos.base_url(Fault.UNREAD))) as (_, writer):

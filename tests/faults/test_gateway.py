@@ -51,6 +51,7 @@ async def test_a_fault_before_content_is_made_good_elsewhere(
     assert (answer.endpoint, answer.header("x-tidegate-attempts")) == ("cloud", "2")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("fault", "asked", "way"), cases(Kind.AFTER_CONTENT))
 async def test_a_fault_after_content_ends_a_stream_with_an_error_and_is_else_made_good(
     tmp_path: Path, fault: Fault, asked: str, way: str

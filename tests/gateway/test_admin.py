@@ -126,6 +126,7 @@ async def test_bills_above_their_bound_are_counted_from_the_start_and_told_of_al
         assert state["budget"]["overruns"] == before + 1
 
 
+@pytest.mark.lengthy
 async def test_what_is_scraped_after_traffic_is_as_prometheus_wants_it(tmp_path: Path) -> None:
     if (promtool := which("promtool")) is None:
         pytest.skip("promtool is not installed")
@@ -277,6 +278,7 @@ async def test_without_a_journal_a_decision_is_shown_and_not_explained(tmp_path:
     assert found.json["decisions"][0][1]["why"] == "cheapest_on_time"
 
 
+@pytest.mark.lengthy
 async def test_the_same_facts_are_told_of_a_decision_with_a_journal_and_without(tmp_path: Path) -> None:
     found = []
     for journal in ("journal", ""):
@@ -354,6 +356,7 @@ async def test_a_dry_run_says_what_would_make_it_another_decision_and_sends_noth
     assert by_axis["in_flight", "laptop"]["now"] == 0.0
 
 
+@pytest.mark.lengthy
 async def test_what_lies_where_it_was_started_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "msgspec.py").write_text("raise SystemExit(1)")
     monkeypatch.chdir(tmp_path)

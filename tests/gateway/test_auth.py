@@ -257,6 +257,7 @@ async def test_a_key_that_comes_back_has_what_is_left_of_its_limits(tmp_path: Pa
         assert "under way" in (await home.ask(**key)).error["message"]
 
 
+@pytest.mark.lengthy
 async def test_the_gateway_looks_for_changes_by_itself(tmp_path: Path) -> None:
     create(tmp_path)
     async with guarded(tmp_path) as home:
@@ -276,6 +277,7 @@ async def test_an_unreadable_file_changes_nothing_and_is_told_once(tmp_path: Pat
         ]
 
 
+@pytest.mark.lengthy
 async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_end_and_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +301,7 @@ async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_en
     hangs.join()
 
 
+@pytest.mark.lengthy
 async def test_a_disk_that_has_hung_is_read_again_once_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -677,6 +680,7 @@ async def test_requests_are_logged_journalled_and_counted_under_the_keys_id(tmp_
     assert found["tidegate_key_cost_usd_total", "alice-1"] == pytest.approx(cost_usd)
 
 
+@pytest.mark.lengthy
 async def test_no_secret_is_written_or_shown_anywhere(tmp_path: Path) -> None:
     file = tmp_path / "admin.key"
     file.write_text(ADMIN)

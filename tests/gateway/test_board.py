@@ -67,6 +67,7 @@ async def test_what_a_gateway_serves_is_seen_in_its_dashboard_at_once(tmp_path: 
         assert [row["endpoint"] for row in found["rows"]] == [said.endpoint]
 
 
+@pytest.mark.lengthy
 async def test_where_there_is_no_journal_what_the_dashboard_tells_is_empty(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True, "journal": ""}) as home:
         await up(home)
@@ -91,6 +92,7 @@ async def test_a_dashboard_that_ends_is_started_again(tmp_path: Path, monkeypatc
         assert any(line["event"].startswith("the dashboard has ended") for line in home.log("event"))
 
 
+@pytest.mark.lengthy
 async def test_it_is_started_when_somebody_looks_who_is_answered_when_it_is_there(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         board = home.gateway.board
@@ -102,6 +104,7 @@ async def test_it_is_started_when_somebody_looks_who_is_answered_when_it_is_ther
         assert board.port is not None
 
 
+@pytest.mark.lengthy
 async def test_who_asks_for_it_beside_too_many_others_asks_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +117,7 @@ async def test_who_asks_for_it_beside_too_many_others_asks_again(
             pass
 
 
+@pytest.mark.lengthy
 async def test_who_leaves_before_it_is_there_is_forgotten(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         board = home.gateway.board
@@ -187,6 +191,7 @@ async def test_a_gateway_ends_while_its_dashboard_does(tmp_path: Path, monkeypat
         assert (await asked(home, "GET", "/api/dashboard/summary")).status == 503
 
 
+@pytest.mark.lengthy
 async def test_a_dashboard_ends_with_its_gateway(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         await up(home)
@@ -197,6 +202,7 @@ async def test_a_dashboard_ends_with_its_gateway(tmp_path: Path) -> None:
     assert not is_there(pid)
 
 
+@pytest.mark.lengthy
 async def test_a_dashboard_answers_its_gateway_alone(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         await up(home)
@@ -212,6 +218,7 @@ async def test_a_dashboard_answers_its_gateway_alone(tmp_path: Path) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.lengthy
 async def test_without_the_secret_there_is_a_page_to_log_in_and_nothing_else(tmp_path: Path) -> None:
     async with house(tmp_path, gateway=guarded(tmp_path)) as home:
         await up(home, ("authorization", f"Bearer {SECRET}"))
@@ -225,6 +232,7 @@ async def test_without_the_secret_there_is_a_page_to_log_in_and_nothing_else(tmp
         assert (await asked(home, "POST", "/assets/none.css", {}, OURS)).status == 401
 
 
+@pytest.mark.lengthy
 async def test_a_browser_logs_in_and_out(tmp_path: Path) -> None:
     async with house(tmp_path, gateway=guarded(tmp_path)) as home:
         await up(home, ("authorization", f"Bearer {SECRET}"))
@@ -316,6 +324,7 @@ async def test_a_page_of_others_changes_nothing_with_a_cookie_of_ours(tmp_path: 
         assert (await asked(home, "DELETE", pin, {}, cookie, OURS)).status == 200
 
 
+@pytest.mark.lengthy
 async def test_without_a_secret_no_page_of_others_sees_the_dashboard(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         await up(home)
@@ -421,6 +430,7 @@ async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path:
     assert SECRET not in json.dumps(lines)
 
 
+@pytest.mark.lengthy
 async def test_who_has_shown_the_secret_changes_all_of_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

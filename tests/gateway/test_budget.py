@@ -125,6 +125,7 @@ def busy(script: Script | None = None, decode_tokens_per_s: float = 100.0) -> An
     return local(script, concurrency=1, prior=known)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("usd_per_day", "asked"),
     [
@@ -344,6 +345,7 @@ async def test_a_client_that_leaves_before_its_whole_answer_comes_does_not_pass_
         assert sent(home) == 2
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("fault", [Fault.SILENT, Fault.CUT, Fault.UNFINISHED, Fault.MALFORMED, Fault.ERROR_EVENT])
 async def test_of_a_whole_answer_that_never_came_nobody_tells_what_was_made(tmp_path: Path, fault: Fault) -> None:
     brief: dict[str, Any] = {
@@ -535,6 +537,7 @@ async def test_what_was_cached_of_a_prompt_of_which_nobody_tells_earns_nothing(t
 ENDLESS = Script(tokens=5_000, token_s=0.001)
 
 
+@pytest.mark.lengthy
 async def test_a_paid_stream_ends_with_an_error_where_it_goes_on_beyond_what_it_was_asked_for_at_most(
     tmp_path: Path,
 ) -> None:
@@ -558,6 +561,7 @@ async def test_a_paid_stream_ends_with_an_error_where_it_goes_on_beyond_what_it_
         assert sent(home, "other") == 0
 
 
+@pytest.mark.lengthy
 async def test_and_one_that_is_gathered_is_had_elsewhere(tmp_path: Path) -> None:
     endless, dearer = remote(ENDLESS, engine="llamacpp"), vendor()
     async with house(tmp_path, budget={"usd_per_day": 100}, cloud=endless, other=dearer) as home:
@@ -975,6 +979,7 @@ def fill_up(home: House) -> Connection:
     return connection
 
 
+@pytest.mark.lengthy
 async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:
     async with house(tmp_path, budget={"usd_per_day": 100}, laptop=local(), cloud=vendor()) as home:
         connection, spending = fill_up(home), home.gateway.spending
@@ -999,6 +1004,7 @@ async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:
         assert (await home.ask(chat(max_tokens=10), x_tidegate_residency="away")).status == 200
 
 
+@pytest.mark.lengthy
 async def test_where_nothing_can_be_written_down_who_is_held_is_served_by_ours_and_burns_no_attempts(
     tmp_path: Path,
 ) -> None:
@@ -1043,6 +1049,7 @@ def _pay(ledger: Ledger, spending: Spending) -> None:
     spending.settle("a", 0.5, NOW_S, "cloud")
 
 
+@pytest.mark.lengthy
 async def test_where_there_are_no_descriptors_left_who_is_held_is_served_by_ours_and_burns_no_attempts(
     tmp_path: Path,
 ) -> None:

@@ -62,6 +62,7 @@ async def test_a_file_that_is_cut_down_keeps_the_newest_changes_however_long_the
     assert kept(tmp_path) == ["2"]
 
 
+@pytest.mark.lengthy
 async def test_of_a_change_that_is_too_long_the_paths_are_kept_and_how_its_values_begin(tmp_path: Path) -> None:
     long = ['\\"\u00e4\x01' * 100] * 1000
     settings = [Setting(path=f"rule.{number}", before=number, after=long) for number in range(200)]
@@ -94,6 +95,7 @@ def writers() -> int:
     return len([thread for thread in threading.enumerate() if thread.name == daemon.NAMED + "changes"])
 
 
+@pytest.mark.lengthy
 async def test_a_disk_that_hangs_keeps_neither_the_loop_nor_a_change_and_takes_them_in_their_order(
     tmp_path: Path,
 ) -> None:

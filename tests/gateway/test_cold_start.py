@@ -295,6 +295,7 @@ async def test_a_load_goes_on_when_other_settings_change_and_ends_with_its_own(t
         assert [line for line in home.log("event") if line["event"] == "model not loaded"] == []
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("before", "after"), [("probe_s = 3600", "probe_s = 3599"), ("concurrency = 4", "concurrency = 5")]
 )

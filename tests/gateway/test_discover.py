@@ -326,6 +326,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stays", [False, True], ids=["closes", "stays"])
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_discovery_ends_and_finds_the_engine_beside_whatever_is_answered(name: str, stays: bool) -> None:
@@ -363,6 +364,7 @@ PATHS = ["/livez", "/v1/models", "/props", "/server_info", "/get_server_info", "
          "/api/v0/models", "/health", "/api/ps", "/api/tags"]  # fmt: skip
 
 
+@pytest.mark.lengthy
 @given(
     st.dictionaries(st.sampled_from(PATHS), st.tuples(st.sampled_from([200, 401, 404, 503]), JSONS)),
     st.booleans(),

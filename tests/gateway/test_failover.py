@@ -55,6 +55,7 @@ SECOND: dict[str, Any] = {
 }
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("engine", ["fake", "llamacpp"])
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -408,6 +409,7 @@ async def test_an_answer_that_breaks_before_it_was_given_whole_is_given_by_anoth
     assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
 
 
+@pytest.mark.lengthy
 async def test_answers_that_take_longer_than_requests_may_are_no_fault_of_their_engine(tmp_path: Path) -> None:
     place = local(Script(tokens=1000, token_s=0.02), concurrency=8)
     async with house(tmp_path, laptop=place, **SECOND) as home:
@@ -418,6 +420,7 @@ async def test_answers_that_take_longer_than_requests_may_are_no_fault_of_their_
         assert (await home.ask(chat())).status == 200
 
 
+@pytest.mark.lengthy
 async def test_a_stream_that_falls_silent_ends_with_the_time_a_request_may_take(tmp_path: Path) -> None:
     place = local(Script(tokens=1000, token_s=0.3))
     async with house(tmp_path, laptop=place, **SECOND) as home:

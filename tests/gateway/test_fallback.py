@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import eventually
 from tidegate.core.model import Decision, DecisionOverran, ModelFailed, replace
@@ -79,6 +81,7 @@ async def test_data_that_must_stay_local_stays_while_the_model_fails(tmp_path: P
         assert home.engines["cloud"].seen == []
 
 
+@pytest.mark.lengthy
 async def test_what_is_held_when_the_model_fails_starts_when_a_slot_is_free(tmp_path: Path) -> None:
     async with house(tmp_path, laptop=local(concurrency=1), policy={"static_s": 60}) as home:
         await home.ask()

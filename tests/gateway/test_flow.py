@@ -120,6 +120,7 @@ def on(test: Any) -> Any:
     return asyncio.run(main())
 
 
+@pytest.mark.lengthy
 @given(
     flowing(),
     st.lists(st.sampled_from([b"%x", b"%x", b"%x", b"%x", b"%X", b"0%x", b"%x;a=b"]), min_size=20, max_size=20),

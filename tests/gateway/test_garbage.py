@@ -59,6 +59,7 @@ REFUSED: dict[str, bytes] = {
 }
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
 async def test_what_is_refused_leaves_nothing_to_collect(
     tmp_path: Path, without_collections: None, refused: bytes
@@ -72,6 +73,7 @@ async def test_what_is_refused_leaves_nothing_to_collect(
         assert gc.collect() == 0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("status", [400, 429, 500])
 async def test_what_an_engine_refuses_leaves_nothing_to_collect(
     tmp_path: Path, without_collections: None, status: int
@@ -85,6 +87,7 @@ async def test_what_an_engine_refuses_leaves_nothing_to_collect(
         assert gc.collect() == 0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.UNFINISHED, Fault.MALFORMED, Fault.ERROR_EVENT])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_of_an_answer_that_breaks_off_nothing_is_left(
@@ -129,6 +132,7 @@ def held_bytes(drive: Drive) -> int:
     return total
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("place", "resume", "fields"),
     [(local, False, {}), (remote, False, {}), (local, True, {"response_format": {"type": "json_object"}})],

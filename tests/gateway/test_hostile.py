@@ -37,6 +37,7 @@ async def test_a_thousand_clients_that_never_finish_their_request_stop_nobody(tm
         await eventually(lambda: home.gateway.server.statistics().open == SLOW_CLIENTS)
 
 
+@pytest.mark.lengthy
 async def test_a_client_that_does_not_read_stops_the_engine_and_gets_all_of_it_later(tmp_path: Path) -> None:
     tokens = 4000
     script = Script(tokens=tokens, pad="x" * CHUNK_BYTES)

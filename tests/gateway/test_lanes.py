@@ -198,6 +198,7 @@ BEGUN = [HEAD, *map(framed, [ROLE, *TEXTS])]
 END = [framed(STOP), framed(DONE), b"0\r\n\r\n"]
 
 
+@pytest.mark.lengthy
 @given(flowing(), st.lists(st.integers(0, 4000), max_size=12), st.booleans())
 def test_what_goes_by_a_lane_is_what_would_have_been_read(
     frames: list[bytes], cuts: list[int], on_uvloop: bool
@@ -498,6 +499,7 @@ def _sealing() -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.SSLObject, ssl.MemoryB
     return reads, to_client, writes, to_client
 
 
+@pytest.mark.lengthy
 @given(
     st.lists(st.one_of(st.just(framed(FRAME)), st.sampled_from(OTHERS[1:])), min_size=1, max_size=6),
     st.lists(st.integers(0, 2000), max_size=6),

@@ -55,6 +55,7 @@ async def test_a_log_that_is_renamed_goes_on_under_its_name_without_a_signal(
         assert '"listening"' in file.read_text()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("speech", SPEECHES.values(), ids=SPEECHES)
 async def test_a_stop_refuses_what_has_not_begun_in_time_and_says_when_to_come_back(
     tmp_path: Path, speech: Speech
@@ -83,6 +84,7 @@ async def test_a_stop_refuses_what_has_not_begun_in_time_and_says_when_to_come_b
         } == {Came.FAILED}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("speech", SPEECHES.values(), ids=SPEECHES)
 async def test_a_stop_ends_a_stream_that_goes_on_too_long_with_an_error_in_it(tmp_path: Path, speech: Speech) -> None:
     endless = local(Script(tokens=100_000, token_s=0.02))
@@ -105,6 +107,7 @@ async def test_a_stop_ends_a_stream_that_goes_on_too_long_with_an_error_in_it(tm
         ] == [Came.FAILED_MID_STREAM]
 
 
+@pytest.mark.lengthy
 async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
     endless = local(Script(tokens=100_000, token_s=0.001, pad="x" * 65_536))
     async with house(tmp_path, laptop=endless, gateway={"drain_s": 0.1}) as home:
@@ -137,6 +140,7 @@ async def test_a_gateway_starts_again_where_its_journal_lies(tmp_path: Path) -> 
     assert len(list((tmp_path / "journal").iterdir())) == 2
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("taken", "said"),
     [("listen", "address already in use"), ("admin", "address already in use"), ("ledger", "open in another process")],

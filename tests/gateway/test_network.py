@@ -72,6 +72,7 @@ async def test_a_round_trip_that_has_grown_is_known_within_seconds_though_no_pro
         assert len([seen for seen in network.state.rtts if seen.value >= 0.5]) == 2
 
 
+@pytest.mark.lengthy
 async def test_a_link_that_became_slow_is_found_quick_again_though_nothing_large_is_sent_there(tmp_path: Path) -> None:
     slow, quick = 400_000.0, 1e7
     async with (

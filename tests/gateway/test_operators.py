@@ -132,6 +132,7 @@ async def test_the_switch_outlives_a_reload(tmp_path: Path) -> None:
         assert (await home.ask()).header("x-tidegate-why") == "static_rule"
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_operators_do_what_must_stay_stays(tmp_path: Path, seed: int) -> None:
     """Drains, pins, the switch and reloads in any order, under a stream of requests that must stay local."""

@@ -197,6 +197,7 @@ async def test_one_whose_time_is_up_when_it_meets_one_is_over_all_the_same(tmp_p
         await home.quiet()  # nothing of it is reserved any more
 
 
+@pytest.mark.lengthy
 async def test_those_that_are_held_behind_it_have_their_turn(tmp_path: Path) -> None:
     slow = Script(first_s=0.2, tokens=2)
     async with house(tmp_path, laptop=local(slow, concurrency=1)) as home:

@@ -35,6 +35,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_no_prompt_answer_or_key_is_written_or_shown_anywhere(tmp_path: Path, name: str) -> None:
     script = SCRIPTS[name]

@@ -10,6 +10,7 @@ from tests.http.harness import eventually
 from tests.sim.week import Week
 
 
+@pytest.mark.lengthy
 async def test_what_the_simulator_is_off_is_in_metrics_and_state(tmp_path: Path) -> None:
     journal = written(tmp_path / "other", Week(count=500).lines)
     async with house(tmp_path) as home:
@@ -34,6 +35,7 @@ async def test_drift_is_an_event_of_its_own(tmp_path: Path) -> None:
         assert 'tidegate_simulator_drifted{figure="e2e"} 1.0' in (await home.get("/metrics", admin=True)).body.decode()
 
 
+@pytest.mark.lengthy
 async def test_a_gateway_that_is_told_to_looks_by_itself_and_says_why_there_is_nothing_to_see(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"backtest_s": 0.05}) as home:
         await eventually(lambda: home.gateway.rehearsal.last is not None)

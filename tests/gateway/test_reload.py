@@ -104,6 +104,7 @@ async def test_a_stream_from_an_endpoint_that_is_taken_out_goes_on_to_its_end(tm
         assert (done["outcome"], done["endpoint"], done["output_tokens"]) == ("ok", "laptop", 40)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("how", ["removed", "renamed", "another address"])
 async def test_what_goes_on_at_an_endpoint_that_is_gone_is_told_with_its_end_and_its_dollars(
     tmp_path: Path, how: str

@@ -30,6 +30,7 @@ async def test_no_trouble_sends_away_what_must_stay(tmp_path: Path, trouble: str
         assert home.engines["laptop"].seen
 
 
+@pytest.mark.lengthy
 async def test_no_silence_sends_away_what_must_stay(tmp_path: Path) -> None:
     async with house(tmp_path, laptop=local(SILENCES["stall"]), cloud=remote(), **SECOND) as home:
         await stays(home, stream=True, status=504)

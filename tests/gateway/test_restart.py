@@ -161,6 +161,7 @@ async def test_another_policy_begins_anew_and_says_why_once_and_where_it_is_look
     assert "policy.quantile was 0.9 and is 0.95" in event["reason"]
 
 
+@pytest.mark.lengthy
 async def test_a_damaged_newest_snapshot_costs_the_time_since_the_one_before(tmp_path: Path) -> None:
     async with engine() as place:
         async with house(tmp_path, gateway={"state_s": 1}, laptop=place) as first:

@@ -223,6 +223,7 @@ async def test_what_cannot_be_resumed_says_why(tmp_path: Path, fields: dict[str,
     assert b'tidegate_broken_off_total{outcome="refused"} 1' in metrics
 
 
+@pytest.mark.lengthy
 async def test_what_takes_too_long_was_not_refused_its_rest(tmp_path: Path) -> None:
     slow = engine(Script(tokens=2, token_s=60.0))
     async with house(tmp_path, laptop=slow, **SECOND) as home:
@@ -308,6 +309,7 @@ async def test_a_stream_that_is_cut_after_its_end_is_complete_and_has_one(tmp_pa
     assert (answer.events[-1], line["outcome"], line["attempts"]) == ("[DONE]", "ok", 1)
 
 
+@pytest.mark.lengthy
 async def test_a_stream_that_stops_is_resumed_elsewhere(tmp_path: Path) -> None:
     silent = Script(tokens=TOKENS, token_s=60.0)
     policy: Any = {"policy": {"resume": True, "stall_s": 1}}
@@ -318,6 +320,7 @@ async def test_a_stream_that_stops_is_resumed_elsewhere(tmp_path: Path) -> None:
     assert answer.events[-1] == "[DONE]"
 
 
+@pytest.mark.lengthy
 async def test_the_rest_waits_for_a_slot_like_any_other(tmp_path: Path) -> None:
     """The only engine with the same model is busy, and the client gets its rest when it is not any more."""
     busy = Script(tokens=TOKENS, token_s=0.2)

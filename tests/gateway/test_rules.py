@@ -27,6 +27,7 @@ def by_endpoint(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {one["endpoint"]: one for one in found["candidates"]}
 
 
+@pytest.mark.lengthy
 async def test_a_long_prompt_goes_where_its_rule_says_and_every_explanation_names_the_rule(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

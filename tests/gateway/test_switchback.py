@@ -170,6 +170,7 @@ async def _small_steps() -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.lengthy
 @pytest.mark.virtual
 async def test_reloads_that_change_nothing_cut_no_pair_however_often_they_come(tmp_path: Path) -> None:
     async with trying(tmp_path, ALIKE, block_s=3.0, washout_s=0.05, pairs_max=4) as home:

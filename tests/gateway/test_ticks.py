@@ -70,6 +70,7 @@ async def test_of_a_tick_nobody_counts_on_the_money_of_another(tmp_path: Path) -
     assert left == sorted(set(left), reverse=True)  # type: ignore[type-var]
 
 
+@pytest.mark.lengthy
 async def test_who_is_held_has_no_more_money_than_when_it_was_decided(tmp_path: Path) -> None:
     ours = busy(Script(first_s=0.05, token_s=0.05, tokens=20), decode_tokens_per_s=20.0)
     quick = remote(Script(first_s=0.3), prior=SURE | {"overhead_ms": 60})

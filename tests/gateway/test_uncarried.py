@@ -291,6 +291,7 @@ async def test_who_is_held_and_cannot_go_where_it_would_be_in_time_is_served_by_
     assert (answer.status, answer.endpoint) == (200, "laptop")
 
 
+@pytest.mark.lengthy
 @cannot
 async def test_and_waits_no_longer_than_anybody_may(tmp_path: Path, why: str) -> None:
     fields, cloud, asked = CANNOT[why]

@@ -136,6 +136,7 @@ class Timed(Recorder):
         self.calls.append("uploaded")
 
 
+@pytest.mark.lengthy
 def test_of_a_call_that_finds_nobody_nothing_is_left(run: Run) -> None:
     async def main() -> None:
         with socket.socket() as taken:
@@ -170,6 +171,7 @@ def test_a_name_that_does_not_resolve_is_a_dns_error(run: Run, host: str) -> Non
     run(main())
 
 
+@pytest.mark.lengthy
 def test_a_name_that_fails_after_its_time_is_a_connect_timeout_and_nobody_complains(
     run: Run,
 ) -> None:
@@ -276,6 +278,7 @@ def test_an_address_that_takes_a_connection_and_never_shakes_hands_leaves_time_f
     run(main())
 
 
+@pytest.mark.lengthy
 def test_where_all_addresses_swallow_everything_the_whole_takes_no_longer_than_one(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +297,7 @@ def test_where_all_addresses_swallow_everything_the_whole_takes_no_longer_than_o
     run(main())
 
 
+@pytest.mark.lengthy
 def test_of_an_address_that_refused_before_another_answered_nothing_is_left(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

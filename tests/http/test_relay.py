@@ -3,6 +3,7 @@
 import asyncio
 import gc
 
+import pytest
 from bench.passthrough import Relay, void
 
 from tests.http.conftest import Run
@@ -69,6 +70,7 @@ def test_requests_through_the_relay_need_one_connection_each_side(run: Run) -> N
     run(main())
 
 
+@pytest.mark.lengthy
 def test_connections_that_are_over_go_at_once_and_not_when_garbage_is_collected(run: Run) -> None:
     def held() -> int:
         return sum(isinstance(one, Connection | Link) for one in gc.get_objects())

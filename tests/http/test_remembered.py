@@ -6,6 +6,8 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.http.harness import client, read_response, serving
 from tidegate.http.head import content_length, fields
 
@@ -26,6 +28,7 @@ def keeping_little() -> Iterator[None]:
     assert kept_bytes < BYTES_MAX
 
 
+@pytest.mark.lengthy
 def test_long_header_lines_are_not_kept() -> None:
     with keeping_little():
         for n in range(1000):
@@ -33,6 +36,7 @@ def test_long_header_lines_are_not_kept() -> None:
             assert fields([(b"a", value)]) == b"a: " + value + b"\r\n"
 
 
+@pytest.mark.lengthy
 def test_header_lines_that_differ_each_time_are_kept_up_to_a_bound() -> None:
     with keeping_little():
         for n in range(50_000):
@@ -44,6 +48,7 @@ def test_a_length_that_is_looked_up_is_written_like_one_that_is_not() -> None:
         assert content_length(size) == b"content-length: %d\r\n" % size
 
 
+@pytest.mark.lengthy
 def test_long_hosts_and_targets_are_not_kept() -> None:
     async def main() -> None:
         async with serving() as server, client(server.port) as (reader, writer):

@@ -153,6 +153,7 @@ def test_a_farewell_is_answered(run: Run) -> None:
     assert sealed[0] in (0x15, 0x17)  # an alert; since TLS 1.3 it looks like data
 
 
+@pytest.mark.lengthy
 def test_a_connection_that_is_over_is_gone_at_once(run: Run) -> None:
     def living() -> int:
         return sum(type(one) in (Link, Secured, ssl.SSLObject) for one in gc.get_objects())

@@ -337,6 +337,7 @@ def test_what_does_not_finish_in_time_has_a_last_word_and_nothing_comes_after_it
     run(main())
 
 
+@pytest.mark.lengthy
 def test_closing_does_not_wait_for_who_takes_no_last_word(run: Run) -> None:
     async def main() -> None:
         begun: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()

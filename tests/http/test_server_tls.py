@@ -143,6 +143,7 @@ def test_requests_are_answered_one_after_the_other_on_one_connection(run: Run) -
     run(main())
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, closes: bool) -> None:
     body_bytes, step_bytes = 40_000_000, 4_000_000
@@ -244,6 +245,7 @@ def test_who_finds_no_room_is_told_so(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.lengthy
 def test_no_more_than_some_are_told_so_at_a_time_and_the_others_cut_off(run: Run) -> None:
     async def main() -> None:
         async with serving(tls=server_tls(), connections_max=1) as server, AsyncExitStack() as stack:
@@ -281,6 +283,7 @@ def test_who_never_shakes_hands_takes_the_place_of_a_connection_until_it_is_gone
     run(main())
 
 
+@pytest.mark.lengthy
 def test_a_handshake_that_failed_leaves_nothing_behind() -> None:
     def living() -> int:
         return sum(type(one) in (Connection, Reader) for one in gc.get_objects())

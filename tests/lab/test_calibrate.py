@@ -52,6 +52,7 @@ def test_the_constants_of_an_engine_are_found() -> None:
     assert (made.measured.requests, made.measured.tokens) == (engine.requests, engine.tokens)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "truth",
     [
@@ -105,6 +106,7 @@ def test_others_that_use_the_engine_are_noticed() -> None:
     assert any("others used the engine" in remark for remark in made.measured.remarks)
 
 
+@pytest.mark.lengthy
 @settings(max_examples=12, deadline=None)
 @given(st.floats(1.0, 25.0), st.integers(500, 20_000), st.floats(0.0001, 0.1), st.sampled_from([0, 150]))
 @example(25.0, 5031, 0.1, 150)

@@ -23,6 +23,7 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="ther
 NOBODY = f"http://{HOST}:9"
 
 
+@pytest.mark.lengthy
 @needs_openssl
 def test_a_courier_believes_the_gateway_by_its_certificate_and_shows_its_own(tmp_path: Path) -> None:
     async def scenario() -> None:
@@ -88,6 +89,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.lengthy
 @needs_openssl
 def test_of_a_process_that_was_killed_no_courier_stays_and_no_kv_cache(tmp_path: Path) -> None:
     killed = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "killed")], stdout=subprocess.PIPE)

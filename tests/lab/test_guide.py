@@ -51,6 +51,7 @@ def test_a_stage_that_failed_says_why(tmp_path: Path) -> None:
     assert "      transfer remote > local: 0.50 s; it failed (ticket)" in said
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("found", [True, False])
 def test_the_command_that_says_why_works_as_it_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool

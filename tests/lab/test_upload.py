@@ -35,6 +35,7 @@ def seems(rate: float, size: int, seconds: float, at_most: bool) -> bool:
     return not at_most and size / seconds == pytest.approx(rate, rel=0.33)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("rtt_s", [0.0, 0.05])
 def test_the_rate_of_an_emulated_link_is_seen_and_its_changes_too(run: Run, rtt_s: float) -> None:
     """Four megabytes a second, and then a fifth of it, to a third.

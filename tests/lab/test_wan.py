@@ -111,6 +111,7 @@ links = st.builds(
 )
 
 
+@pytest.mark.lengthy
 @given(link=links, payloads=st.lists(st.binary(max_size=40_000), max_size=8), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bytes_arrive_intact_and_in_order_both_ways(run: Run, link: Link, payloads: list[bytes], seed: int) -> None:
@@ -158,6 +159,7 @@ def test_chance_is_the_same_in_every_process() -> None:
     assert uniform(1, "jitter", "1|up|0") == 0.9254250812073461
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("connections", [1, 3])
 def test_all_connections_together_are_never_faster_than_the_rate(run: Run, connections: int) -> None:
     payload = bytes(120_000)
@@ -272,6 +274,7 @@ def test_a_refusing_network_refuses_and_comes_back_on_the_same_port(run: Run) ->
     run(scenario())
 
 
+@pytest.mark.lengthy
 def test_a_reader_that_does_not_read_stops_the_writer(run: Run) -> None:
     bound = 100_000
     may_read = asyncio.Event()

@@ -120,6 +120,7 @@ def test_what_a_killed_fetch_left_behind_is_swept(index: Path) -> None:
     assert left_in_cache() == ["tiny.gguf"]
 
 
+@pytest.mark.lengthy
 def test_two_processes_fetching_at_once_both_get_the_model(index: Path) -> None:
     publish(index, CONTENT)
     with multiprocessing.get_context("spawn").Pool(2) as pool:

@@ -153,6 +153,7 @@ def test_the_anthropic_sdk_gets_a_call_of_a_tool(live: Running, streamed: bool) 
     live.run(main())
 
 
+@pytest.mark.lengthy
 def test_the_ollama_client_chats_generates_and_looks_up_models(live: Running) -> None:
     async def main() -> None:
         async with Ollama(host=live.stack.root) as client:
@@ -211,6 +212,7 @@ def test_langchain_invokes_and_streams(live: Running) -> None:
     live.run(main())
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("path", "body", "end"),
     [

@@ -41,6 +41,7 @@ def test_what_one_engine_has_prefilled_the_other_goes_on_with_as_from_its_own_ca
     run(main())
 
 
+@pytest.mark.lengthy
 def test_an_engine_with_another_model_file_is_not_shipped_to(tmp_path: Path) -> None:
     async def main() -> None:
         async with real(tmp_path) as home:

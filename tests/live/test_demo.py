@@ -119,6 +119,7 @@ def engines_start(cache: Path, started: "subprocess.Popen[str]") -> None:
     assert log.exists()
 
 
+@pytest.mark.lengthy
 def test_ctrl_c_ends_a_download_and_is_no_fault_of_the_network(tmp_path: Path) -> None:
     with downloading(tmp_path) as (started, connection):
         os.killpg(started.pid, signal.SIGINT)
@@ -128,6 +129,7 @@ def test_ctrl_c_ends_a_download_and_is_no_fault_of_the_network(tmp_path: Path) -
             pass  # and then pip, too, has gone
 
 
+@pytest.mark.lengthy
 def test_under_nohup_a_hangup_does_not_end_it(tmp_path: Path) -> None:
     with downloading(tmp_path, "nohup") as (started, _):
         status = Path(f"/proc/{started.pid}/status").read_text()
@@ -135,6 +137,7 @@ def test_under_nohup_a_hangup_does_not_end_it(tmp_path: Path) -> None:
     assert ignored & 1 << (signal.SIGHUP - 1)
 
 
+@pytest.mark.lengthy
 @pytest.mark.engine
 def test_told_to_end_while_its_engines_start_it_ends_with_all_that_it_has_started(cache: Path) -> None:
     with demo(cache) as started:
@@ -146,6 +149,7 @@ def test_told_to_end_while_its_engines_start_it_ends_with_all_that_it_has_starte
             assert all_ended()
 
 
+@pytest.mark.lengthy
 @pytest.mark.engine
 def test_a_second_demo_is_refused_and_the_first_keeps_its_files(cache: Path) -> None:
     with demo(cache) as first:

@@ -38,6 +38,7 @@ async def discovered(*arguments: str) -> Any:
     return json.loads(out)
 
 
+@pytest.mark.lengthy
 def test_the_real_engine_is_known_by_name_window_and_slots_and_makes_no_token_for_it(live: Running) -> None:
     async def main() -> None:
         engine = live.stack.local
@@ -51,6 +52,7 @@ def test_the_real_engine_is_known_by_name_window_and_slots_and_makes_no_token_fo
     live.run(main())
 
 
+@pytest.mark.lengthy
 def test_the_file_that_is_written_serves_the_real_engine(live: Running, tmp_path: Path) -> None:
     async def main() -> None:
         file = tmp_path / "tidegate.toml"

@@ -235,6 +235,7 @@ CASES = {
 }
 
 
+@pytest.mark.lengthy
 @pytest.mark.virtual
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_a_simulated_day_is_the_day_that_was_lived(tmp_path: Path, case: Case) -> None:

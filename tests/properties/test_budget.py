@@ -3,6 +3,7 @@ attracts nothing to who asks money, and who draws on no budget is touched by not
 
 from random import Random
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -165,6 +166,7 @@ def test_only_what_is_paid_to_others_has_a_price(request: Request, price: float)
     assert "budget" not in contributions_usd(dear, base, 0.01, 0.0)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_in_any_weather_prices_are_learned_and_never_negative(seed: int) -> None:
     storm = Storm(seed).run(150)

@@ -293,6 +293,7 @@ def weathered(seed: int, names: list[str]) -> Router:
     return router
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_the_order_of_endpoints_changes_nothing(seed: int) -> None:
     one, other = weathered(seed, ["a", "b"]), weathered(seed, ["b", "a"])

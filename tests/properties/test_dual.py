@@ -3,6 +3,7 @@ who has no target is touched by nothing."""
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,7 @@ def test_what_becomes_of_targets_changes_nothing_for_who_has_none(seed: int, ste
     assert storm.router.decide(request, storm.now_s) == before
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_nobody_is_overdue_that_is_over_or_has_no_target(seed: int) -> None:
     storm = Storm(seed).run(150)

@@ -53,6 +53,7 @@ def test_what_does_not_explore_is_decided_as_without_exploring(seed: int) -> Non
     storm.run(120)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_rules_hold_of_every_step_of_one_that_explores(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -119,6 +120,7 @@ def test_primaries_are_as_frequent_as_their_propensities_say(
     assert sum(told.values()) <= 1.0 + 1e-12
 
 
+@pytest.mark.lengthy
 @given(pairs(), requests())
 @settings(suppress_health_check=[HealthCheck.filter_too_much])  # one in four explores, and without any this fails
 def test_what_exploring_is_predicted_to_lose_is_bounded(pair: tuple[Endpoint, Endpoint], request: Request) -> None:

@@ -2,6 +2,7 @@
 
 from math import inf
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,7 @@ def test_in_this_weather_models_do_fail() -> None:
     assert sum(failing(seed).failures > 3 for seed in range(10)) >= 3
 
 
+@pytest.mark.lengthy
 @given(seeds)
 @settings(max_examples=40)
 def test_what_is_reserved_is_what_is_under_way_and_what_is_held_is_held(seed: int) -> None:
@@ -83,6 +85,7 @@ def test_what_is_reserved_is_what_is_under_way_and_what_is_held_is_held(seed: in
         assert model._context_tokens == sum(r.prompt_tokens for r in model.state.reservations.values())
 
 
+@pytest.mark.lengthy
 @given(seeds)
 @settings(max_examples=40)
 def test_nothing_is_held_for_ever(seed: int) -> None:
@@ -94,6 +97,7 @@ def test_nothing_is_held_for_ever(seed: int) -> None:
     assert {r.id for r in storm.router.due(storm.now_s)} == set(storm.held)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 @settings(max_examples=40)
 def test_what_must_stay_stays(seed: int) -> None:
@@ -104,6 +108,7 @@ def test_what_must_stay_stays(seed: int) -> None:
     failing(seed, check)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 @settings(max_examples=40)
 def test_its_journal_replays(seed: int) -> None:

@@ -87,6 +87,7 @@ def taught(state: EndpointState) -> bytes:
     return msgspec.json.encode((strikes, of_loads, of_times, state.limit, state.network, state.given))
 
 
+@pytest.mark.lengthy
 @settings(max_examples=60)
 @given(seeds)
 def test_who_is_thought_away_teaches_nothing(seed: int) -> None:

@@ -57,6 +57,7 @@ class Engine:
         return base.occupies_s, e2e_s, ttft_s / base.first_s, ttft_s <= base.first_s_high
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("factor", [0.7, 1.0, 1.4, 5.0])
 @pytest.mark.parametrize("noise", [0.05, 0.3, 0.6])
 def test_the_predicted_occupancy_is_unbiased_whatever_the_prior_says(factor: float, noise: float) -> None:
@@ -72,6 +73,7 @@ def test_the_predicted_occupancy_is_unbiased_whatever_the_prior_says(factor: flo
     assert actual_s / predicted_s == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("factor", [0.7, 1.4])
 @pytest.mark.parametrize("noise", [0.1, 0.5])
 def test_the_predicted_ttft_is_the_median(factor: float, noise: float) -> None:
@@ -82,6 +84,7 @@ def test_the_predicted_ttft_is_the_median(factor: float, noise: float) -> None:
     assert below / 1500 == pytest.approx(0.5, abs=0.04)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("factor", [0.7, 1.4])
 @pytest.mark.parametrize("noise", [0.1, 0.3, 0.8])
 def test_the_upper_quantile_covers_what_it_says(factor: float, noise: float) -> None:

@@ -203,6 +203,7 @@ def _near(one: Counts, other: Counts) -> bool:
 # --- bounds ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.lengthy
 @given(st.integers(0, 1_000), st.integers(1, 400), st.integers(1, 400), st.integers(1, 2_000))
 def test_what_is_remembered_is_bounded_whoever_asks(seed: int, keys: int, models: int, sessions: int) -> None:
     draw, model = Random(seed), LengthModel()
@@ -237,6 +238,7 @@ def test_the_longer_it_has_streamed_the_longer_it_is_expected_to_be(
         assert given_it.high_tokens >= min(tokens, bound or tokens) - 1e-6
 
 
+@pytest.mark.lengthy
 @given(many, samples, st.sampled_from(TOKENS_MAX))
 def test_what_is_told_ahead_is_what_is_expected_given_as_much(
     known: list[Sample], asked: Sample, bound: int | None

@@ -227,6 +227,7 @@ def test_what_was_told_lately_counts_more_in_what_is_usual(few: int, many: int) 
     assert usual((low, high)) >= usual((high, low))
 
 
+@pytest.mark.lengthy
 def test_what_is_learned_of_one_endpoint_stays_small() -> None:
     others = Others(Load())
     draw, now_s = Random(1), NOW_S

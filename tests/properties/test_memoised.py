@@ -13,6 +13,7 @@ EACH = 3
 """Of lines, one in so many is looked at twice: a snapshot takes as long as many decisions."""
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", range(4))
 def test_a_router_that_was_asked_all_along_answers_as_one_that_begins(seed: int) -> None:
     core, compared, held = Replay(), 0, 0

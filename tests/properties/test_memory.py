@@ -116,6 +116,7 @@ def test_an_older_report_tells_no_more_than_a_younger_one_and_at_last_nothing(
     assert memory.foreign_tokens(NOW_S + 3600.0) == 0
 
 
+@pytest.mark.lengthy
 @given(seeds, shares, st.lists(st.floats(0.0, 1.0), max_size=3))
 def test_the_facts_of_a_tick_have_no_order(seed: int, share: float, late: list[float]) -> None:
     router = busy(seed)
@@ -135,6 +136,7 @@ def test_the_facts_of_a_tick_have_no_order(seed: int, share: float, late: list[f
     assert all(one == found[0] for one in found)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_what_is_not_known_excludes_nobody(seed: int) -> None:
     """Weather without reports of memory: no decision is one that its rule would have made otherwise."""
@@ -171,6 +173,7 @@ def test_so_does_one_of_others_that_tells_that_nothing_runs(prompt_tokens: int) 
     assert isinstance(decision.plan[0], Run) if prompt_tokens < KV_TOKENS else decision.why is Why.MEMORY_TOO_SMALL
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_first_look_admits_nothing_that_a_closer_one_would_not_and_a_copy_believes_the_same(seed: int) -> None:
     storm = Storm(seed)

@@ -92,6 +92,7 @@ class Operated(Storm):
         super().follow(request)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_nothing_is_sent_where_its_data_may_not_go(seed: int) -> None:
     for request, endpoint, _ in Operated(seed).run(250).sent_to:
@@ -132,6 +133,7 @@ def test_due_names_the_held_requests_that_may_wait_no_more_as_far_as_there_is_ro
         storm.check_due()
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_while_the_switch_is_pulled_the_static_rule_decides_all_that_does_not_wait(seed: int) -> None:
     storm = Operated(seed).run(150)
@@ -141,6 +143,7 @@ def test_while_the_switch_is_pulled_the_static_rule_decides_all_that_does_not_wa
         assert not decision.plan or decision.why in (Why.STATIC_RULE, Why.WAITS_FOR_ANY)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_taking_every_override_back_leaves_no_trace(seed: int) -> None:
     storm = Storm(seed).run(100)
@@ -150,6 +153,7 @@ def test_taking_every_override_back_leaves_no_trace(seed: int) -> None:
     assert [storm.router.decide(r, storm.now_s) for r in storm.requests.values()] == before
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_the_same_settings_again_change_no_decision_and_nothing_that_is_known(seed: int) -> None:
     storm = Storm(seed).run(120)
@@ -160,6 +164,7 @@ def test_the_same_settings_again_change_no_decision_and_nothing_that_is_known(se
     assert bytes(Router(storm.endpoints, storm.policy, after).snapshot()) == before
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_what_is_in_flight_at_an_engine_of_another_size_keeps_its_place_and_teaches_nothing(seed: int) -> None:
     storm = Operated(seed).run(100)
@@ -188,6 +193,7 @@ def test_what_is_in_flight_at_an_engine_of_another_size_keeps_its_place_and_teac
     assert not set(after.state.reservations) & {request_id for request_id, _ in ended}
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_an_endpoint_that_is_new_gets_nothing_before_a_probe_has_reached_it(seed: int) -> None:
     storm = Storm(seed).run(80)
@@ -201,6 +207,7 @@ def test_an_endpoint_that_is_new_gets_nothing_before_a_probe_has_reached_it(seed
         assert all(step.endpoint != "new" for step in steps)
 
 
+@pytest.mark.lengthy
 def test_the_storms_of_operators_have_what_is_promised_of_them() -> None:
     storms = [Operated(seed) for seed in range(20)]
     for storm in storms:

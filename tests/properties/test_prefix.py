@@ -190,6 +190,7 @@ def test_what_was_seen_of_late_counts_for_more(seed: int, times: int) -> None:
     assert misses_first > hits_first
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_what_was_cancelled_or_failed_teaches_nothing_of_the_cache(seed: int) -> None:
     storm = Storm(seed).run(100)
@@ -212,6 +213,7 @@ def asked(draw: Random) -> Request:
     return make.request(prompt_tokens=256 * len(own), prompt_bytes=1024 * len(own), prefix=own, slo=slo)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_what_is_cached_makes_nothing_slower_dearer_or_less_certain_to_be_in_time(seed: int) -> None:
     draw, now_s, lengths = Random(seed), NOW_S, LengthModel()

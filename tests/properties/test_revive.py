@@ -67,6 +67,7 @@ def learned(e: EndpointState) -> bytes:
     )
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_nothing_that_was_under_way_survives(seed: int) -> None:
     storm = Storm(seed).run(150)
@@ -88,6 +89,7 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
         assert (e.cold.loading, e.cold.began_s, e.cold.told, e.cold.told_loading_s) == (None, None, None, None)
 
 
+@pytest.mark.lengthy
 def test_the_storms_have_what_must_not_survive() -> None:
     states = [state_of(Storm(seed).run(150)) for seed in range(60)]
     endpoints = [e for state in states for e in state.endpoints.values()]
@@ -109,6 +111,7 @@ def test_the_storms_have_what_must_not_survive() -> None:
     assert any(e.cold.loads.count for e in endpoints)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_all_that_was_learned_survives_bit_for_bit(seed: int) -> None:
     storm = Storm(seed).run(150)
@@ -118,6 +121,7 @@ def test_all_that_was_learned_survives_bit_for_bit(seed: int) -> None:
     assert {n: learned(e) for n, e in after.endpoints.items()} == {n: learned(e) for n, e in before.endpoints.items()}
 
 
+@pytest.mark.lengthy
 @given(seeds, st.floats(-1e6, 1e6))
 def test_revived_twice_is_revived_once_and_the_state_itself_stays_as_it_was(seed: int, later_s: float) -> None:
     storm = Storm(seed).run(150)
@@ -129,6 +133,7 @@ def test_revived_twice_is_revived_once_and_the_state_itself_stays_as_it_was(seed
     assert msgspec.json.encode(before) == encoded
 
 
+@pytest.mark.lengthy
 @given(seeds, st.sets(st.sampled_from(["cheap", "cloud", "desk", "lap", "paris"])))
 def test_of_an_endpoint_that_is_not_kept_nothing_survives(seed: int, keep: set[str]) -> None:
     storm = Storm(seed).run(100)
@@ -158,6 +163,7 @@ def test_an_idle_router_decides_after_a_restart_as_before_it(seed: int) -> None:
         assert restored.decide(request, storm.now_s) == storm.router.decide(request, storm.now_s)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_half_open_breaker_tries_again_and_an_open_one_waits_for_the_rest_of_its_time(seed: int) -> None:
     storm = Storm(seed).run(150)
@@ -168,6 +174,7 @@ def test_a_half_open_breaker_tries_again_and_an_open_one_waits_for_the_rest_of_i
         assert e.breaker.blocks(storm.now_s) == (e.breaker.openings > 0 and storm.now_s < e.breaker.open_until_s)
 
 
+@pytest.mark.lengthy
 @given(seeds, st.floats(0.0, 1e9))
 def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_longer_than_ever(
     seed: int, back_s: float
@@ -219,6 +226,7 @@ def times(found: object, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, found
 
 
+@pytest.mark.lengthy
 @given(seeds, st.floats(0.0, 1e9))
 def test_with_a_clock_that_went_back_nothing_was_learned_later_than_now(seed: int, back_s: float) -> None:
     storm = Storm(seed).run(150)
@@ -242,6 +250,7 @@ def restored_after(storm: Storm, age_s: float) -> Router:
     return Router(storm.endpoints, storm.policy, state)
 
 
+@pytest.mark.lengthy
 @given(seeds, ages_s)
 def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: float) -> None:
     # What was reported of others' load holds for seconds only, and the median goes with it.
@@ -348,6 +357,7 @@ def _excess(state: State) -> float:
 # --- what is wrong with a state -------------------------------------------------------------------------------------
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_nothing_is_wrong_with_what_a_router_made(seed: int) -> None:
     assert fault(state_of(Storm(seed).run(150))) == ""
@@ -479,6 +489,7 @@ def _shuffle(e: EndpointState) -> None:
     e.memory.gone = [GoneTokens(2.0, 0.0, 0.0, 1, 1), GoneTokens(1.0, 0.0, 0.0, 1, 1)]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [

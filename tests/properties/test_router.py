@@ -101,6 +101,7 @@ def test_our_own_endpoints_are_never_filled_beyond_their_concurrency_by_a_first_
     Storm(seed, check).run(200)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_plan_has_no_more_attempts_than_allowed_and_one_without_failover(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -120,6 +121,7 @@ def test_due_names_the_held_requests_that_decide_would_not_let_wait_as_far_as_th
         storm.check_due()
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_held_request_is_due_in_the_end_whatever_else_is_held(seed: int) -> None:
     storm = Storm(seed).run(100)
@@ -145,6 +147,7 @@ def test_the_hold_queue_never_outgrows_its_bound(seed: int) -> None:
         assert storm.router.held == len(storm.held)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_wait_names_a_time_in_the_future_and_not_far(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -174,6 +177,7 @@ def test_a_refusal_says_when_to_come_back_exactly_where_its_reason_passes(seed: 
     Storm(seed, check).run(200)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_reading_changes_nothing(seed: int) -> None:
     storm = Storm(seed).run(100)
@@ -220,6 +224,7 @@ def test_the_order_of_configuration_changes_no_choice(seed: int, order: list[int
     assert shuffled.due(storm.now_s) == storm.router.due(storm.now_s)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_contributions_add_up_to_the_value(seed: int) -> None:
     storm = Storm(seed).run(80)
@@ -229,6 +234,7 @@ def test_contributions_add_up_to_the_value(seed: int) -> None:
                 assert abs(sum(candidate.contributions_usd.values()) - candidate.value_usd) < 1e-12
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_candidates_name_each_endpoint_once_and_agree_with_the_refusal(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:

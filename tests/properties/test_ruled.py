@@ -3,6 +3,7 @@
 from itertools import pairwise
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,7 @@ def busy(endpoints: tuple[Endpoint, ...], before: list[Request]) -> Router:
     return router
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_in_any_weather_nothing_goes_or_waits_where_a_hard_rule_forbids_it(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -56,6 +58,7 @@ def test_in_any_weather_nothing_goes_or_waits_where_a_hard_rule_forbids_it(seed:
         assert all(allowed(storm.requests[name], endpoint) for name, endpoint in storm.sent)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_what_is_ruled_out_says_by_which_rule(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:

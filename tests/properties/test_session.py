@@ -1,6 +1,7 @@
 """Laws of conversations: whatever happens, none of them is sent to another model than the one that answers it."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ def at_home(router: Router, request: Request, now_s: float) -> str | None:
     return None if pin is None or request.session_moves or now_s - pin.used_s >= PIN_S else pin.endpoint
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_no_step_of_a_plan_leaves_the_model_of_the_conversation_or_where_its_data_may_go(seed: int) -> None:
     def decided(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -43,6 +45,7 @@ def test_a_router_of_a_snapshot_keeps_every_conversation_where_it_was(seed: int,
         assert again.decide(request, storm.now_s) == storm.router.decide(request, storm.now_s)
 
 
+@pytest.mark.lengthy
 @given(seeds)
 def test_conversations_change_nothing_for_requests_without_one(seed: int) -> None:
     storm = Storm(seed).run(100)
@@ -54,6 +57,7 @@ def test_conversations_change_nothing_for_requests_without_one(seed: int) -> Non
             assert within.decide(request, storm.now_s) == without.decide(request, storm.now_s)
 
 
+@pytest.mark.lengthy
 def test_the_storms_have_conversations_that_are_kept_from_other_endpoints() -> None:
     kept = []
 

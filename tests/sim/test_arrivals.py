@@ -102,6 +102,7 @@ def test_given_times_are_replayed_and_end(given_s: list[float], speed: float) ->
     assert times_s(Replay(times_s=tuple(given_s), speed=speed), 100) == [t / speed for t in given_s]
 
 
+@pytest.mark.lengthy
 @given(day, st.integers(0, 23), st.integers(0, 3))
 def test_a_day_has_its_hours_in_proportion_and_the_rate_of_its_process(
     factors: tuple[float, ...], starts_h: int, seed: int

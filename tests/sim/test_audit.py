@@ -44,6 +44,7 @@ def test_the_policy_is_no_better_than_itself(played: Audit) -> None:
     assert (better.figure, better.low, better.high) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.lengthy
 def test_of_requests_that_come_at_once_nothing_is_better_or_worse_beyond_chance() -> None:
     made = asked(Week(count=12, engine=profile(slots=1)).twin(), arrived_s=1_000.0)
     found = audit(made, core.policy())
@@ -73,6 +74,7 @@ def test_progress_goes_up_to_the_end() -> None:
     assert 0.9 < told[-1] <= 1.0
 
 
+@pytest.mark.lengthy
 def test_what_may_not_leave_is_bounded_as_if_nobody_were_elsewhere() -> None:
     # An engine that serves one after the other, and is asked for far more than it can do.
     week = Week(count=15, rate=12.0, engine=profile(slots=1))
@@ -85,6 +87,7 @@ def test_what_may_not_leave_is_bounded_as_if_nobody_were_elsewhere() -> None:
     assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
 
 
+@pytest.mark.lengthy
 def test_several_inputs_that_memory_cannot_hold_together_are_within_the_bound() -> None:
     week = Week(count=6, rate=0.1)
     made, policy = week.twin(), week.observed().policy
@@ -102,6 +105,7 @@ def test_several_inputs_that_memory_cannot_hold_together_are_within_the_bound() 
     assert found.policy.value_per_1k <= found.bound_per_1k == pytest.approx(1_000.0)
 
 
+@pytest.mark.lengthy
 def test_of_several_vendors_the_bound_has_the_one_that_is_in_time() -> None:
     week = Week(count=15, rate=60.0, engine=profile(slots=1))
     made, policy = week.twin(), week.observed().policy
@@ -112,6 +116,7 @@ def test_of_several_vendors_the_bound_has_the_one_that_is_in_time() -> None:
     assert found.policy.value_per_1k <= found.reached.value_per_1k <= found.bound_per_1k + 1e-6
 
 
+@pytest.mark.lengthy
 def test_whom_a_limit_lets_in_is_for_who_decides_and_binds_no_bound() -> None:
     week = Week(count=15, rate=60.0, engine=profile(slots=1))
     made, policy = week.twin(), week.observed().policy
@@ -122,6 +127,7 @@ def test_whom_a_limit_lets_in_is_for_who_decides_and_binds_no_bound() -> None:
     assert audit(limited, policy).bound_per_1k == pytest.approx(audit(made, policy).bound_per_1k)
 
 
+@pytest.mark.lengthy
 def test_what_an_engine_elsewhere_can_take_is_for_who_decides_and_binds_no_bound() -> None:
     # Whoever goes there with all others is late; with few he is not.
     week = Week(count=60, rate=60.0, engine=profile(slots=1))
@@ -135,6 +141,7 @@ def test_what_an_engine_elsewhere_can_take_is_for_who_decides_and_binds_no_bound
     assert found.bound_per_1k == pytest.approx(free.bound_per_1k)
 
 
+@pytest.mark.lengthy
 def test_prompts_that_wait_for_others_on_their_way_bind_no_bound() -> None:
     week = Week(count=15, rate=60.0, engine=profile(slots=1))
     made, policy = week.twin(), week.observed().policy
@@ -153,6 +160,7 @@ def away_for_a_while() -> Twin:
     return msgspec.structs.replace(made, stands={**made.stands, "own": own}, faults=(away,))
 
 
+@pytest.mark.lengthy
 def test_whoever_waits_for_a_vendor_to_come_back_does_not_exceed_the_bound() -> None:
     made = away_for_a_while()
     found = audit(made, core.policy())
@@ -163,6 +171,7 @@ def test_whoever_waits_for_a_vendor_to_come_back_does_not_exceed_the_bound() -> 
     assert found.bound_per_1k == pytest.approx(there.bound_per_1k)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("fails", [{"errors": 0.5}, {"broken": 0.5}], ids=["at once", "in the midst of an answer"])
 def test_whoever_asks_a_vendor_again_that_fails_does_not_exceed_the_bound(fails: dict[str, float]) -> None:
     # Nobody else may serve them.
@@ -177,6 +186,7 @@ def test_whoever_asks_a_vendor_again_that_fails_does_not_exceed_the_bound(fails:
     assert found.bound_per_1k == pytest.approx(audit(made, core.policy()).bound_per_1k)
 
 
+@pytest.mark.lengthy
 def test_while_a_vendor_is_away_until_a_promise_is_broken_nobody_is_served_there() -> None:
     made = asked(away_for_a_while(), residency=("api",))
     long = msgspec.structs.replace(made, faults=(replace(made.faults[0], for_s=1_000.0),))
@@ -184,6 +194,7 @@ def test_while_a_vendor_is_away_until_a_promise_is_broken_nobody_is_served_there
     assert found.reached.value_per_1k <= found.bound_per_1k <= 0.0
 
 
+@pytest.mark.lengthy
 def test_what_no_rule_ever_lets_go_there_makes_no_bound_wider() -> None:
     week = Week(count=15, rate=60.0, engine=profile(slots=1))
     made, policy = week.twin(), week.observed().policy
@@ -215,6 +226,7 @@ def alone() -> Audit:
     return audit(msgspec.structs.replace(made, faults=(broken("own", 0.0, 1e6),)), core.policy())
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kept_from", ["rule", "site", "model", "window", "bound"])
 def test_what_an_engine_of_ours_may_not_serve_is_bounded_as_if_that_were_away(kept_from: str, alone: Audit) -> None:
     made = Week(count=15).twin()
@@ -231,6 +243,7 @@ def test_what_an_engine_of_ours_may_not_serve_is_bounded_as_if_that_were_away(ke
     assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
 
 
+@pytest.mark.lengthy
 def test_of_two_engines_with_other_models_each_serves_its_own() -> None:
     week = Week(count=15)
     made, policy = week.twin(), core.policy()
@@ -281,6 +294,7 @@ def test_a_stretch_has_what_befalls_it_and_begins_before_it_with_what_was_known(
     assert stretch(msgspec.structs.replace(made, jobs=jobs[:2])).start_s == start_s
 
 
+@pytest.mark.lengthy
 def test_answers_in_one_piece_are_judged_as_if_they_were_streamed(played: Audit) -> None:
     week = Week(count=30)
     found = audit(asked(week.twin(), stream=False), week.observed().policy)

@@ -34,6 +34,7 @@ def figure(found: Backtest, name: str) -> Off:
     return one
 
 
+@pytest.mark.lengthy
 def test_a_second_half_like_the_first_is_within_bounds() -> None:
     found = off(Week(count=900))
     assert found.drifted == ()
@@ -44,6 +45,7 @@ def test_a_second_half_like_the_first_is_within_bounds() -> None:
     assert abs(figure(found, "dollars").error) < RATIO
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("befalls", "figures"),
     [
@@ -120,6 +122,7 @@ def first_at(one: Asked, ttft_s: float | None) -> Asked:
     return msgspec.structs.replace(one, outcome=msgspec.structs.replace(one.outcome, ttft_s=ttft_s))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("count", [1, 3, JUDGED_MIN - 1])
 def test_a_time_of_which_few_are_known_is_not_told(count: int) -> None:
     observed = Week(count=500).observed()

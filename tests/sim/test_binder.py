@@ -160,6 +160,7 @@ def test_who_waits_for_what_goes_down_is_bound_anew() -> None:
     assert names(one, waits, 1.0) == ["cloud"]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: type(rule).__name__)
 def test_in_a_world_every_request_is_served_by_every_rule(rule: Rule) -> None:
     outcomes = played(rule)

@@ -42,6 +42,7 @@ class Watched:
         return outcomes
 
 
+@pytest.mark.lengthy
 @worlds
 @given(seeds)
 def test_it_is_the_best_that_was_played_and_within_the_bound(seed: int) -> None:
@@ -55,6 +56,7 @@ def test_it_is_the_best_that_was_played_and_within_the_bound(seed: int) -> None:
     assert usd == pytest.approx(watched.found.usd, abs=1e-12)
 
 
+@pytest.mark.lengthy
 @worlds
 @given(seeds)
 def test_no_plan_exceeds_the_bound(seed: int) -> None:
@@ -73,6 +75,7 @@ def test_no_plan_exceeds_the_bound(seed: int) -> None:
         assert small.value_usd(outcomes) <= most_usd + 1e-9
 
 
+@pytest.mark.lengthy
 @worlds
 @given(seeds)
 def test_no_plan_serves_anything_where_it_may_not_be(seed: int) -> None:

@@ -100,6 +100,7 @@ def errors(outcomes: list[Outcome]) -> list[float]:
 CASES = [("engine", False), ("engine", True), ("api", False)]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("kind", "tells"), CASES)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_after_a_handful_of_cold_starts_they_are_predicted(kind: str, tells: bool, seed: int) -> None:
@@ -108,6 +109,7 @@ def test_after_a_handful_of_cold_starts_they_are_predicted(kind: str, tells: boo
     assert sum(error < 0.25 for error in cold[5:]) / len(cold[5:]) >= 0.9
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("kind", "tells"), CASES)
 def test_what_is_warm_is_predicted_as_where_nothing_is_ever_cold(kind: str, tells: bool) -> None:
     # What is declared is far from what is true, which takes a few requests to be found out.
@@ -140,6 +142,7 @@ def test_a_prior_that_says_when_it_unloads_saves_the_first_surprises() -> None:
     assert sum(o.outcome != "ok" for o in warned.world.outcomes) == 0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("kind", "tells"), CASES)
 def test_the_promises_that_are_expected_to_be_kept_are_as_many_as_are(kind: str, tells: bool) -> None:
     played = Played(kind, 4, tells=tells)
@@ -163,6 +166,7 @@ def test_the_promises_that_are_expected_to_be_kept_are_as_many_as_are(kind: str,
     assert sum(rest) / len(rest) < 0.25
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("kind", "tells"), CASES)
 def test_the_journal_comes_out_again(kind: str, tells: bool) -> None:
     assert replay(Played(kind, 5, tells=tells).lines).difference is None

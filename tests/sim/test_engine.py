@@ -163,6 +163,7 @@ def test_when_all_is_done_nothing_is_used_and_only_prefixes_are_kept(seed: int, 
     assert engine._context == 0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("step", [STEP, IN_STEP])
 @given(seed=seeds, by_slot=st.booleans())
 def test_leaps_tell_what_single_iterations_would(step: StepTime, seed: int, by_slot: bool) -> None:
@@ -411,6 +412,7 @@ def test_equal_work_one_at_a_time_is_m_d_1() -> None:
     assert within(spent, SERVICE_S * (1 + LOAD / (2 * (1 - LOAD))))
 
 
+@pytest.mark.lengthy
 def test_exponential_work_one_at_a_time_is_m_m_1() -> None:
     tokens = 1000.0
     engine = single(StepTime(base_s=SERVICE_S / (tokens + 0.5), per_token_s=0.0))

@@ -72,6 +72,7 @@ def test_an_open_preset_has_the_lengths_and_gaps_of_its_trace(
     assert gap_cv(found) == pytest.approx(gap_cv(real), rel=0.25 if preset == "azure-code" else 0.05)
 
 
+@pytest.mark.lengthy
 def test_conversations_are_resumed_about_as_much_as_in_mooncakes_trace() -> None:
     theirs = 0.3551625
     found = [prefix_hit_ratio(made("mooncake-conv", seed, 7218)) for seed in range(4)]
@@ -106,6 +107,7 @@ FACTS = [
 ]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("preset", "prompts", "output", "rate_per_s"), FACTS)
 def test_a_preset_is_near_what_was_published_without_the_trace_at_hand(
     preset: PresetName, prompts: tuple[int, int, int], output: int, rate_per_s: float

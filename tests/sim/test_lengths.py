@@ -32,6 +32,7 @@ def test_a_table_goes_through_its_knots(table: Quantiles) -> None:
         assert table.at(share) == pytest.approx(value)
 
 
+@pytest.mark.lengthy
 @given(tables)
 def test_the_mean_of_a_table_is_that_of_what_is_drawn(table: Quantiles) -> None:
     drawn = mean(table.at((i + 0.5) / 20_000) for i in range(20_000))
@@ -52,6 +53,7 @@ def test_a_lognormal_made_of_mean_and_cv_has_them() -> None:
     assert mean(x * x for x in drawn) / mean(drawn) ** 2 - 1.0 == pytest.approx(0.64, rel=0.05)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("tied", [-0.9, -0.3, 0.0, 0.5, 1.0])
 def test_prompt_and_output_are_correlated_as_asked(tied: float) -> None:
     law = Quantiles(tuple(1000.0 * share + 1.0 for share in SHARES))

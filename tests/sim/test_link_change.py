@@ -109,6 +109,7 @@ def test_what_was_too_quick_to_be_timed_is_told_where_that_is_news() -> None:
     assert all(fact.seconds == UPLOAD_S_LEAST < UPLOAD_S_SURE for fact in quick)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("every_s", [0.5, 2.0])
 @pytest.mark.parametrize(
     ("before", "after"),

@@ -179,6 +179,7 @@ def test_what_can_fit_at_all_is_served_at_last() -> None:
     assert found.router.held == 0
 
 
+@pytest.mark.lengthy
 def test_the_journal_comes_out_again() -> None:
     assert replay(Played(TOLD["all of it"], count=120, others=40).lines).difference is None
 

@@ -110,6 +110,7 @@ def test_nothing_is_compared_where_nobody_said_where_all_goes() -> None:
 SLOW = replace(OWN, prior=replace(OWN.prior, prefill_s_per_token=0.02, decode_s_per_token=2.0))
 
 
+@pytest.mark.lengthy
 def test_nothing_is_compared_of_what_may_still_be_in_time_and_no_dollars_before_both_have_ended() -> None:
     mirror = Mirrored((CLOUD, SLOW), core.policy(), start_s=START_S, now="own")
     assert went(mirror.take(request(0, 0.0))) == "cloud"

@@ -75,6 +75,7 @@ def to_dear(lines: list[Line], free: int = 0) -> Robust:
     return robust(lines, CHANGED, outcomes)
 
 
+@pytest.mark.lengthy
 def test_what_the_other_policy_is_worth_is_what_it_costs_more() -> None:
     lines = week(0.2)
     found = to_dear(lines)
@@ -87,6 +88,7 @@ def test_what_the_other_policy_is_worth_is_what_it_costs_more() -> None:
     assert found.more_usd_per_1k == pytest.approx(-0.16, abs=0.08)
 
 
+@pytest.mark.lengthy
 def test_who_could_never_be_tried_with_is_told_and_in_no_figure() -> None:
     alone = 400
     lines = week(0.2, alone=alone)
@@ -100,6 +102,7 @@ def sent(key: str, to: str) -> Rule:
     return Rule(when=Comparison(feature="key", op="==", value=key), says=Ruling(rule=to, to=(to,)))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("target", [None, 0.9], ids=["worth", "target"])
 def test_what_chance_never_tries_is_in_no_figure_and_what_is_told_of_the_rest_is_the_truth(
     target: float | None,
@@ -126,6 +129,7 @@ def test_a_policy_that_misses_promises_for_less_money_is_worth_less_with_a_targe
     assert found.high < 0.0
 
 
+@pytest.mark.lengthy
 def test_of_whom_nobody_sees_whether_his_promise_is_kept_is_in_no_figure_and_told() -> None:
     lines = week(0.2, slo=Slo(ttft_s=1.0))
     outcomes = came(lines)
@@ -149,6 +153,7 @@ def test_of_answers_in_one_piece_those_that_ended_soon_say_nothing_of_the_others
     assert found.more_usd_per_1k is None
 
 
+@pytest.mark.lengthy
 def test_an_answer_beside_which_another_one_starts_is_not_what_it_is_alone() -> None:
     lines = [_beside(line) for line in week(0.2)]
     found = to_dear(lines)

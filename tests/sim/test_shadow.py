@@ -33,6 +33,7 @@ def shadowed(found: Adopted) -> Shadow:
     return shadow(found, as_billed(observed, found), theirs, played(world, found.policy))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("write", [payload, spend_row, unstreamed], ids=["payload", "row", "unstreamed"])
 def test_what_it_would_have_spent_is_close_to_what_it_spends(tmp_path: Path, write: Written) -> None:
     paid = day("always-remote")

@@ -123,6 +123,7 @@ def test_a_class_without_a_promise_goes_on_under_a_flood_of_another() -> None:
     assert night / (day + night) == pytest.approx(REST_SHARE, rel=0.2)
 
 
+@pytest.mark.lengthy
 def test_a_reader_sees_that_the_share_decided() -> None:
     _, lines = played(MODEST, FLOOD, duration_s=60.0)
     whys = {line.fact.why for line in lines if isinstance(line.fact, Decision)}

@@ -108,6 +108,7 @@ def test_in_a_folder_what_has_a_world_is_a_scenario(tmp_path: Path) -> None:
         scenarios([empty])
 
 
+@pytest.mark.lengthy
 def test_of_two_policies_it_is_told_what_each_comes_to_and_which_bounds_break(tmp_path: Path) -> None:
     folder = repository(tmp_path, "attainment_min = 0.9")
     policy = tmp_path / "poor.toml"
@@ -144,6 +145,7 @@ def test_a_policy_that_refuses_for_ever_whom_another_serves_has_kept_less(tmp_pa
     assert found.kept_more.figure == pytest.approx(found.new.kept - found.old.kept)
 
 
+@pytest.mark.lengthy
 def test_loads_for_nobody_cost_in_a_difference_what_they_cost_in_a_simulation(tmp_path: Path) -> None:
     file = repository(tmp_path, "") / "s0.toml"
     config, unloads = tmp_path / "tidegate.toml", "load_s = 20, unload_after_s = 60 }"

@@ -27,6 +27,7 @@ def run(preset: PresetName, until_s: float = 1e9) -> tuple[World, Local, list[Li
     return world, place, lines
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_world_goes_through_a_preset_and_replay_gets_every_decision_again(preset: PresetName) -> None:
     world, _, lines = run(preset, until_s=2000.0 if preset == "coding-agents" else 1e9)

@@ -108,6 +108,7 @@ def test_an_api_that_is_unavailable_says_so() -> None:
     assert all(o.outcome == "ok" for o in within(outcomes, start_s, 62, 100))
 
 
+@pytest.mark.lengthy
 def test_a_limit_holds_for_as_long_as_it_is_said() -> None:
     outcomes, _, start_s = asked("f", 'kind = "rate_limit"\nendpoint = "far"\nrequests_per_minute = 30')
     served = [o for o in within(outcomes, start_s, 40.25, 60.25) if o.outcome == "ok"]

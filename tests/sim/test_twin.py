@@ -32,6 +32,7 @@ from tidegate.sim.world import World
 ENDPOINTS = (OWN, API)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "step",
     [STEP, StepTime(base_s=0.02, per_token_s=2e-5, per_sequence_s=5e-4, per_context_token_s=1e-6)],
@@ -66,6 +67,7 @@ def test_an_api_takes_as_long_as_its_answers_took() -> None:
     assert (api.errors, api.requests_per_minute, api.cache) == (0.0, None, None)
 
 
+@pytest.mark.lengthy
 def test_what_is_played_is_what_came() -> None:
     # Of one week chance alone moves what goes away by two points of a hundred either way.
     weeks = [Week(seed=seed) for seed in (1, 2, 3)]
@@ -190,6 +192,7 @@ def test_errors_take_as_long_as_they_took() -> None:
     assert set(found.error_times_s) == {9.0 - network.seconds(800)}
 
 
+@pytest.mark.lengthy
 def test_streams_break_off_as_often_as_they_did() -> None:
     week = Week(engine=profile(slots=1), api=replace(USUAL, broken=0.2))
     assert sum(one.outcome == "failed_mid_stream" for one in week.world.outcomes) > 30

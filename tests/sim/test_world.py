@@ -271,6 +271,7 @@ def test_who_may_wait_no_longer_is_let_go_for_that_and_has_not_left() -> None:
     assert (gone.request_id, gone.cause) == ("r1", "request_timeout")
 
 
+@pytest.mark.lengthy
 def test_the_same_seed_writes_the_same_journal_in_every_process() -> None:
     code = "from tests.sim.test_world import digest; print(digest(11))"
     said = {

@@ -371,6 +371,7 @@ while True:
 """
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("after", [1, 17, 60])
 def test_a_killed_process_leaves_the_last_snapshot_that_it_told_of(tmp_path: Path, after: int) -> None:
     path = tmp_path / "learned.sqlite"

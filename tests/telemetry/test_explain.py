@@ -64,6 +64,7 @@ STAGES = (
 )
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "parts",
     [
@@ -116,6 +117,7 @@ def test_a_decision_is_explained_though_another_request_was_asked_for_before_its
     assert one.decision == sent("laptop")
 
 
+@pytest.mark.lengthy
 def test_stages_are_those_of_all_lines_wherever_a_storm_is_cut(tmp_path: Path) -> None:
     files = stormed(tmp_path, 2)
     where: dict[str, set[int]] = {}

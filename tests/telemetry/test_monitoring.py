@@ -102,6 +102,7 @@ def test_what_alerts_say_of_the_log_stands_on_its_page() -> None:
     assert [name for name in named if f"`{name}`" not in page] == []
 
 
+@pytest.mark.lengthy
 @promtool
 @pytest.mark.parametrize("asked", [("check", "rules", str(RULES)), ("test", "rules", str(RULE_TESTS))])
 def test_prometheus_takes_the_rules_and_their_tests_pass(asked: tuple[str, ...]) -> None:

@@ -180,6 +180,7 @@ def test_where_nothing_is_written_nothing_came_out_again(tmp_path: Path, capsys:
     assert f"{tmp_path}: nothing is written in this journal" in err
 
 
+@pytest.mark.lengthy
 def test_what_comes_out_otherwise_is_told_with_its_cause(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = stormed(tmp_path)
     for file in files:

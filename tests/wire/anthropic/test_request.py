@@ -207,6 +207,7 @@ hub_bodies = st.builds(
 )
 
 
+@pytest.mark.lengthy
 @given(hub_bodies)
 def test_what_the_hub_says_comes_back_from_the_other_dialect(sent: dict[str, Any]) -> None:
     back = fields_of(parse(messages_body(asked(sent), model="theirs", stream=False)))
@@ -334,6 +335,7 @@ def test_no_body_breaks_it(data: bytes) -> None:
         parse(data)
 
 
+@pytest.mark.lengthy
 @given(st.dictionaries(st.sampled_from(sorted(top_level(OUTWARD, *Fate))), junk), conversations())
 def test_no_chat_breaks_the_way_out(fields: dict[str, Any], messages: list[dict[str, Any]]) -> None:
     with suppress(BadRequest):

@@ -85,6 +85,7 @@ scalars = st.none() | st.text() | st.integers() | st.floats(allow_nan=False)
 junk = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(names, inner))
 
 
+@pytest.mark.lengthy
 @given(st.dictionaries(st.sampled_from(sorted(top_level(OUTWARD, *Fate))), junk), conversations())
 def test_no_chat_breaks_the_way_out(fields: dict[str, Any], messages: list[dict[str, Any]]) -> None:
     with suppress(BadRequest):
