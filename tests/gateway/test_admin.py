@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import make
 from tests.gateway.harness import MODEL, House, chat, house, local, remote
 from tests.gateway.test_budget import fill_up
-from tests.http.harness import eventually
+from tests.http.harness import client, eventually
 from tidegate.core.model import replace
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.explainer import Explainer
@@ -158,6 +158,17 @@ async def test_what_an_answer_would_have_cost_in_one_tier_is_counted_where_it_ma
     assert both == pytest.approx(
         {"compared": spent_usd, "all-local": spent_usd, "all-remote": spent_usd + remote_usd}, abs=1e-9
     )
+
+
+async def test_who_is_turned_away_for_want_of_room_is_counted(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"connections_max": 1}) as home:
+        async with client(home.port):
+            await eventually(lambda: home.gateway.server.statistics().open == 1)
+            assert (await home.get("/readyz")).status == 503
+            assert await counted(home, "http_connections_refused_total") == 1
+        await eventually(lambda: home.gateway.server.statistics().open == 0)
+        assert (await home.get("/readyz")).status == 200
+        assert await counted(home, "http_connections_refused_total") == 1
 
 
 async def test_of_a_chunk_of_a_stream_neither_journal_nor_metrics_are_told(tmp_path: Path) -> None:

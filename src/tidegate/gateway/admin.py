@@ -216,7 +216,11 @@ class Admin:
             shares=dispatch.router.shares(dispatch.clock.now_s()),
             overrides=dispatch.router.overrides,
             spans=self._spans(),
-            http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
+            http=HttpCounts(
+                connections=seen.open,
+                connections_refused=seen.refused,
+                protocol_errors=dict(seen.protocol_errors),
+            ),
             journal=None if self._journal is None else self._journal.statistics(),
             money=self._money(),
             spending_problem=bool(dispatch.spending.problem),

@@ -31,6 +31,7 @@ class HttpCounts(Record, frozen=True, kw_only=True):
     """What the client address counts."""
 
     connections: int
+    connections_refused: int
     protocol_errors: dict[int, int]
 
 
@@ -128,6 +129,7 @@ def exposition(
     gauges["hedge_left_usd"], gauges["hedge_price"] = {(): hedge_left_usd}, {(): hedge_price}
     counts["log_dropped"] = {(): float(log_dropped)}
     counts["trace_spans"] = {(outcome,): float(number) for outcome, number in spans.items()}
+    counts["http_connections_refused"] = {(): float(http.connections_refused)}
     counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
     if journal is not None:
         counts["journal_lines"], counts["journal_lost"] = {(): journal.lines}, {(): journal.lost}

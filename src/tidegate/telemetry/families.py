@@ -400,6 +400,7 @@ TABLE: tuple[Spec, ...] = (
         "them. What is in none of the two waits, or was pushed out by what came later. Absent where nothing is traced.",
     ),
     Spec(name="http_connections", type="gauge", help="Client connections now open."),
+    Spec(name="http_connections_refused", type="counter", help="Clients turned away beyond `gateway.connections_max`."),
     Spec(name="http_protocol_errors", type="counter", labels=("status",), help="Malformed HTTP, by answer."),
 )
 PREFIX = "tidegate_"
