@@ -61,6 +61,7 @@ HOSTILE = {
     "too large a header": (HEAD + b"a: " + b"b" * 70_000 + b"\r\n\r\n", 431),
     "too large a header, unfinished": (HEAD + b"a: " + b"b" * 70_000, 431),
     "too many headers": (HEAD + b"".join(b"a%d: b\r\n" % n for n in range(100)) + b"\r\n", 431),
+    "too many headers, unfinished": (HEAD + b"".join(b"a%d: b\r\n" % n for n in range(102)), 431),
     "too many of one header": (HEAD + b"a: b\r\n" * 110 + b"\r\n", 431),
     "too large a body": (HEAD + b"content-length: 40000000\r\n\r\n", 413),
     "too large a body, expected": (HEAD + b"content-length: 40000000\r\nexpect: 100-continue\r\n\r\n", 413),

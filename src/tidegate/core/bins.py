@@ -80,12 +80,12 @@ def believed(levels: Sequence[Level]) -> Shares:
     hazards = _PRIOR_HAZARDS.copy()
     for strength, unit, ended, cut in levels:
         at_risk = strength
+        counted, passed = _by_place(ended, unit), _by_place(cut, unit)
         for place in range(_last(ended, _last(cut, -1)), -1, -1):
-            counted = ended.get(place, 0) * unit
-            at_risk += counted
-            if cut:
-                at_risk += cut.get(place, 0) * unit
-            hazards[place] = (strength * hazards[place] + counted) / at_risk
+            here = counted[place]
+            at_risk += here
+            at_risk += passed[place]
+            hazards[place] = (strength * hazards[place] + here) / at_risk
     reached, shares = 1.0, hazards
     for place, hazard in enumerate(hazards):
         share = reached * hazard
@@ -93,6 +93,14 @@ def believed(levels: Sequence[Level]) -> Shares:
         reached -= share
     shares[BINS - 1] += reached
     return shares
+
+
+def _by_place(counted: dict[int, int], unit: float) -> list[float]:
+    """How many outputs each bin counts: a bin is quicker read than looked up."""
+    found = [0.0] * BINS
+    for place, count in counted.items():
+        found[place] = count * unit
+    return found
 
 
 def _last(counted: dict[int, int], place: int) -> int:
@@ -126,19 +134,6 @@ def mean(shares: Shares, tokens_max: int | None) -> float:
     for place, share in enumerate(shares):
         total += share * means[place]
     return total
-
-
-def _sums(shares: Shares, means: list[float]) -> tuple[list[float], list[float]]:
-    """What is in all bins before each, and in all of them: shares, and tokens. Added up as it is read, in every version
-    of Python alike."""
-    total = tokens = 0.0
-    below, tokens_below = [total], [tokens]
-    for place, share in enumerate(shares):
-        total += share
-        tokens += share * means[place]
-        below.append(total)
-        tokens_below.append(tokens)
-    return below, tokens_below
 
 
 def _means(tokens_max: int | None) -> list[float]:
@@ -178,39 +173,52 @@ def ahead(shares: Shares, tokens_max: int | None) -> Ahead:
     that of the middle one and that of the longest. None of them falls from one to the next.
     """
     means = _means(tokens_max)
-    below, tokens = _sums(shares, means)
+    every = every_tokens = 0.0
+    for place, share in enumerate(shares):
+        every += share
+        every_tokens += share * means[place]
     short: list[int] = []
     middle: list[int] = []
     long: list[int] = []
-    # The bins in which the first third ends, and the second: none of them comes before that of a shorter beginning.
-    one = two = 0
+    # The bin of the beginning, and those in which the first third ends, and the second, each with what is in all bins
+    # before it, shares and tokens: none of them comes before that of a shorter beginning. Added up from the first bin
+    # on, so that what two of them have in common is the same to the last bit.
+    at = one = two = 0
+    below = below_one = below_two = 0.0
+    tokens = tokens_one = tokens_two = 0.0
     for first in AHEAD_BINS:
-        from_share, upto = below[first], tokens[first]
-        third = (below[BINS] - from_share) / 3.0
+        while at < first:
+            below += shares[at]
+            tokens += shares[at] * means[at]
+            at += 1
+        third = (every - below) / 3.0
         if third < 1e-9:
             usual = _whole_tokens(means[first])
             short.append(usual)
             middle.append(usual)
             long.append(usual)
             continue
-        end = from_share + third
-        one = _last_below(below, end, one if one > first else first)
+        if one < first:
+            one, below_one, tokens_one = first, below, tokens
+        end = below + third
+        while one < BINS - 1 and below_one + shares[one] < end:
+            below_one += shares[one]
+            tokens_one += shares[one] * means[one]
+            one += 1
         # Of the bin in which a third ends, what of it is in the third.
-        total = tokens[one] + (end - below[one]) * means[one]
-        short.append(_whole_tokens((total - upto) / third))
-        upto, end = total, from_share + third * 2
-        two = _last_below(below, end, two if two > one else one)
-        total = tokens[two] + (end - below[two]) * means[two]
-        middle.append(_whole_tokens((total - upto) / third))
-        long.append(_whole_tokens((tokens[BINS] - total) / third))
+        upto = tokens_one + (end - below_one) * means[one]
+        short.append(_whole_tokens((upto - tokens) / third))
+        if two < one:
+            two, below_two, tokens_two = one, below_one, tokens_one
+        end = below + third * 2
+        while two < BINS - 1 and below_two + shares[two] < end:
+            below_two += shares[two]
+            tokens_two += shares[two] * means[two]
+            two += 1
+        last = tokens_two + (end - below_two) * means[two]
+        middle.append(_whole_tokens((last - upto) / third))
+        long.append(_whole_tokens((every_tokens - last) / third))
     return tuple(short), tuple(middle), tuple(long)
-
-
-def _last_below(below: list[float], end: float, place: int) -> int:
-    """The last bin, from `place` on, before which less than so much has come."""
-    while place < BINS - 1 and below[place + 1] < end:
-        place += 1
-    return place
 
 
 def _whole_tokens(tokens: float) -> int:

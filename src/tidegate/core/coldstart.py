@@ -8,10 +8,10 @@ responsibility of a cold start for its time to first content (the E-step of a mi
 All that is learned are decayed sums: they have no order, and those of two processes add up.
 """
 
-from bisect import bisect_right
 from math import exp, inf, log
 from typing import Final
 
+from tidegate.core.edges import place_after
 from tidegate.core.hazard import (
     IDLE_EDGES_S,
     IDLE_S_MAX,
@@ -314,7 +314,7 @@ class ColdModel:
         """Whether it is the time without use that tells long waits from short ones, whoever is thought responsible."""
         if sent.idle_s is None or sent.resident is not None:
             return
-        index = bisect_right(IDLE_EDGES_S, sent.idle_s)
+        index = place_after(IDLE_EDGES_S, sent.idle_s)
         self.state.levels[index].learn(log(max(ttft_s, TTFT_S_MIN) / max(sent.believed_s, TTFT_S_MIN)), now_s)
         self._later = None
 
@@ -354,7 +354,7 @@ class ColdModel:
         return self._later
 
     def _share(self, now_s: float) -> float:
-        share, index = self._at_once, bisect_right(IDLE_EDGES_S, now_s - self._used_s)
+        share, index = self._at_once, place_after(IDLE_EDGES_S, now_s - self._used_s)
         if index:
             # Nearly all attempts come within the first bin: what they show is the least for the others, and no more.
             share = max(share, self._by_idle()[index - 1])
@@ -389,7 +389,7 @@ class ColdModel:
     def _learn(self, sent: ColdSent, count: float, cold: float, now_s: float) -> None:
         if sent.idle_s is None:
             return
-        index = bisect_right(IDLE_EDGES_S, sent.idle_s)
+        index = place_after(IDLE_EDGES_S, sent.idle_s)
         self.state.idle[index].learn(count, cold, now_s)
         if sent.resident is not None:
             told = self.state.resident if sent.resident else self.state.away

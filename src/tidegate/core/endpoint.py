@@ -9,7 +9,7 @@ from tidegate.core.counts import Turns
 from tidegate.core.edges import place_of
 from tidegate.core.estimator import Estimator
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
-from tidegate.core.inflight import loaded, looked_at_s
+from tidegate.core.inflight import loaded, looked_at_s, missed_s
 from tidegate.core.latency import TRUST_MIN, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS
 from tidegate.core.line import send
@@ -26,7 +26,7 @@ from tidegate.core.network import RTT_NOISE_S
 from tidegate.core.pace import came, pass_until
 from tidegate.core.parts import LIKELY
 from tidegate.core.prompts import Given
-from tidegate.core.reserve import Reservation, missed_s, unpredicted
+from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.sampling import stands_for
 from tidegate.core.timing import Timing
 

@@ -5,8 +5,9 @@ from typing import Final
 from tidegate.core import breaker, failures, limit
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.headroom import tokens_counted
+from tidegate.core.inflight import missed_s
 from tidegate.core.model import Ended, Ending, Started
-from tidegate.core.reserve import Reservation, missed_s
+from tidegate.core.reserve import Reservation
 from tidegate.core.state import EndpointState
 
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.

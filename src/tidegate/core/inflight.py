@@ -63,6 +63,14 @@ def streamed_tokens(sent: Reservation, now_s: float) -> int:
     return streamed if streamed < most else most
 
 
+def missed_s(sent: Reservation, waited_s: float) -> float:
+    """For how much of the time that it was waited for first content was missed: of an answer in one piece, what is
+    beyond the time that the rest of it may take."""
+    if sent.stream:
+        return waited_s
+    return max(0.0, waited_s - sent.output_tokens_high * sent.tpot.median_s)
+
+
 def begins_s(sent: Reservation, now_s: float) -> float:
     """When its output begins, or now where it has begun: before that it does not end."""
     return now_s if begun_s(sent, now_s) is not None else max(sent.started_s + sent.first_s_mean, now_s)

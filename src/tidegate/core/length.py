@@ -60,6 +60,7 @@ MEMO_MAX: Final = 1024
 SAMPLED_MAX: Final = 256
 
 _Asked = tuple[str, int | None, str, str, int, int, int]
+_Alike = tuple[str, str, str, int, int, int]
 # Expected tokens of an output: how far the whole is off depends on how well its length is known, which is another thing
 # for a word, a paragraph and a page.
 OUTPUT_EDGES: Final[tuple[float, ...]] = (16.0, 64.0, 256.0, 1024.0)
@@ -128,12 +129,13 @@ def length_of(shares: Shares, tokens_max: int | None) -> Length:
 class LengthModel:
     """Lengths by group; one that was not seen says what its larger group says. `learn` writes, the others read."""
 
-    __slots__ = ("_bytes", "_memo", "_now_s", "state")
+    __slots__ = ("_bytes", "_chains", "_memo", "_now_s", "state")
 
     def __init__(self, state: Lengths | None = None) -> None:
         self.state = state if state is not None else Lengths()
         # By what the request is for: nothing that is learned of one class is in a chain of another.
         self._memo: dict[str, dict[_Asked, Length]] = {}
+        self._chains: dict[_Alike, tuple[int, list[tuple[str, float]]]] = {}
         # What was counted long ago weighs less beside what was counted last.
         self._now_s = max((one.seen_s for one in self.state.counts.values()), default=0)
         self._bytes = sum(bytes_of(name, one) for name, one in self.state.counts.items())
@@ -211,12 +213,12 @@ class LengthModel:
         if place < 0:
             return
         second = int(now_s)
-        size = _size(prompt_tokens)
-        outputs = self._stands_for(f"{size} {klass} {model} {key}", request_id, now_s) if request_id else 1.0
+        level, growth = _turn(turns, prompt_tokens)
+        kind, groups = self._chain((klass, model, key, _size(prompt_tokens), level, growth))
+        outputs = self._stands_for(kind, request_id, now_s) if request_id else 1.0
         if outputs:
             sixteenths = int(ONE * outputs + 0.5)
-            level, growth = _turn(turns, prompt_tokens)
-            for name, _ in _groups(klass, model, key, size, level, growth):
+            for name, _ in groups:
                 self._count(name, place, second, sixteenths, at_least)
             self._memo.pop(base_of(klass), None)
             if second > self._now_s:
@@ -231,21 +233,37 @@ class LengthModel:
             self._forget()
             self._memo.clear()
 
-    def _stands_for(self, alike: str, request_id: str, now_s: float) -> float:
+    def _stands_for(self, kind: int, request_id: str, now_s: float) -> float:
         sampling = self.state.sampling
         if len(sampling) > SAMPLED_MAX:
             sampling.clear()
-        return stands_for(sampling, crc32(alike.encode()), request_id, now_s)
+        return stands_for(sampling, kind, request_id, now_s)
+
+    def _chain(self, alike: _Alike) -> tuple[int, list[tuple[str, float]]]:
+        """What such requests are sampled by, in which conversations do not count, and their groups. Kept, since names
+        take long to make."""
+        found = self._chains.get(alike)
+        if found is None:
+            if len(self._chains) >= MEMO_MAX:
+                self._chains.clear()
+            klass, model, key, size, level, growth = alike
+            kind = crc32(f"{size} {klass} {model} {key}".encode())
+            found = self._chains[alike] = kind, _groups(klass, model, key, size, level, growth)
+        return found
 
     def _made(self, asked: _Asked) -> Length:
         klass, tokens_max, model, key, size, level, growth = asked
         levels: list[Level] = []
-        for name, strength in reversed(_groups(klass, model, key, size, level, growth)):
+        for name, strength in reversed(self._chain((klass, model, key, size, level, growth))[1]):
             counts = self.state.counts.get(name)
             if counts is not None:
                 unit = 0.5 ** _halvings(name, counts.seen_s, self._now_s) / ONE
-                levels.append((strength, unit, counts.ended, counts.cut))
-                if sum(counts.ended.values()) * unit >= ENOUGH * strength:
+                ended: dict[int, int] = counts.ended
+                levels.append((strength, unit, ended, counts.cut))
+                outputs = 0
+                for one in ended.values():
+                    outputs += one
+                if outputs * unit >= ENOUGH * strength:
                     break
         levels.reverse()
         if sum([len(known) for known in self._memo.values()]) >= MEMO_MAX:

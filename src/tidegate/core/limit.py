@@ -113,7 +113,7 @@ def settle(limit: Limit, places: int, now_s: float) -> None:
     if now_s <= limit.at_s:
         return
     if limit.strain_count:
-        kept = pow(1.0 - 1.0 / STRAIN_RECENT, limit.strain_count)
+        kept = pow(1.0 - 1.0 / STRAIN_RECENT, float(limit.strain_count))
         limit.seen = kept * limit.seen + limit.strain_count
         limit.strain += (limit.strain_sum - limit.strain_count * limit.strain) / limit.seen
     if limit.ramp:
@@ -138,7 +138,8 @@ def settle(limit: Limit, places: int, now_s: float) -> None:
     if limit.served or limit.denied:
         alone = len(limit.served) == 1 and not limit.denied  # as nearly always
         limit.recent += limit.served if alone else sorted([*limit.served, *(-one for one in limit.denied)])
-        del limit.recent[:-RECENT]
+        while len(limit.recent) > RECENT:
+            del limit.recent[0]
         limit.served.clear()
         limit.denied.clear()
     limit.at_s = now_s

@@ -237,7 +237,7 @@ class Memory:
         else:
             known.append(gone)
         if len(known) > GONE_MAX:
-            del known[:-GONE_MAX]
+            del known[0]
         self._digest()
 
     def report(self, fact: Probed, now_s: float) -> None:

@@ -3,7 +3,6 @@
 Where the prior says nothing of a part, it is measured against what it may be at most, and believed to take nothing.
 """
 
-from itertools import accumulate
 from math import ceil, log
 from typing import Final
 
@@ -196,6 +195,11 @@ class Parts:
             return sent.ttft.had(factors, self.computed(sent.ttft, tokens, share * tokens))
         if not spans:
             return sent.ttft
-        ends = [0.0, *accumulate(span.tokens for span in spans)]
-        found = [sent.ttft.had(factors, self.computed(sent.ttft, tokens, min(end, tokens))) for end in ends]
-        return min(found, key=lambda one: abs(log(took_s / one.median_s)))
+        found, end = sent.ttft.had(factors, self.computed(sent.ttft, tokens, 0.0)), 0.0
+        off = abs(log(took_s / found.median_s))
+        for span in spans:
+            end += span.tokens
+            one = sent.ttft.had(factors, self.computed(sent.ttft, tokens, min(end, tokens)))
+            if (one_off := abs(log(took_s / one.median_s))) < off:
+                found, off = one, one_off
+        return found

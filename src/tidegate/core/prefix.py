@@ -130,12 +130,12 @@ class Prefixes:
             return
         last = last_of(prefix)
         use = Use(at_s, state.put_tokens, prefix)
-        self._settle(at_s)
-        # Those of one time stand in an order of their own, whichever came first.
+        # Those of one time stand in an order of their own, whichever came first, and are settled on the way.
         behind: list[tuple[int, Use]] = []
         for key, other in reversed(state.uses.items()):
             if other.at_s != at_s:
                 break
+            other.put_tokens = state.put_tokens
             if key != last and _stands_behind(key, other, last, use):
                 behind.append((key, other))
         replaced = state.uses.pop(last, None)

@@ -107,14 +107,6 @@ class Reservation(msgspec.Struct):
     computed: bool = False
 
 
-def missed_s(sent: Reservation, waited_s: float) -> float:
-    """For how much of the time that it was waited for first content was missed: of an answer in one piece, what is
-    beyond the time that the rest of it may take."""
-    if sent.stream:
-        return waited_s
-    return max(0.0, waited_s - sent.output_tokens_high * sent.tpot.median_s)
-
-
 def unpredicted(fact: Started, now_s: float) -> Reservation:
     """An attempt of which nothing could be predicted: it takes its place, and teaches nothing."""
     first_s, token_s, nothing = FIRST_S_UNKNOWN, DECODE_S_UNKNOWN / OUTPUT_TOKENS_UNKNOWN, [0.0] * PARTS

@@ -1,6 +1,5 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -372,9 +371,11 @@ class Drive:
 
     def land(self) -> None:
         """Deal with an answer that has come, if one has."""
-        if self._answer is None:
+        answer = self._answer
+        if answer is None:
             return
-        (attempt, rest), self._answer = self._answer, None
+        self._answer = None
+        attempt, rest = answer
         now_s = self._dispatch.now_s()
         try:
             self._completed(attempt, rest, now_s)
@@ -636,13 +637,12 @@ class Drive:
         try:
             # No function within this one: compiled, it and what it knows would be in a ring, and with it the request's
             # body, until the next collection of garbage.
-            begin = partial(self._begin, attempt, outgoing, upstream, slot)
             if self._account.pays(action.endpoint):
-                dispatch.spending.after_write(partial(self._begin_later, begin))
+                dispatch.spending.after_write(partial(self._begin_later, attempt, outgoing, upstream, slot))
             elif dispatch.in_a_row:
-                dispatch.send_in_turn(partial(self._begin_later, begin, None))
+                dispatch.send_in_turn(partial(self._begin_later, attempt, outgoing, upstream, slot, None))
             else:
-                begin()
+                self._begin(attempt, outgoing, upstream, slot)
         finally:
             # What is told of it can be told while it is on its way.
             self._account.started(upstream, now_s, hedge=action.hedge, target=target, streamed=outgoing.streamed)
@@ -652,17 +652,18 @@ class Drive:
         dispatch, resumption, outgoing = self._dispatch, self._resumption, asked.outgoing
         target = action.target if isinstance(action, Compute) else ""
         upstream = dispatch.upstreams[action.endpoint]
-        read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
+        streamed, client = outgoing.streamed, None if target else self._client
+        engine = upstream.dialect.translator(streamed=streamed, now_s=now_s)
+        if resumption is None or target:
+            # By its name: through a variable, compiled code takes its arguments apart first.
+            reads = reader(asked.call, streamed=streamed, engine=engine, client=client, now_s=dispatch.now_s)
+        else:
+            read = resumption.reader(action.endpoint, again)
+            reads = read(asked.call, streamed=streamed, engine=engine, client=client, now_s=dispatch.now_s)
         return Attempt(
             upstream,
             outgoing,
-            read(
-                asked.call,
-                streamed=outgoing.streamed,
-                engine=upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s),
-                client=None if target else self._client,
-                now_s=dispatch.now_s,
-            ),
+            reads,
             self,
             dispatch.now_s,
             hedge=action.hedge,
@@ -672,11 +673,13 @@ class Drive:
             resumes=resumption is not None and resumption.broken is not None,
         )
 
-    def _begin_later(self, begin: Callable[[Failure | None], None], failure: Failure | None) -> None:
+    def _begin_later(
+        self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, slot: Slot | None, failure: Failure | None
+    ) -> None:
         """Its turn has come, or what it may cost could not be written, as `failure` says: of a fault of ours nobody
         else hears."""
         try:
-            begin(failure)
+            self._begin(attempt, outgoing, upstream, slot, failure)
         except Exception as error:
             self._broke(error, self._dispatch.now_s())
 

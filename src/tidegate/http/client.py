@@ -134,7 +134,7 @@ class Pool:
         Raises `ValueError` for a header or target that cannot be sent; other failures go to `receiver`.
         """
         length = content_length(len(body)) if body or method == b"POST" else b""
-        head = request_line(method, target) + self._host + fields(headers) + lines + length + b"\r\n"
+        head = b"".join([request_line(method, target), self._host, fields(headers), lines, length, b"\r\n"])
         now_s = self._now_s = self._clock.now_s()
         call = Call(self, head, body, receiver, now_s + first_byte_timeout_s, idle_timeout_s)
         if uploaded is not None:

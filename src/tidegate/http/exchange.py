@@ -166,17 +166,16 @@ class Exchange:
             return
         assert self._phase is _WAITING, "the response has begun"
         self.started = True
-        head = status_line(status) + fields(headers) + lines
-        if status in (204, 304):
-            self._transport.write(head + self._persistence())
+        bare = status in (204, 304)
+        length = b"" if bare else content_length(len(body))
+        pieces = [status_line(status), fields(headers), lines, length, self._persistence()]
+        if bare or self.method == "HEAD":
+            self._transport.write(b"".join(pieces))
+        elif len(body) <= _COPY_BYTES_MAX:
+            pieces.append(body)
+            self._transport.write(b"".join(pieces))
         else:
-            head += content_length(len(body)) + self._persistence()
-            if self.method == "HEAD":
-                self._transport.write(head)
-            elif len(body) <= _COPY_BYTES_MAX:
-                self._transport.write(head + body)
-            else:
-                self._transport.writelines((head, body))
+            self._transport.writelines((b"".join(pieces), body))
         self._finish()
 
     def start(self, status: int, headers: Headers, lines: bytes = b"", first: bytes = b"") -> None:

@@ -9,6 +9,7 @@ import httptools
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
 from tidegate.http.flow import CHUNK_BYTES_MAX, Flow
+from tidegate.http.head import trimmed
 from tidegate.http.secured import Secured
 from tidegate.http.upload import acknowledged_bytes
 
@@ -319,13 +320,13 @@ class Link(asyncio.Protocol):
         name = name.lower()
         headers = self._headers
         if name not in headers:
-            headers[name] = value.strip()
+            headers[name] = trimmed(value)
             return
         # Joining copies what came before: without a bound here, many repeats cost quadratic time.
         self._repeats += 1
         if self._repeats > _REPEATS_MAX:
             self._reject(Cause.TOO_LARGE, "too many repeated header fields")
-        headers[name] += b", " + value.strip()
+        headers[name] += b", " + trimmed(value)
 
     def on_headers_complete(self) -> None:
         """Hand the head over, unless it is only an interim one."""
@@ -353,7 +354,9 @@ class Link(asyncio.Protocol):
         self._headed = self._heard = True
         if call.upload is not None:
             call.uploaded()
-        self._says_close = b"close" in headers.get(b"connection", b"").lower()
+        told = headers.get(b"connection")
+        # Not by `in`: of bytes, that asks first whether they are a number, by an exception.
+        self._says_close = told is not None and told.lower().find(b"close") >= 0
         asks_head = call.head.startswith(b"HEAD ")
         # It is not sent again now, nor is the head of the answer needed, which may take minutes.
         call.head = call.body = b""

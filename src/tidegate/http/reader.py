@@ -12,6 +12,7 @@ import httptools
 
 from tidegate.clock import Clock
 from tidegate.http.exchange import Exchange
+from tidegate.http.head import trimmed
 from tidegate.http.limits import Limits
 
 if TYPE_CHECKING:
@@ -179,16 +180,17 @@ class Reader:
             return
         name = name.lower()
         headers = self._headers
+        # Not at the end of the head: fields take ten times the memory of their bytes, and joining those that are
+        # repeated copies what came before.
+        if len(headers) + self._repeats >= self._limits.headers_max:
+            self._refuse(431, "too many header fields")
         if name not in headers:
-            headers[name] = value.strip()
+            headers[name] = trimmed(value)
             return
         if name in _SINGLE:
             self._refuse(400, f"{name.decode()} is given twice")
         self._repeats += 1
-        # Joining copies what came before: without a bound here, many repeats cost quadratic time.
-        if self._repeats > self._limits.headers_max:
-            self._refuse(431, "too many header fields")
-        headers[name] += b", " + value.strip()
+        headers[name] += b", " + trimmed(value)
 
     def on_headers_complete(self) -> None:
         """Judge the head."""
@@ -202,8 +204,6 @@ class Reader:
         http11 = self._http11 = parser.get_http_version() == "1.1"
         if not http11 and parser.get_http_version() != "1.0":
             self._refuse(505, "this server speaks HTTP/1.1")
-        if len(headers) + self._repeats > limits.headers_max:
-            self._refuse(431, "too many header fields")
         # The bytes fed include the start of the body, so they only tell when to look closer.
         look = self._uncounted or self._head_bytes > limits.header_bytes_max
         if look and self._size_of_head() > limits.header_bytes_max:
@@ -219,11 +219,12 @@ class Reader:
                 self._refuse(501, "this server is not a tunnel")
             self._upgrading = True
         # Both framings at once, and malformed lengths, llhttp has refused already.
-        framed = b"content-length" in headers or b"transfer-encoding" in headers
+        told = headers.get(b"content-length")
+        framed = told is not None or b"transfer-encoding" in headers
         streams = self._streams
         streamed = framed and streams is not None and streams(self._method, self._target)
-        if b"content-length" in headers:
-            length = int(headers[b"content-length"])
+        if told is not None:
+            length = int(told)
             too_large = length > limits.body_bytes_max
             too_large = too_large or (length > limits.stranger_body_bytes_max and not self._knows(headers))
             if too_large and not streamed:  # there, who takes it judges it
@@ -266,8 +267,8 @@ class Reader:
             self.streaming.complete()
             self.streaming = None
         else:
-            body = self._body
-            self.ready.append(self._exchange(bytes(body[0]) if len(body) == 1 else b"".join(body)))
+            # Of one piece that makes no copy.
+            self.ready.append(self._exchange(b"".join(self._body)))
         # Only here does llhttp know: after the message it has forgotten.
         self.last = self._parser is None or not self._parser.should_keep_alive()
         # Of a request in HTTP/1.0 that says both, llhttp hears only that it stays.

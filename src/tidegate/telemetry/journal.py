@@ -178,7 +178,10 @@ class Journal:
 
     def _take_in(self) -> None:
         """Encode what is fresh; beyond the bound it is lost, and with it all until a new segment begins."""
-        fresh, self._fresh = self._fresh, []
+        fresh = self._fresh
+        if not fresh:  # as where the timer comes after an answer has had all written
+            return
+        self._fresh = []
         if self._gap:
             self._lost += len(fresh)
             return

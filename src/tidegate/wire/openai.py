@@ -191,7 +191,7 @@ def _needs(kind: Capability, asked: Chat | Completion, tools: bool, found: _Cont
         needs.append(Capability.VISION)
     if found.sounds:
         needs.append(Capability.AUDIO)
-    if asked.wants_logprobs:
+    if asked.logprobs is not None and asked.wants_logprobs:
         needs.append(Capability.LOGPROBS)
     return tuple(needs)
 
