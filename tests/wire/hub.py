@@ -1,6 +1,9 @@
 """The hub's requests and answers, made up: what every dialect is translated from and to."""
 
 import json
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from hypothesis import strategies as st
@@ -218,3 +221,21 @@ def gathered(stream: bytes) -> bytes:
     aggregator.feed(stream)
     aggregator.end()
     return aggregator.result()
+
+
+def steps(act: Callable[[], object]) -> int:
+    """How many lines of Python that takes, each turn of a loop counted."""
+    taken = 0
+
+    def count(_frame: FrameType, event: str, _of: object) -> Any:
+        nonlocal taken
+        taken += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return taken

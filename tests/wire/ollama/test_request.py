@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.hub import calls, dumped, fields_of, objects, optional, text_part, texts, tools, words
+from tests.wire.hub import calls, dumped, fields_of, objects, optional, steps, text_part, texts, tools, words
 from tidegate.core.model import Capability
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
@@ -183,6 +183,17 @@ def test_results_find_their_calls_by_name_then_by_order() -> None:
     ]
     _, *results = chat(messages=messages)["messages"]
     assert [result["tool_call_id"] for result in results] == ["call_1", "call_0", "call_2"]
+
+
+@pytest.mark.parametrize("said", [{"tool_name": "g"}, {"tool_call_id": "c"}, {"tool_name": "f"}, {}])
+def test_many_calls_and_as_many_results_take_as_many_steps(said: dict[str, Any]) -> None:
+    def body(count: int) -> bytes:
+        calls = [{"function": {"name": "f", "arguments": {}}}] * count
+        results = [{"role": "tool", "content": "", **said}] * count
+        return json.dumps({"model": "m", "messages": [{"role": "assistant", "tool_calls": calls}, *results]}).encode()
+
+    few, many = body(50), body(500)
+    assert steps(lambda: parse_chat(many)) < 11 * steps(lambda: parse_chat(few))
 
 
 def test_a_result_without_its_call_is_told_by_the_user() -> None:

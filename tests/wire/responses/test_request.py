@@ -16,7 +16,7 @@ from openai.types.responses import (
     response_create_params,
 )
 
-from tests.wire.hub import choosing, conversations, fields_of, meaning, settings, text_part, texts
+from tests.wire.hub import choosing, conversations, fields_of, meaning, settings, steps, text_part, texts
 from tidegate.core.model import Capability
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
@@ -254,6 +254,15 @@ def test_a_refusal_between_calls_stays_a_part() -> None:
     no = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
     said, *_ = parsed(input=[said_by_assistant("a"), CALL, no, OTHER, *RESULTS])["messages"]
     assert said["content"] == [text_part("a"), {"type": "refusal", "refusal": "no"}]
+
+
+def test_much_that_is_said_between_calls_takes_as_many_steps() -> None:
+    def body(count: int) -> bytes:
+        no = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
+        return json.dumps({"model": "m", "input": [CALL, *[THOUGHT, no] * count, *RESULTS[:1]]}).encode()
+
+    few, many = body(50), body(500)
+    assert steps(lambda: parse(many)) < 11 * steps(lambda: parse(few))
 
 
 def test_what_is_said_behind_results_is_a_message_of_its_own() -> None:

@@ -1,7 +1,8 @@
 """Requests of Ollama's clients become chat completions."""
 
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -26,6 +27,7 @@ from tidegate.wire.shape import bad_field, known_only, quotable, read_body, read
 
 # The name of the schema, which OpenAI wants and Ollama has not.
 FORMAT_NAME = "answer"
+_ANY: Final = ("", "")  # what a result that names no call may be of
 _NULL = Raw(b"null")
 _chat = msgspec.json.Decoder(ChatBody)
 _generate = msgspec.json.Decoder(GenerateBody)
@@ -128,7 +130,10 @@ class _Conversation:
 
     def __init__(self) -> None:
         self._count = 0
-        self._open: list[tuple[str, str]] = []  # calls without a result: id and name
+        # Calls without a result, by number, and the numbers by each thing that a result may say of its call: whoever
+        # has thousands of both must not have each result looked for among all calls.
+        self._open: dict[int, str] = {}
+        self._numbers: dict[tuple[str, str], deque[int]] = {}
 
     def read(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages of a chat completion."""
@@ -153,18 +158,23 @@ class _Conversation:
         return made
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
-        id = call.id or f"call_{self._count}"
+        number = self._count
+        id = call.id or f"call_{number}"
         self._count += 1
-        self._open.append((id, call.function.name))
+        self._open[number] = id
+        for said in (("id", id), ("name", call.function.name), _ANY):
+            self._numbers.setdefault(said, deque()).append(number)
         arguments = encode(call.function.arguments).decode()
         return {"id": id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
     def _answered(self, message: Message) -> str | None:
         """The call that a result is of, which no further result can be of; None where it stands there without one."""
-        for call in self._open:
-            if message.tool_call_id == call[0] or (
-                not message.tool_call_id and message.tool_name in (None, "", call[1])
-            ):
-                self._open.remove(call)
-                return call[0]
+        if message.tool_call_id:
+            said = "id", message.tool_call_id
+        else:
+            said = ("name", message.tool_name) if message.tool_name else _ANY
+        numbers = self._numbers.get(said)
+        while numbers:
+            if (id := self._open.pop(numbers.popleft(), None)) is not None:
+                return id
         return None

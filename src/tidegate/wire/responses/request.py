@@ -125,7 +125,7 @@ def _messages(asked: Body) -> list[dict[str, Any]]:
     else:
         for at, raw in enumerate(asked.input):
             found.add(_read(raw, f"input[{at}]"), f"input[{at}]")
-        found.settle()
+        found.end()
     return led(found.messages)
 
 
@@ -145,52 +145,73 @@ class _Conversation:
     """Items put together to messages: thoughts wait for what the assistant says next, calls join it.
 
     What it thinks or says behind a call that has no result yet joins the call's message, before all its calls: engines
-    want results right behind these.
+    want results right behind these. What joins the last message is put together once that is whole: one after the
+    other, it would be copied as often as there are items.
     """
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
-        self._thought = ""
+        self._thoughts: list[str] = []
+        self._parts: list[dict[str, Any]] = []  # more content of the last message
+        self._reasons: list[str] = []  # and all of its thoughts
 
     def add(self, item: _AnyItem, path: str) -> None:
         if isinstance(item, ReasoningItem):
-            self._thought += "".join(part.text for part in item.content or item.summary)
+            self._thoughts += [part.text for part in item.content or item.summary if part.text]
         elif isinstance(item, FunctionCallItem):
             function = {"name": item.name, "arguments": item.arguments}
             calls = self._speaker().setdefault("tool_calls", [])
             calls.append({"id": item.call_id, "type": "function", "function": function})
         elif isinstance(item, FunctionOutputItem):
-            self.settle()
+            self._settle()
             content = item.output if isinstance(item.output, str) else _content(item.output, item, path)
-            self.messages.append({"role": "tool", "tool_call_id": item.call_id, "content": content})
+            self._append({"role": "tool", "tool_call_id": item.call_id, "content": content})
         else:
             content = item.content if isinstance(item.content, str) else _content(item.content, item, path)
             if item.role == "assistant":
                 self._say(content)
             else:
-                self.settle()
+                self._settle()
                 # Some vendors know no developers, and all the system.
-                self.messages.append({"role": "user" if item.role == "user" else "system", "content": content})
+                self._append({"role": "user" if item.role == "user" else "system", "content": content})
 
-    def settle(self) -> None:
+    def end(self) -> None:
+        """No item comes any more."""
+        self._settle()
+        self._put_together()
+
+    def _settle(self) -> None:
         """A thought that led to nothing is said by itself."""
-        if self._thought:
+        if self._thoughts:
             self._say("")
 
+    def _append(self, message: dict[str, Any]) -> None:
+        self._put_together()
+        self.messages.append(message)
+
+    def _put_together(self) -> None:
+        if self._parts:
+            last = self.messages[-1]
+            last["content"] = text_or_parts(parts_of(last["content"]) + self._parts)
+            self._parts = []
+        if self._reasons:
+            self.messages[-1]["reasoning_content"] = "".join(self._reasons)
+            self._reasons = []
+
     def _say(self, content: str | list[dict[str, Any]] | None) -> None:
-        last = self.messages[-1] if self.messages else {}
-        if "tool_calls" not in last:
-            last = {"role": "assistant", "content": content}
-            self.messages.append(last)
-        elif parts := parts_of(last["content"]) + parts_of(content):
-            last["content"] = text_or_parts(parts)
-        if self._thought:
-            last["reasoning_content"] = last.get("reasoning_content", "") + self._thought
-            self._thought = ""
+        if self.messages and "tool_calls" in self.messages[-1]:
+            self._parts += parts_of(content)
+        else:
+            self._append({"role": "assistant", "content": content})
+        if self._thoughts:
+            # Where it stands in the message.
+            self.messages[-1].setdefault("reasoning_content", "")
+            self._reasons += self._thoughts
+            self._thoughts = []
 
     def _speaker(self) -> dict[str, Any]:
         """The message that a call is part of."""
-        if self._thought or not self.messages or self.messages[-1]["role"] != "assistant":
+        if self._thoughts or not self.messages or self.messages[-1]["role"] != "assistant":
             self._say(None)
         return self.messages[-1]
 
