@@ -72,7 +72,7 @@ def intake(
         model=model,
         klass=classify(spec.name, prompt_tokens),
         prompt_tokens=prompt_tokens,
-        prompt_bytes=len(call.prompt) + len(call.tools),
+        prompt_bytes=len(call.prompt) + len(call.tools),  # as the call has it, which is not compiled
         preamble_bytes=len(call.tools),
         prompt_tokens_most=0 if budget_usd is None else call.prompt_tokens_most,
         prompts=call.prompts,

@@ -191,6 +191,7 @@ def _needs(kind: Capability, asked: Chat | Completion, tools: bool, found: _Cont
         needs.append(Capability.VISION)
     if found.sounds:
         needs.append(Capability.AUDIO)
+    # Most say nothing of them, and need not be asked by what is not compiled.
     if asked.logprobs is not None and asked.wants_logprobs:
         needs.append(Capability.LOGPROBS)
     return tuple(needs)

@@ -186,7 +186,7 @@ def test_results_find_their_calls_by_name_then_by_order() -> None:
 
 
 @pytest.mark.parametrize("said", [{"tool_name": "g"}, {"tool_call_id": "c"}, {"tool_name": "f"}, {}])
-def test_many_calls_and_as_many_results_take_as_many_steps(said: dict[str, Any]) -> None:
+def test_steps_grow_with_calls_and_results_and_not_with_their_product(said: dict[str, Any]) -> None:
     def body(count: int) -> bytes:
         calls = [{"function": {"name": "f", "arguments": {}}}] * count
         results = [{"role": "tool", "content": "", **said}] * count

@@ -254,9 +254,11 @@ def test_a_refusal_between_calls_stays_a_part() -> None:
     no = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
     said, *_ = parsed(input=[said_by_assistant("a"), CALL, no, OTHER, *RESULTS])["messages"]
     assert said["content"] == [text_part("a"), {"type": "refusal", "refusal": "no"}]
+    said, *_ = parsed(input=[said_by_assistant("a"), CALL, said_by_assistant("b"), no, OTHER, *RESULTS])["messages"]
+    assert said["content"] == [text_part("a"), text_part("b"), {"type": "refusal", "refusal": "no"}]
 
 
-def test_much_that_is_said_between_calls_takes_as_many_steps() -> None:
+def test_steps_grow_with_what_is_said_between_calls_and_not_with_its_square() -> None:
     def body(count: int) -> bytes:
         no = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
         return json.dumps({"model": "m", "input": [CALL, *[THOUGHT, no] * count, *RESULTS[:1]]}).encode()
