@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -235,5 +236,74 @@ def test_an_offer_to_upgrade_is_ignored_and_the_body_is_read(run: Run, framing: 
                 writer.write(bytes([byte]))
                 await writer.drain()
             assert (await read_response(reader)).body == (b"abc" if body else b"")
+
+    run(main())
+
+
+def test_bodies_that_never_end_are_bounded_together_and_whose_came_first_makes_room(run: Run) -> None:
+    async def main() -> None:
+        limits = {"arriving_bytes_max": 250_000, "body_bytes_max": 100_000, "stranger_body_bytes_max": 10}
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(serving(**limits))  # type: ignore[arg-type]
+            begun = []
+            for number in range(5):
+                framing = b"transfer-encoding: chunked" if number % 2 else b"content-length: 100000"
+                reader, writer = await stack.enter_async_context(client(server.port))
+                head = b"POST / HTTP/1.1\r\nhost: a\r\n%b\r\n\r\n" % framing
+                writer.write(head + (b"15f90\r\n" if number % 2 else b"") + bytes(80_000))
+                await eventually(lambda: list(server.arriving.values())[-1:] == [80_000])
+                begun.append((reader, writer))
+                assert server.arriving_bytes <= limits["arriving_bytes_max"]
+            assert len(server.arriving) == 3
+            for reader, _ in begun[:2]:
+                assert (await read_response(reader)).status == 503
+            for number, (reader, writer) in enumerate(begun[2:], 2):
+                writer.write(bytes(10_000) + (b"\r\n0\r\n\r\n" if number % 2 else bytes(10_000)))
+                assert len((await read_response(reader)).body) == (90_000 if number % 2 else 100_000)
+            assert server.arriving == {}
+            assert server.arriving_bytes == 0
+
+    run(main())
+
+
+def test_small_bodies_that_are_slow_make_no_room(run: Run) -> None:
+    async def main() -> None:
+        limits = {"arriving_bytes_max": 100_000, "body_bytes_max": 100_000, "stranger_body_bytes_max": 10}
+        head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n"
+        async with (
+            serving(**limits) as server,  # type: ignore[arg-type]
+            client(server.port) as (slow, slower),
+            client(server.port) as (_, first),
+            client(server.port) as (reader, second),
+        ):
+            slower.write(head + bytes(10))
+            await eventually(lambda: not server.idle)
+            first.write(head + bytes(60_000))
+            await eventually(lambda: server.arriving_bytes == 60_000)
+            second.write(head + bytes(60_000))
+            await eventually(lambda: list(server.arriving.values()) == [60_000])
+            second.write(bytes(40_000))
+            assert (await read_response(reader)).status == 200
+            slower.write(bytes(99_990))
+            assert (await read_response(slow)).status == 200
+
+    run(main())
+
+
+def test_a_body_has_room_whatever_it_may_be_as_large_as_and_none_keeps_it_that_is_gone(run: Run) -> None:
+    async def main() -> None:
+        limits = {"arriving_bytes_max": 10, "body_bytes_max": 100_000, "stranger_body_bytes_max": 10}
+        async with serving(**limits) as server:  # type: ignore[arg-type]
+            for _ in range(3):
+                async with client(server.port) as (reader, writer):
+                    writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n" + bytes(99_999))
+                    await eventually(lambda: server.arriving_bytes == 99_999)
+                await eventually(lambda: not server.connections)
+                assert (server.arriving, server.arriving_bytes) == ({}, 0)
+            async with client(server.port) as (reader, writer):
+                writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n" + bytes(99_999))
+                await eventually(lambda: server.arriving_bytes == 99_999)
+                writer.write(b"a")
+                assert (await read_response(reader)).status == 200
 
     run(main())

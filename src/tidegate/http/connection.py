@@ -196,6 +196,10 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ the server calls
 
+    def refuse_body(self) -> None:
+        """There is no room for what it sends."""
+        self._refuse(503, "too many large bodies are being sent at once")
+
     def forgo(self) -> None:
         """It does not come about. Its parser knows it: without the cycle both are gone at once."""
         self._reader.close()
@@ -298,9 +302,11 @@ class Connection(asyncio.Protocol):
 
     def _run(self, exchange: Exchange) -> None:
         self._exchange = exchange
+        server = self._server
+        if self._timed is _BODY:
+            server.arrived(self)
         self._timed = None
         self._deadline_s = inf
-        server = self._server
         server.requests += 1
         try:
             server.handler(exchange)
@@ -342,19 +348,20 @@ class Connection(asyncio.Protocol):
             self._failed(exchange, error)
 
     def _await(self, awaits: Awaits) -> None:
-        """Set the clock for what the client has to send next."""
-        limits, coarse_s = self._limits, self._server.coarse_s
+        """Set the clock for what the client has to send next, and see that there is room for it."""
+        limits, coarse_s, before = self._limits, self._server.coarse_s, self._timed
+        self._timed = awaits
         if awaits is _BODY:
             deadline_s = coarse_s + limits.body_timeout_s
             # Asked only where there is time to be had, which most bodies do not need. A stranger has no more of it.
-            if self._timed is not _BODY or (deadline_s > self._deadline_s and self._reader.knows_sender()):
+            if before is not _BODY or (deadline_s > self._deadline_s and self._reader.knows_sender()):
                 self._deadline_s = deadline_s
             if self._reader.take_expectation():
                 self.transport.write(_CONTINUE)
-        elif awaits is not self._timed:
+            self._server.arrives(self, self._reader.body_bytes)
+        elif awaits is not before:
             # Not renewed by each byte: that is what a slow loris lives on.
             self._deadline_s = coarse_s + (limits.head_timeout_s if awaits is _HEAD else limits.idle_timeout_s)
-        self._timed = awaits
 
     # ------------------------------------------------------------------ closing
 
@@ -399,6 +406,7 @@ class Connection(asyncio.Protocol):
 
     def _stop(self, patience_s: float) -> None:
         self._forget_waiting()
+        self._server.arrived(self)
         self._timed = None
         self._deadline_s = self._server.coarse_s + patience_s
 
@@ -410,6 +418,5 @@ class Connection(asyncio.Protocol):
 
     def _forget_waiting(self) -> None:
         self._closing = True
-        self._reader.ready.clear()
-        self._reader.streaming = None
+        self._reader.forget()
         self._held.clear()

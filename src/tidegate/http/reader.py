@@ -54,12 +54,12 @@ class Reader:
     refusal    (status, message) if what follows them is not acceptable
     last       nothing is parsed after what is ready: the client, or an error, ends the connection
     awaits     what has to come next
+    body_bytes how much has come of the body that is awaited, if it is not handed over
     """
 
     __slots__ = (
         "_bare_bytes",
         "_body",
-        "_body_bytes",
         "_body_bytes_max",
         "_chunked",
         "_clock",
@@ -78,6 +78,7 @@ class Reader:
         "_uncounted",
         "_upgrading",
         "awaits",
+        "body_bytes",
         "last",
         "ready",
         "refusal",
@@ -114,7 +115,7 @@ class Reader:
         self._http11 = True
         self._upgrading = False
         self._body: list[bytes | bytearray] = []
-        self._body_bytes = 0
+        self.body_bytes = 0
         self._body_bytes_max = 0  # of a chunked body
         self._bare_bytes = 0  # of a chunked body since its last piece: sizes, extensions, trailers
 
@@ -150,6 +151,12 @@ class Reader:
     def close(self) -> None:
         """Nothing more comes. Parser and connection know this: without the cycles all are gone at once."""
         self._parser = self._connection = None
+
+    def forget(self) -> None:
+        """Nobody waits for what has come."""
+        self.ready.clear()
+        self.streaming = None
+        self._body = []
 
     def take_expectation(self) -> bool:
         """Whether the client waits for "100 Continue" before it sends the body; told once."""
@@ -253,10 +260,10 @@ class Reader:
             body.append(bytearray(data))
         else:
             body[-1] += data
+        self.body_bytes += len(data)
         if self._chunked:  # a content-length has been judged before
             self._bare_bytes = 0
-            self._body_bytes += len(data)
-            if self._body_bytes > self._body_bytes_max:
+            if self.body_bytes > self._body_bytes_max:
                 self._refuse(413, _TOO_LARGE)
 
     def on_message_complete(self) -> None:
@@ -276,7 +283,7 @@ class Reader:
             self.last = True
         self.awaits = _REQUEST
         self._expects = self._chunked = False
-        self._head_bytes = self._repeats = self._body_bytes = self._bare_bytes = 0
+        self._head_bytes = self._repeats = self.body_bytes = self._bare_bytes = 0
         self._uncounted = True
         self._target = b""
         self._headers = {}

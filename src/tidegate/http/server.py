@@ -60,6 +60,8 @@ class Server:
         "_sweeping",
         "_turned_away",
         "accepted",
+        "arriving",
+        "arriving_bytes",
         "clock",
         "closing",
         "coarse_s",
@@ -99,6 +101,8 @@ class Server:
         self.closing = False
         self.dismissing = False  # who has nothing under way is let go
         self.connections: set[Connection] = set()
+        self.arriving: dict[Connection, int] = {}  # bytes of large bodies that are coming, in the order they began
+        self.arriving_bytes = 0  # their sum
         self.accepted = self.requests = self.refused = self.handler_errors = 0
         self.protocol_errors: dict[int, int] = {}
         self._on_error = on_error
@@ -199,9 +203,25 @@ class Server:
         self.connections.add(connection)
         return True
 
+    def arrives(self, connection: Connection, body_bytes: int) -> None:
+        """For a connection: so much of a body has come, and not yet all. Where there is no room for all that are large,
+        whose has been coming for longest is refused."""
+        if body_bytes <= self.limits.stranger_body_bytes_max:
+            return
+        self.arriving_bytes += body_bytes - self.arriving.get(connection, 0)
+        self.arriving[connection] = body_bytes
+        most = max(self.limits.arriving_bytes_max, self.limits.body_bytes_max)
+        while self.arriving_bytes > most:
+            next(iter(self.arriving)).refuse_body()
+
+    def arrived(self, connection: Connection) -> None:
+        """For a connection: its body has come, or is not waited for any more."""
+        self.arriving_bytes -= self.arriving.pop(connection, 0)
+
     def forget(self, connection: Connection) -> None:
         """For a lost connection."""
         self.connections.discard(connection)
+        self.arrived(connection)
         self._turned_away.discard(connection)
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
