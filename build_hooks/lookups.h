@@ -49,12 +49,16 @@ static inline __attribute__((unused)) int tidegate_has_version(PyObject *dict)
 /* --- attributes --------------------------------------------------------------------------------------------------- */
 
 /* Where one place in the code found the attribute of this name: of a class with this version tag, so many bytes into
- * the object. No class has version 0, and no two have the same. Most places have one name; getattr() has any. */
+ * the object. No two classes have the same version, but 0, which those have that have none, and which no place has that
+ * has a name. Most places have one name; getattr() has any. */
 typedef struct {
     uint32_t version;
     uint32_t offset;
     PyObject *name;
 } TidegatePlace;
+
+/* Of no class: they are counted from 1, and this many changes of classes take hours of nothing else. */
+#define TIDEGATE_NO_VERSION UINT32_MAX
 
 /* What else such a place found under that name. Of another class that came by: it has no such slot where the offset is
  * 0, and is asked the usual way at once. Of an enumeration of this version, its member. In a dictionary of this version,
@@ -121,6 +125,7 @@ static inline __attribute__((unused)) void tidegate_name(TidegatePlace *place, T
     PyObject *name_before = place->name, *member_before = other->member;
     memset(place, 0, sizeof *place);
     memset(other, 0, sizeof *other);
+    place->version = TIDEGATE_NO_VERSION;
     place->name = Py_NewRef(name);
     Py_XDECREF(name_before); /* which may run anything */
     Py_XDECREF(member_before);
@@ -131,13 +136,16 @@ static inline __attribute__((unused)) void tidegate_remember(
     TidegatePlace *place, TidegateOther *other, PyTypeObject *type, PyObject *name, int flags)
 {
     uint32_t offset = tidegate_offset(type, name, flags);
+    if (type->tp_version_tag == 0) {
+        return; /* none is left for it */
+    }
     tidegate_name(place, other, name);
     if (offset == 0) {
         other->version = type->tp_version_tag;
         other->offset = 0;
         return;
     }
-    if (place->version != 0) {
+    if (place->version != TIDEGATE_NO_VERSION) {
         other->version = place->version;
         other->offset = place->offset;
     }
@@ -230,8 +238,7 @@ static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
 static inline __attribute__((unused)) PyObject *tidegate_get(
     TidegatePlace *place, TidegateOther *other, PyObject *object, PyObject *name)
 {
-    if (__builtin_expect(
-            Py_TYPE(object)->tp_version_tag == place->version && place->version != 0 && place->name == name, 1)) {
+    if (__builtin_expect(Py_TYPE(object)->tp_version_tag == place->version && place->name == name, 1)) {
         PyObject *found = *(PyObject **)((char *)object + place->offset);
         if (__builtin_expect(found != NULL, 1)) {
             return Py_NewRef(found);
@@ -280,8 +287,8 @@ static inline __attribute__((unused)) int tidegate_set(
     TidegatePlace *place, TidegateOther *other, PyObject *object, PyObject *name, PyObject *value)
 {
     if (__builtin_expect(
-            Py_TYPE(object)->tp_version_tag == place->version && place->version != 0 && place->name == name
-                && value != NULL && !PyType_IS_GC(Py_TYPE(value)), 1)) {
+            Py_TYPE(object)->tp_version_tag == place->version && place->name == name && value != NULL
+                && !PyType_IS_GC(Py_TYPE(value)), 1)) {
         PyObject **slot = (PyObject **)((char *)object + place->offset);
         PyObject *before = *slot;
         *slot = Py_NewRef(value);
