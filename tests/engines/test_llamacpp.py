@@ -69,6 +69,22 @@ def test_tools_with_log_probabilities_are_asked_for_whole_where_nobody_streams(
     assert (made.streamed, json.loads(made.body)["stream"]) == (streamed, streamed)
 
 
+@pytest.mark.parametrize(
+    ("asked", "bounds"),
+    [
+        ({"n_predict": 900, "max_tokens": 7}, {"max_tokens": 7}),
+        ({"n_predict": -1, "max_completion_tokens": 7}, {"max_tokens": 7}),
+        ({"n_predict": 900, "max_tokens": None}, {"n_predict": 900, "max_tokens": None}),
+    ],
+)
+def test_its_own_name_for_the_bound_does_not_undo_the_one_that_was_counted_on(
+    asked: dict[str, Any], bounds: dict[str, Any]
+) -> None:
+    """As its source (server-task.cpp) has it, `n_predict` goes before `max_tokens`."""
+    made = json.loads(LLAMA.outgoing(parse(json.dumps(chat(**asked)).encode(), Capability.CHAT), "smollm2", ()).body)
+    assert {name: made[name] for name in ("n_predict", "max_tokens", "max_completion_tokens") if name in made} == bounds
+
+
 async def test_what_is_asked_for_whole_is_given_whole() -> None:
     said = recorded("tool_call")["body"].encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(said)

@@ -28,7 +28,7 @@ from tidegate.engines.base import (
     recognised,
 )
 from tidegate.engines.listed import Meta, origin, status
-from tidegate.engines.openai import OpenAI, by_older_name, is_refused
+from tidegate.engines.openai import OpenAI, by_older_name, is_refused, without
 from tidegate.engines.tools import of_one_tool
 from tidegate.wire.errors import read_error
 from tidegate.wire.openai import EMBEDDING, Call
@@ -43,6 +43,7 @@ _NO_KEY = "authentication_error"
 _RESIDENT = {"loaded": True, "loading": False, "unloaded": False, "sleeping": False}
 # What it refuses together in a stream.
 _BOTH = frozenset({Capability.TOOLS, Capability.LOGPROBS})
+_OWN_BOUND = "n_predict"
 _NO_FILE = "none"  # what it calls the file of weights where it is not asked about one of its models
 
 
@@ -101,11 +102,14 @@ class LlamaCpp:
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
         """See `Dialect`. Embeddings come whole. Many builds pass over `max_completion_tokens`.
 
-        A tool that is chosen by its name it takes for a choice that is left to the model.
+        A tool that is chosen by its name it takes for a choice that is left to the model. Its own name for the bound of
+        the output it takes before the others, by which the answer's length was foreseen.
         """
-        call = of_one_tool(call)
+        call = by_older_name(of_one_tool(call))
+        if call.output_tokens_max is not None and _OWN_BOUND in call.fields:
+            call = without(call, _OWN_BOUND)
         whole = call.kind is EMBEDDING or (not call.stream and _BOTH.issubset(call.needs))
-        return self._openai.made(by_older_name(call), model, headers, streamed=not whole)
+        return self._openai.made(call, model, headers, streamed=not whole)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`.
