@@ -17,8 +17,8 @@ import msgspec
 from bench.decide import BATCH, DECISIONS, NOW_S, SITTINGS, endpoints, facts, request, seasoned, yardstick_us
 from bench.record import record
 from tidegate import clock
-from tidegate.core.length import Length
 from tidegate.core.model import Ended, FirstToken, Policy, Started, replace
+from tidegate.core.output import Length
 from tidegate.core.router import Router
 
 CANDIDATES = 16

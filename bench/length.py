@@ -34,8 +34,9 @@ from bench.length_rows import Row, all_traces
 from bench.record import record
 from tidegate.core import bins
 from tidegate.core.counts import Turns
-from tidegate.core.length import Length, LengthModel, beginnings_of
+from tidegate.core.length import LengthModel, beginnings_of
 from tidegate.core.model import Request
+from tidegate.core.output import Length
 from tidegate.core.value import probability_below
 
 TRAIN_SHARE = 0.6

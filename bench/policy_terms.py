@@ -38,8 +38,9 @@ from bench.record import record
 from tidegate import clock
 from tidegate.core import estimator, hold, router, starts
 from tidegate.core.cached import NOTHING
-from tidegate.core.length import Length, LengthModel
+from tidegate.core.length import LengthModel
 from tidegate.core.model import Endpoint, Policy, Request, replace
+from tidegate.core.output import Length
 from tidegate.core.prefix import Prefixes
 from tidegate.core.router import Router
 from tidegate.core.timing import Timing

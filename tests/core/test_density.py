@@ -9,7 +9,6 @@ from tidegate.core.density import Bound
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.facts import ACCELERATORS, MODELS, known
 from tidegate.core.hardware import Machine
-from tidegate.core.length import Length
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Endpoint,
@@ -20,6 +19,7 @@ from tidegate.core.model import (
     Segment,
     replace,
 )
+from tidegate.core.output import Length
 from tidegate.core.replay import explain, explained, replay
 from tidegate.core.router import Router
 from tidegate.core.state import State

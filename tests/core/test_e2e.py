@@ -6,8 +6,8 @@ import pytest
 
 from tests import make
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.length import OUTPUT_ROWS, Length
 from tidegate.core.model import Ending, Fingerprint, Probed, Request, Slo
+from tidegate.core.output import OUTPUT_ROWS, Length
 from tidegate.core.value import attainment
 
 QUANTILE = 0.9

@@ -4,8 +4,8 @@ import pytest
 
 from tests import make
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.length import Length
 from tidegate.core.model import Ending, FirstToken, Prior, Run, Slo
+from tidegate.core.output import Length
 from tidegate.core.router import Router
 
 LENGTH = Length(expected_tokens=16.0, high_tokens=40.0, median_tokens=16.0, sigma=0.5)

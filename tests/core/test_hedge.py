@@ -8,8 +8,8 @@ import pytest
 from tests import make
 from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.hedge import MOMENTS, SAVED, Hedges, Hedging, fault, starts_s
-from tidegate.core.length import Length
 from tidegate.core.model import Ending, FirstToken, Price, Prior, Request, Run, Slo, replace
+from tidegate.core.output import Length
 from tidegate.core.router import Router
 
 SHARE = 0.02

@@ -10,8 +10,8 @@ from tests import make
 from tidegate.core.base import Base
 from tidegate.core.hold import schedule
 from tidegate.core.latency import PARTS, Sent
-from tidegate.core.length import Length
 from tidegate.core.model import Slo
+from tidegate.core.output import Length
 from tidegate.core.starts import Item, Place, Pool, item, latest_start_s
 from tidegate.core.value import value_usd
 

@@ -8,7 +8,6 @@ from tidegate.core import memory
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.hardware import Accelerator, Link, Machine, Model, Setup
 from tidegate.core.identity import Identity
-from tidegate.core.length import Length
 from tidegate.core.model import (
     Endpoint,
     FirstToken,
@@ -20,6 +19,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
+from tidegate.core.output import Length
 from tidegate.core.router import Router
 from tidegate.core.state import EndpointState, State
 from tidegate.core.why import Why

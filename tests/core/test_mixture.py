@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests import make
 from tidegate.core.base import Base
 from tidegate.core.latency import Sent
-from tidegate.core.length import Length
-from tidegate.core.mixture import Mixture, bounds_s, quantile_s, share_below
+from tidegate.core.mixture import Mixture, quantile_s, share_below
 from tidegate.core.model import Request, Slo, replace
+from tidegate.core.output import Length
 from tidegate.core.value import attainment, estimate, lateness_s, net_usd
 
 sigmas = st.floats(0.05, 2.0)
@@ -102,11 +102,13 @@ def test_a_quantile_of_many_causes_has_their_shares_below_it(
 
 
 @given(st.lists(st.tuples(seconds, st.integers(1, 9), sigmas), min_size=2, max_size=6), st.floats(-1.0, 4.0))
-def test_a_quantile_lies_within_its_bounds(drawn: list[tuple[float, int, float]], deviations: float) -> None:
+def test_what_the_rest_takes_lies_within_its_bounds(drawn: list[tuple[float, int, float]], deviations: float) -> None:
     total = sum(weight for _, weight, _ in drawn)
-    causes = [(median_s, weight / total, sigma) for median_s, weight, sigma in sorted(drawn)]
-    least_s, most_s = bounds_s(causes, deviations)
-    assert least_s <= quantile_s(causes, deviations) <= most_s
+    base = BASE.copied()
+    base.deviations = deviations
+    base.outcomes = tuple((median_s, weight / total, sigma) for median_s, weight, sigma in sorted(drawn, reverse=True))
+    least_s, most_s = base.rest_s_bounds
+    assert least_s <= base.e2e_s_high - base.warm_s_high <= most_s
 
 
 def test_what_may_be_cached_or_not_has_a_quantile_between_the_two() -> None:

@@ -1,6 +1,7 @@
 """Steps and reasons."""
 
 from math import exp, inf, nextafter
+from random import Random
 
 import msgspec
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core import plan
-from tidegate.core.length import Length
 from tidegate.core.model import Capability, Request, Slo
+from tidegate.core.output import Length
 from tidegate.core.plan import Option, to_ms
 from tidegate.core.value import attainment, value_usd, worth_usd
 from tidegate.core.why import Why
@@ -24,6 +25,18 @@ def option(name: str, request: Request, *, first_s: float, cost_usd: float = 0.0
     base.first_s, base.cost_usd = first_s, cost_usd
     usd = value_usd(request, base, request.worth_usd, 0.0)
     return Option(model, base, usd, attainment(request, base, 0.0), name)
+
+
+@given(st.lists(st.sampled_from((0.0, 0.5, 1.0)), max_size=9), st.randoms(use_true_random=False))
+def test_what_is_worth_most_comes_first_then_the_quicker_one_then_by_name(usd: list[float], random: Random) -> None:
+    options, request = [], make.request()
+    for index, value in enumerate(usd):
+        one = option(f"e{index}", request, first_s=random.choice((0.1, 1.0)))
+        one.value_usd = value
+        options.append(one)
+    ranked = sorted(options, key=lambda o: (-o.value_usd, o.base.first_s, o.name))
+    random.shuffle(options)
+    assert plan.in_order(options) == ranked
 
 
 def test_the_cutover_of_the_second_step_counts_from_when_it_starts() -> None:

@@ -7,8 +7,9 @@ import pytest
 from tests import make
 from tidegate.core.counts import Sampling
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.length import ONE, OUTPUT_ROWS, SAMPLED_MAX, LengthModel
+from tidegate.core.length import ONE, SAMPLED_MAX, LengthModel
 from tidegate.core.model import Ended, Ending
+from tidegate.core.output import OUTPUT_ROWS
 from tidegate.core.sampling import TAUGHT_PER_S, stands_for
 from tidegate.core.timing import ROWS
 

@@ -8,8 +8,8 @@ import pytest
 from tests import make
 from tests.make import LOCAL_PRIOR, scaled
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.length import Length
 from tidegate.core.model import Ending
+from tidegate.core.output import Length
 
 LENGTH = Length(expected_tokens=100.0, high_tokens=400.0, median_tokens=100.0, sigma=0.7)
 

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core.coldstart import WARM, ColdModel, combined
-from tidegate.core.hazard import BINS, IDLE_EDGES_S, Level, isotonic, prior_shares, slower_from
+from tidegate.core.hazard import (
+    BINS,
+    IDLE_EDGES_S,
+    Level,
+    isotonic,
+    learn_level,
+    learn_outcome,
+    prior_shares,
+    slower_from,
+)
 from tidegate.core.loading import LOAD_S
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Started, replace
 from tidegate.core.router import Router
@@ -124,7 +133,7 @@ def test_where_attempts_take_longer_is_found_whatever_their_order_and_unit(
         learned = [Level() for _ in range(BINS)]
         for level, logs in zip(learned, told, strict=True):
             for log_ratio in random.sample(logs, len(logs)):
-                level.learn(log_ratio + unit, NOW_S)
+                learn_level(level, log_ratio + unit, NOW_S)
         found.append(slower_from(learned))
     assert found[0] == found[1]
     if found[0] is not None:
@@ -157,7 +166,7 @@ def test_an_attempt_that_was_given_up_never_makes_a_load_look_less_likely_or_sho
     with_it.learn_silence(sent, exp(waited_log), ended_s)
     for outcomes in (*without.state.idle, *with_it.state.idle):
         # What is old fades with each attempt, whatever comes of it.
-        outcomes.learn(0.0, 0.0, ended_s)
+        learn_outcome(outcomes, 0.0, 0.0, ended_s)
     with_it, without = (ColdModel(LOAD_S, unload_after_s, model.state) for model in (with_it, without))
     for after_s in (0.0, 1.0, 20.0, 400.0, 5_000.0, 1e6):
         one, other = with_it.at(ended_s + after_s, 0), without.at(ended_s + after_s, 0)

@@ -14,8 +14,8 @@ from tidegate.core.correction import residual_of
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.latency import PARTS, Latency, combined
 from tidegate.core.learned import Learned
-from tidegate.core.length import Length
 from tidegate.core.model import Ended, Ending, FirstToken, Request
+from tidegate.core.output import Length
 
 BELIEVED = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
 MEASURED = (3,)

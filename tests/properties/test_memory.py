@@ -15,9 +15,9 @@ from tests.core.test_hold import base
 from tests.properties.storm import Storm
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.hold import schedule
-from tidegate.core.length import Length
 from tidegate.core.memory import Memory, Spare, combined, fault, kv_tokens_needed
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Observation, Probed, Request, Run, Slo, replace
+from tidegate.core.output import Length
 from tidegate.core.replay import replay
 from tidegate.core.router import Router
 from tidegate.core.starts import Item, Pool, item

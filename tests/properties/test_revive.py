@@ -14,10 +14,11 @@ from tidegate.core.counts import Counts, Lengths, Turns
 from tidegate.core.health import RETRY_AFTER_S_MAX
 from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned, Silence
-from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, Length, LengthModel
+from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, LengthModel
 from tidegate.core.load import Usual
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import SAMPLES_MAX, NetworkModel
+from tidegate.core.output import Length
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.revive import aged, fault, revived

@@ -1,15 +1,15 @@
 """What is predicted of one request at one endpoint, before waiting and promises come in."""
 
 from collections.abc import Sequence
-from math import exp, sqrt
+from math import exp, inf, log, sqrt
 from typing import Final
 
 from tidegate.core.cached import NOTHING, Cached, Prompt, spread
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.latency import Sent
-from tidegate.core.length import Length
-from tidegate.core.mixture import Mixture, bounds_s, quantile_s
+from tidegate.core.mixture import CLOSE, Mixture, quantile_s
 from tidegate.core.model import Prefix, Request, Started
+from tidegate.core.output import Length
 
 # Between the names of two endpoints it makes that of a handover; neither has it.
 TO: Final = ">"
@@ -222,10 +222,17 @@ class Base:
 
     @property
     def rest_s_bounds(self) -> tuple[float, float]:
-        """Between which lies what `e2e_s_high` is beyond `warm_s_high`, where neither has to be found for that."""
-        first_s, first_s_most = bounds_s(self._warm(), self.deviations)
-        whole_s, whole_s_most = bounds_s(self._whole(), self.deviations)
-        return whole_s - first_s_most, whole_s_most - first_s
+        """Between which lies what `e2e_s_high` is beyond `warm_s_high`, of several outcomes, where neither has to be
+        found for that: each lies between the quantile of the quickest outcome and the largest of any."""
+        deviations, decode_s = self.deviations, self.decode_s
+        first = whole = 0.0
+        first_most = whole_most = -inf
+        # The last one is the quickest. What is found at a bound may be off by a rounding.
+        for first_s, _, sigma in self.outcomes:
+            first = log(first_s) + deviations * sigma
+            whole = log(first_s + decode_s) + deviations * self.e2e_sigma(first_s, sigma)
+            first_most, whole_most = max(first_most, first), max(whole_most, whole)
+        return exp(whole - CLOSE) - exp(first_most + CLOSE), exp(whole_most + CLOSE) - exp(first - CLOSE)
 
     def e2e_sigma(self, first_s: float, sigma: float) -> float:
         """The spread of the logarithm of the time end to end, where the first content comes after `first_s`, give or

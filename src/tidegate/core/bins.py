@@ -42,6 +42,10 @@ _WHOLE: Final = sum(high - low == 1.0 for low, high in pairwise(EDGES))
 # Within the others logarithms are taken to be even: how wide they are in these, and their mean in tokens.
 _WIDTHS: Final = [0.0] * _WHOLE + [log(high / low) for low, high in pairwise(EDGES[_WHOLE:])]
 _MEANS: Final = list(EDGES[1 : _WHOLE + 1]) + [(high - low) / log(high / low) for low, high in pairwise(EDGES[_WHOLE:])]
+# The means where lengths end at a client's bound, by that. Clients use a handful of bounds; beyond this many the memo
+# starts afresh.
+_BOUNDS_MAX: Final = 64
+_bounded_means: Final[dict[int, list[float]]] = {}
 
 
 def _prior() -> Shares:
@@ -79,13 +83,17 @@ def believed(levels: Sequence[Level]) -> Shares:
     """
     hazards = _PRIOR_HAZARDS.copy()
     for strength, unit, ended, cut in levels:
-        at_risk = strength
-        counted, passed = _by_place(ended, unit), _by_place(cut, unit)
-        for place in range(_last(ended, _last(cut, -1)), -1, -1):
-            here = counted[place]
+        # From the last of those in which any was counted down to the first bin: as many are at risk in all between two.
+        at_risk, places = strength, [-1, *sorted(ended | cut if cut else ended)]
+        for index in range(len(places) - 1, 0, -1):
+            place = places[index]
+            here = ended.get(place, 0) * unit
             at_risk += here
-            at_risk += passed[place]
+            if cut:
+                at_risk += cut.get(place, 0) * unit
             hazards[place] = (strength * hazards[place] + here) / at_risk
+            for between in range(places[index - 1] + 1, place):
+                hazards[between] = strength * hazards[between] / at_risk
     reached, shares = 1.0, hazards
     for place, hazard in enumerate(hazards):
         share = reached * hazard
@@ -93,23 +101,6 @@ def believed(levels: Sequence[Level]) -> Shares:
         reached -= share
     shares[BINS - 1] += reached
     return shares
-
-
-def _by_place(counted: dict[int, int], unit: float) -> list[float]:
-    """How many outputs each bin counts: a bin is quicker read than looked up."""
-    found = [0.0] * BINS
-    for place, count in counted.items():
-        found[place] = count * unit
-    return found
-
-
-def _last(counted: dict[int, int], place: int) -> int:
-    """The last bin in which any was counted, `place` where that is further on. `max`, compiled, takes ten times as much
-    of a processor."""
-    for one in counted:
-        if one > place:
-            place = one
-    return place
 
 
 def quantiles(shares: Shares, wanted: Sequence[float]) -> list[float]:
@@ -140,6 +131,15 @@ def _means(tokens_max: int | None) -> list[float]:
     """Of each bin, where lengths end at the client's bound."""
     if tokens_max is None:
         return _MEANS
+    means = _bounded_means.get(tokens_max)
+    if means is None:
+        if len(_bounded_means) >= _BOUNDS_MAX:
+            _bounded_means.clear()
+        means = _bounded_means[tokens_max] = _means_within(tokens_max)
+    return means
+
+
+def _means_within(tokens_max: int) -> list[float]:
     bound = max(float(tokens_max), 1.0)
     end = bin_of(bound)
     # In the bin of the bound, some end before it and the others at it.
@@ -168,15 +168,15 @@ def beyond(shares: Shares, streamed: float) -> Shares:
     return [share / left for share in found]
 
 
-def ahead(shares: Shares, tokens_max: int | None) -> Ahead:
+def ahead(shares: Shares, tokens_max: int | None, mean_tokens: float) -> Ahead:
     """How long outputs are in all that are longer than each of `AHEAD_TOKENS`: the mean of the shortest third of these,
-    that of the middle one and that of the longest. None of them falls from one to the next.
+    that of the middle one and that of the longest. None of them falls from one to the next. `mean_tokens` is the `mean`
+    of them all.
     """
     means = _means(tokens_max)
-    every = every_tokens = 0.0
-    for place, share in enumerate(shares):
+    every = 0.0
+    for share in shares:
         every += share
-        every_tokens += share * means[place]
     short: list[int] = []
     middle: list[int] = []
     long: list[int] = []
@@ -188,8 +188,9 @@ def ahead(shares: Shares, tokens_max: int | None) -> Ahead:
     tokens = tokens_one = tokens_two = 0.0
     for first in AHEAD_BINS:
         while at < first:
-            below += shares[at]
-            tokens += shares[at] * means[at]
+            share = shares[at]
+            below += share
+            tokens += share * means[at]
             at += 1
         third = (every - below) / 3.0
         if third < 1e-9:
@@ -201,9 +202,9 @@ def ahead(shares: Shares, tokens_max: int | None) -> Ahead:
         if one < first:
             one, below_one, tokens_one = first, below, tokens
         end = below + third
-        while one < BINS - 1 and below_one + shares[one] < end:
-            below_one += shares[one]
-            tokens_one += shares[one] * means[one]
+        while one < BINS - 1 and below_one + (share := shares[one]) < end:
+            below_one += share
+            tokens_one += share * means[one]
             one += 1
         # Of the bin in which a third ends, what of it is in the third.
         upto = tokens_one + (end - below_one) * means[one]
@@ -211,13 +212,13 @@ def ahead(shares: Shares, tokens_max: int | None) -> Ahead:
         if two < one:
             two, below_two, tokens_two = one, below_one, tokens_one
         end = below + third * 2
-        while two < BINS - 1 and below_two + shares[two] < end:
-            below_two += shares[two]
-            tokens_two += shares[two] * means[two]
+        while two < BINS - 1 and below_two + (share := shares[two]) < end:
+            below_two += share
+            tokens_two += share * means[two]
             two += 1
         last = tokens_two + (end - below_two) * means[two]
         middle.append(_whole_tokens((last - upto) / third))
-        long.append(_whole_tokens((every_tokens - last) / third))
+        long.append(_whole_tokens((mean_tokens - last) / third))
     return tuple(short), tuple(middle), tuple(long)
 
 

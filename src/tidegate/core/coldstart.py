@@ -18,7 +18,10 @@ from tidegate.core.hazard import (
     LONG_STRENGTH,
     both,
     by_idle,
+    cold_share,
     joined,
+    learn_level,
+    learn_outcome,
     prior_shares,
     slower_from,
 )
@@ -314,8 +317,8 @@ class ColdModel:
         """Whether it is the time without use that tells long waits from short ones, whoever is thought responsible."""
         if sent.idle_s is None or sent.resident is not None:
             return
-        index = place_after(IDLE_EDGES_S, sent.idle_s)
-        self.state.levels[index].learn(log(max(ttft_s, TTFT_S_MIN) / max(sent.believed_s, TTFT_S_MIN)), now_s)
+        log_ratio = log(max(ttft_s, TTFT_S_MIN) / max(sent.believed_s, TTFT_S_MIN))
+        learn_level(self.state.levels[place_after(IDLE_EDGES_S, sent.idle_s)], log_ratio, now_s)
         self._later = None
 
     def _believed(self) -> list[float]:
@@ -336,7 +339,7 @@ class ColdModel:
     def _see_at_once(self) -> None:
         outcomes, prior_share = self.state.idle[0], self._prior[0]
         proven = outcomes.long_cold or prior_share >= SHARE_MIN
-        self._at_once = outcomes.share(prior_share, LONG_STRENGTH) if proven else prior_share
+        self._at_once = cold_share(outcomes, prior_share, LONG_STRENGTH) if proven else prior_share
         self._see_hot()
 
     def _see_hot(self) -> None:
@@ -363,9 +366,9 @@ class ColdModel:
             return share
         state = self.state
         if told:
-            of = state.resident.share(RESIDENT_SHARE, TOLD_STRENGTH)
+            of = cold_share(state.resident, RESIDENT_SHARE, TOLD_STRENGTH)
         else:
-            of = state.away.share(AWAY_SHARE, TOLD_STRENGTH)
+            of = cold_share(state.away, AWAY_SHARE, TOLD_STRENGTH)
         old_s = now_s - state.told_s - TOLD_FRESH_S
         return share + (of - share) * (0.5 ** (old_s / TOLD_HALF_LIFE_S) if old_s > 0.0 else 1.0)
 
@@ -390,10 +393,9 @@ class ColdModel:
         if sent.idle_s is None:
             return
         index = place_after(IDLE_EDGES_S, sent.idle_s)
-        self.state.idle[index].learn(count, cold, now_s)
+        learn_outcome(self.state.idle[index], count, cold, now_s)
         if sent.resident is not None:
-            told = self.state.resident if sent.resident else self.state.away
-            told.learn(count, cold, now_s)
+            learn_outcome(self.state.resident if sent.resident else self.state.away, count, cold, now_s)
         if index:
             self._later = None
         else:

@@ -6,8 +6,8 @@ from tidegate.core import explore, memory, plan, rules
 from tidegate.core.baseline import static_order
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.known import Decided, Known
-from tidegate.core.length import Length
 from tidegate.core.model import Decision, Request, Step, Wait, replace
+from tidegate.core.output import Length
 from tidegate.core.plan import Option
 from tidegate.core.promise import is_urgent
 from tidegate.core.refusal import refuse
@@ -189,7 +189,7 @@ class Decider:
             work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
             place = self._known.waiting.place(work, now_s)
         if place.away:
-            ranked = sorted(others, key=lambda o: (o.name != place.endpoint, *plan.by_value(o)))
+            ranked = sorted(plan.in_order(others), key=lambda o: o.name != place.endpoint)
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
             if not place.shed and request.rulings and plan.rules_decide(ranked[0], options):
                 why = Why.RULE_DECIDES

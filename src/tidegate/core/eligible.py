@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from tidegate.core import rules
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.length import Length
 from tidegate.core.model import Overrides, Request
+from tidegate.core.output import Length
 from tidegate.core.session import Sessions
 from tidegate.core.why import Why
 

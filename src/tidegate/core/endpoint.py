@@ -11,7 +11,6 @@ from tidegate.core.estimator import Estimator
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.inflight import loaded, looked_at_s, missed_s
 from tidegate.core.latency import TRUST_MIN, sum_of
-from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS
 from tidegate.core.line import send
 from tidegate.core.memory import Memory
 from tidegate.core.model import (
@@ -23,6 +22,7 @@ from tidegate.core.model import (
     Uploaded,
 )
 from tidegate.core.network import RTT_NOISE_S
+from tidegate.core.output import OUTPUT_EDGES, OUTPUT_ROWS
 from tidegate.core.pace import came, pass_until
 from tidegate.core.parts import LIKELY
 from tidegate.core.prompts import Given

@@ -17,7 +17,6 @@ from tidegate.core.identity import Identity
 from tidegate.core.inflight import begins_s, ends_s, sample_of
 from tidegate.core.late import LateAnswers
 from tidegate.core.latency import Sent
-from tidegate.core.length import OUTPUT_EDGES, Length
 from tidegate.core.line import ahead_bytes
 from tidegate.core.load import FINENESS
 from tidegate.core.memory import Memory
@@ -29,6 +28,7 @@ from tidegate.core.model import (
 from tidegate.core.moment import Moment
 from tidegate.core.network import NetworkModel
 from tidegate.core.others import NOBODY, SOMEBODY, Foreign, Others
+from tidegate.core.output import OUTPUT_EDGES, Length
 from tidegate.core.pace import means
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefills import PromptLine

@@ -91,7 +91,7 @@ def trials(
     """
     if len(options) < 2:
         return []
-    best = min(options, key=plan.by_value)
+    best = plan.in_order(options)[0]
     # A handover comes first in a plan or not at all: behind another one it could save nothing.
     if best.attainment < ATTAINMENT_LEAST or best.target:
         return []

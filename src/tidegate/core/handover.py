@@ -15,9 +15,9 @@ from tidegate.core.base import TO, Base, asked
 from tidegate.core.breaker import Breaker
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.health import GONE
-from tidegate.core.length import Length
 from tidegate.core.model import Capability, Ended, Ending, Handover, Policy, Request, Shipped, Started, replace
 from tidegate.core.network import NetworkModel
+from tidegate.core.output import Length
 from tidegate.core.rules import attempts_max, cost_usd_bound
 from tidegate.core.sending import prefill_of
 from tidegate.core.state import HandoverState, KvSize, UnderWay

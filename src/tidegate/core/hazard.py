@@ -43,34 +43,6 @@ class Outcomes(Untracked):
     long_cold: float = 0.0
     at_s: float = 0.0
 
-    def learn(self, count: float, cold: float, now_s: float) -> None:
-        """Take in `count` attempts, `cold` of which met a cold start."""
-        recent, recent_cold, long, long_cold = self.left(now_s)
-        self.recent, self.recent_cold = recent + count, recent_cold + cold
-        self.long, self.long_cold = long + count, long_cold + cold
-        self.at_s = max(self.at_s, now_s)
-
-    def left(self, now_s: float) -> tuple[float, float, float, float]:
-        """What is left of them."""
-        age_s = now_s - self.at_s
-        if age_s <= 0.0 or not self.long:
-            return self.recent, self.recent_cold, self.long, self.long_cold
-        recent, long = pow(0.5, age_s / RECENT_HALF_LIFE_S), pow(0.5, age_s / LONG_HALF_LIFE_S)
-        return recent * self.recent, recent * self.recent_cold, long * self.long, long * self.long_cold
-
-    def share(self, prior_share: float, strength: float) -> float:
-        """Which share of them meets a cold start."""
-        long = (self.long_cold + strength * prior_share) / (self.long + strength)
-        return (self.recent_cold + RECENT_STRENGTH * long) / (self.recent + RECENT_STRENGTH)
-
-
-def by_idle(idle: list[Outcomes], prior: list[float]) -> list[float]:
-    """The chance of a cold start by the time since the last use, from outcomes by that time; see `isotonic`."""
-    at_s = max(outcomes.at_s for outcomes in idle)
-    left = [outcomes.left(at_s) for outcomes in idle]
-    long = isotonic([one[2] for one in left], [one[3] for one in left], prior, LONG_STRENGTH)
-    return isotonic([one[0] for one in left], [one[1] for one in left], long, RECENT_STRENGTH)
-
 
 class Level(Untracked):
     """Decayed sums, at `at_s`, of how long attempts took: log(time to first content / what was believed of it before
@@ -81,17 +53,51 @@ class Level(Untracked):
     square: float = 0.0
     at_s: float = 0.0
 
-    def learn(self, log_ratio: float, now_s: float) -> None:
-        """Take in one attempt."""
-        weight, total, square = self.left(now_s)
-        self.weight, self.total, self.square = weight + 1.0, total + log_ratio, square + log_ratio * log_ratio
-        self.at_s = max(self.at_s, now_s)
 
-    def left(self, now_s: float) -> tuple[float, float, float]:
-        """What is left of the sums."""
-        age_s = now_s - self.at_s
-        left = pow(0.5, age_s / LONG_HALF_LIFE_S) if age_s > 0.0 else 1.0
-        return left * self.weight, left * self.total, left * self.square
+# Each attempt is counted in both: functions take half as long as methods of a record do where this is compiled.
+def learn_outcome(outcomes: Outcomes, count: float, cold: float, now_s: float) -> None:
+    """Take in `count` attempts, `cold` of which met a cold start."""
+    recent, recent_cold, long, long_cold = outcomes_left(outcomes, now_s)
+    outcomes.recent, outcomes.recent_cold = recent + count, recent_cold + cold
+    outcomes.long, outcomes.long_cold = long + count, long_cold + cold
+    outcomes.at_s = max(outcomes.at_s, now_s)
+
+
+def outcomes_left(outcomes: Outcomes, now_s: float) -> tuple[float, float, float, float]:
+    """What is left of them."""
+    age_s = now_s - outcomes.at_s
+    if age_s <= 0.0 or not outcomes.long:
+        return outcomes.recent, outcomes.recent_cold, outcomes.long, outcomes.long_cold
+    recent, long = pow(0.5, age_s / RECENT_HALF_LIFE_S), pow(0.5, age_s / LONG_HALF_LIFE_S)
+    return recent * outcomes.recent, recent * outcomes.recent_cold, long * outcomes.long, long * outcomes.long_cold
+
+
+def cold_share(outcomes: Outcomes, prior_share: float, strength: float) -> float:
+    """Which share of them meets a cold start."""
+    long = (outcomes.long_cold + strength * prior_share) / (outcomes.long + strength)
+    return (outcomes.recent_cold + RECENT_STRENGTH * long) / (outcomes.recent + RECENT_STRENGTH)
+
+
+def by_idle(idle: list[Outcomes], prior: list[float]) -> list[float]:
+    """The chance of a cold start by the time since the last use, from outcomes by that time; see `isotonic`."""
+    at_s = max(outcomes.at_s for outcomes in idle)
+    left = [outcomes_left(outcomes, at_s) for outcomes in idle]
+    long = isotonic([one[2] for one in left], [one[3] for one in left], prior, LONG_STRENGTH)
+    return isotonic([one[0] for one in left], [one[1] for one in left], long, RECENT_STRENGTH)
+
+
+def learn_level(level: Level, log_ratio: float, now_s: float) -> None:
+    """Take in one attempt."""
+    weight, total, square = level_left(level, now_s)
+    level.weight, level.total, level.square = weight + 1.0, total + log_ratio, square + log_ratio * log_ratio
+    level.at_s = max(level.at_s, now_s)
+
+
+def level_left(level: Level, now_s: float) -> tuple[float, float, float]:
+    """What is left of the sums."""
+    age_s = now_s - level.at_s
+    left = pow(0.5, age_s / LONG_HALF_LIFE_S) if age_s > 0.0 else 1.0
+    return left * level.weight, left * level.total, left * level.square
 
 
 def slower_from(levels: list[Level]) -> int | None:
@@ -102,7 +108,7 @@ def slower_from(levels: list[Level]) -> int | None:
     without use tells them apart does: by Welch's test of two means, at the best place to part them.
     """
     at_s = max(one.at_s for one in levels)
-    sums = [one.left(at_s) for one in levels]
+    sums = [level_left(one, at_s) for one in levels]
     whole = [sum(column) for column in zip(*sums, strict=True)]
     weight = total = square = 0.0
     found, best = None, SLOWER_DEVIATIONS
@@ -125,14 +131,16 @@ def slower_from(levels: list[Level]) -> int | None:
 def joined(one: Level, other: Level) -> Level:
     """What two processes have seen, as of the last."""
     at_s = max(one.at_s, other.at_s)
-    weight, total, square = (a + b for a, b in zip(one.left(at_s), other.left(at_s), strict=True))
+    weight, total, square = (a + b for a, b in zip(level_left(one, at_s), level_left(other, at_s), strict=True))
     return Level(weight, total, square, at_s)
 
 
 def both(one: Outcomes, other: Outcomes) -> Outcomes:
     """The outcomes that two processes have seen, as of the last."""
     at_s = max(one.at_s, other.at_s)
-    recent, recent_cold, long, long_cold = (a + b for a, b in zip(one.left(at_s), other.left(at_s), strict=True))
+    recent, recent_cold, long, long_cold = (
+        a + b for a, b in zip(outcomes_left(one, at_s), outcomes_left(other, at_s), strict=True)
+    )
     return Outcomes(recent, recent_cold, long, long_cold, at_s)
 
 

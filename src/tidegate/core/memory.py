@@ -13,8 +13,8 @@ from math import inf, pow
 from typing import Final
 
 from tidegate.core.inflight import ends_s, sample_of, streamed_tokens
-from tidegate.core.length import Length
 from tidegate.core.model import Probed, Request, Started
+from tidegate.core.output import Length
 from tidegate.core.record import Fixed
 from tidegate.core.reserve import Reservation
 from tidegate.core.state import GoneTokens, InUse, MemoryState, ToldCount

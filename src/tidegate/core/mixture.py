@@ -18,7 +18,7 @@ _WILD_SIGMA: Final = 1.5
 # Before a wait is a tenth of the load, whatever else stalls explains it as well.
 _NEWS_SHARE: Final = 0.1
 # By how much the share below a quantile may be off, and how soon that is found.
-_CLOSE: Final = 1e-9
+CLOSE: Final = 1e-9
 _ROUNDS_MAX: Final = 40
 # Where one cause takes the place of another the curve has a corner, about which Newton's method may go to and fro.
 _NEWTON_ROUNDS_MAX: Final = 10
@@ -134,7 +134,7 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
                 least, steep = share, share * (1.0 - share) / sigma
             excess += p * least
             slope += p * steep
-        if -_CLOSE < excess < _CLOSE:
+        if -CLOSE < excess < CLOSE:
             break
         if excess < 0.0:
             low = x
@@ -143,15 +143,6 @@ def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) 
         step = excess / (1.702 * slope) if slope > 0.0 and count < _NEWTON_ROUNDS_MAX else high - low
         x = x - step if low < x - step < high else (low + high) / 2.0
     return exp(x)
-
-
-def bounds_s(causes: Sequence[tuple[float, float, float]], deviations: float) -> tuple[float, float]:
-    """Between which the `quantile_s` of these lies: that of the quickest, and the largest of any."""
-    low = high = log(causes[0][0]) + deviations * causes[0][2]
-    for median_s, _, sigma in causes:
-        high = max(high, log(median_s) + deviations * sigma)
-    # What is found at one of them may be off by a rounding.
-    return exp(low - _CLOSE), exp(high + _CLOSE)
 
 
 def _density(z: float) -> float:

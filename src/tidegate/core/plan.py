@@ -7,8 +7,8 @@ from tidegate.core.base import Base, asked
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.hedge import starts_s
-from tidegate.core.length import Length
 from tidegate.core.model import Capability, Endpoint, Prefill, Request, Run
+from tidegate.core.output import Length
 from tidegate.core.value import attainment, net_usd
 from tidegate.core.why import Why
 
@@ -115,15 +115,27 @@ def best_first(options: list[Option]) -> list[tuple[float, str]]:
     return sorted([(option.value_usd, option.name) for option in options], key=lambda v: (-v[0], v[1]))
 
 
-def by_value(option: Option) -> tuple[float, float, str]:
-    """Sorts the option worth most first; ties go to the quicker one, then by name."""
-    return -option.value_usd, option.base.first_s, option.name
-
-
 def in_order(options: list[Option]) -> list[Option]:
-    """The same for all of them; no two have one name."""
-    keys = [(-option.value_usd, option.base.first_s, option.name, option) for option in options]
-    return [key[3] for key in sorted(keys)]
+    """That worth most first; ties go to the quicker one, then by name: no two have one name."""
+    ranked: list[Option] = []
+    # They are few: put in one by one, they take a third of what keys take that are made and sorted.
+    for option in options:
+        low, high = 0, len(ranked)
+        while low < high:
+            middle = (low + high) >> 1
+            if _is_before(option, ranked[middle]):
+                high = middle
+            else:
+                low = middle + 1
+        ranked.insert(low, option)
+    return ranked
+
+
+def _is_before(one: Option, other: Option) -> bool:
+    if one.value_usd != other.value_usd:
+        return one.value_usd > other.value_usd
+    one_s, other_s = one.base.first_s, other.base.first_s
+    return one_s < other_s if one_s != other_s else one.name < other.name
 
 
 def shows(request: Request, endpoint: Endpoint) -> bool:

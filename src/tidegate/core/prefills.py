@@ -141,18 +141,18 @@ def settle(prefills: Prefills, waiting: Iterable[Reservation], now_s: float, *, 
 
 def pass_unseen(prefills: Prefills, waiting: Collection[Reservation], now_s: float) -> int:
     """So many of the oldest are computed by now, by plan, whose answers come in one piece: they are done with."""
-    line = iter(waiting)
-    head, count = next(line, None), 0
-    while head is not None and not head.stream and prefills.since_s + prefills.head_s <= now_s:
-        done_s = prefills.since_s + prefills.head_s
-        head = next(line, None)
-        count += 1
-        prefills.count -= 1
-        if head is None:
-            prefills.head_s = prefills.behind_s = 0.0
-        else:
+    count, done_s = 0, 0.0
+    for head in waiting:
+        if count:
             prefills.behind_s = max(0.0, prefills.behind_s - head.prefill_s)
             _turn_to(prefills, head, done_s)
+        done_s = prefills.since_s + prefills.head_s
+        if head.stream or done_s > now_s:
+            return count
+        count += 1
+        prefills.count -= 1
+    if count:
+        prefills.head_s = prefills.behind_s = 0.0
     return count
 
 

@@ -6,7 +6,7 @@ their place. What a new prompt has in common with them was there once; `keeping`
 
 from typing import Final
 
-from tidegate.core.cached import Cached, Prompt, at_grid, last_of
+from tidegate.core.cached import NOTHING, Cached, Prompt, at_grid, last_of
 from tidegate.core.keeping import Keeping, age_cell, distance_cell, size_cell
 from tidegate.core.prior import CachePrior
 from tidegate.core.prompts import DIGESTS_MAX, GRID, Given, Prefix, Prompts, Span, Use
@@ -39,7 +39,9 @@ class Prefixes:
 
     def cached(self, prompt: Prompt, now_s: float) -> Cached:
         """What is expected to be cached of a prompt, were it sent now. At least its last token is computed."""
-        odds = self.keeping.odds
+        odds, grid = self.keeping.odds, prompt.grid
+        if not odds.surplus[0] and (not grid or grid[0] not in self._index):
+            return NOTHING
         most = max(0.0, prompt.tokens - 1.0)
         steps: list[tuple[float, float]] = []
         users, continues = self._users(prompt)
@@ -51,8 +53,6 @@ class Prefixes:
                 p = by_distance[distance_cell(put_tokens - user.put_tokens)] * by_age[age_cell(now_s - user.at_s)]
                 tokens = (before + end) * per_block
                 steps.append((tokens if tokens < most else most, p * by_size))
-        elif not odds.surplus[0]:
-            return Cached(0.0, 0.0, (), prompt, users, continues)
         tokens, sd = self.keeping.expected(steps, prompt.tokens, now_s)
         return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt, users, continues)
 

@@ -9,7 +9,6 @@ from tidegate.core import density
 from tidegate.core.density import Density, Running
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.flips import Copy, Flip, first, flips
-from tidegate.core.length import Length
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Candidate,
@@ -27,6 +26,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
+from tidegate.core.output import Length
 from tidegate.core.revive import unfit
 from tidegate.core.router import Router
 from tidegate.core.state import State

@@ -32,10 +32,11 @@ from tidegate.core.hazard import Outcomes
 from tidegate.core.health import RETRY_AFTER_S_MAX
 from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned
-from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of
+from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, bytes_of
 from tidegate.core.likeness import in_force
 from tidegate.core.limit import Limit
 from tidegate.core.model import Endpoint, Policy, replace
+from tidegate.core.output import OUTPUT_ROWS
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Reservation

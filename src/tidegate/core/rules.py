@@ -6,8 +6,8 @@ from typing import Final
 from tidegate.core import memory
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.headroom import tokens_counted
-from tidegate.core.length import Length
 from tidegate.core.model import ANYWHERE, LOCAL, Capability, Endpoint, Likeness, Policy, Request
+from tidegate.core.output import Length
 from tidegate.core.price import TEMPLATE_TOKENS_MAX
 from tidegate.core.ruled import barred_by
 from tidegate.core.why import Why
@@ -103,8 +103,8 @@ def excluded_ever(request: Request, model: EndpointModel, needed: int) -> Why | 
     endpoint = model.endpoint
     if not may_go_to(request, endpoint):
         return Why.MUST_STAY_LOCAL if request.residency == (LOCAL,) else Why.SITE_NOT_ALLOWED
-    least = request.likeness
-    if least is not _SUBSTITUTE and _RANK_OF[model.identity.likeness.get(request.model, _IDENTICAL)] > _RANK_OF[least]:
+    least, likeness = request.likeness, model.identity.likeness
+    if likeness and least is not _SUBSTITUTE and _RANK_OF[likeness.get(request.model, _IDENTICAL)] > _RANK_OF[least]:
         return Why.NOT_ALIKE
     for need in request.needs:
         if need not in model.capabilities:

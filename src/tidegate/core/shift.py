@@ -28,16 +28,23 @@ def change(shift: Shift, now_s: float) -> float | None:
     if now_s <= shift.at_s:
         return None
     shift.at_s = now_s
-    for side, sign in ((shift.up, 1.0), (shift.down, -1.0)):
-        height: float = side.height
-        if height > ENOUGH:
-            ratio = exp(sign * side.total / side.count)
-            shift.up, shift.down, shift.moved_s = Side(), Side(), now_s
-            return ratio
-        if height <= 0.0:
-            # What does not add up is forgotten.
-            side.height = side.total = side.count = 0.0
-    return None
+    up, down = shift.up, shift.down
+    if _has_moved(up):
+        ratio = exp(up.total / up.count)
+    elif _has_moved(down):
+        ratio = exp(-down.total / down.count)
+    else:
+        return None
+    shift.up, shift.down, shift.moved_s = Side(), Side(), now_s
+    return ratio
+
+
+def _has_moved(side: Side) -> bool:
+    """Whether enough has added up; what does not add up is forgotten."""
+    height: float = side.height
+    if height <= 0.0:
+        side.height = side.total = side.count = 0.0
+    return height > ENOUGH
 
 
 def add_error(shift: Shift, error: float, sigma: float, share: float) -> None:

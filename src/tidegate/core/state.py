@@ -15,13 +15,13 @@ from tidegate.core.hazard import BINS, Level, Outcomes
 from tidegate.core.headroom import Allowances
 from tidegate.core.hedge import Hedging
 from tidegate.core.learned import Learned
-from tidegate.core.length import OUTPUT_ROWS
 from tidegate.core.limit import Limit
 from tidegate.core.line import Line
 from tidegate.core.load import Load
 from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Capability, Ended, Fingerprint, Overrides, Request
+from tidegate.core.output import OUTPUT_ROWS
 from tidegate.core.pace import Pace
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts

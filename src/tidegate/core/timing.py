@@ -7,10 +7,10 @@ from typing import Final
 
 from tidegate.core.calibration import Promises
 from tidegate.core.latency import Latency, Sent
-from tidegate.core.length import OUTPUT_ROWS
 from tidegate.core.load import LOAD_EDGES
 from tidegate.core.model import Ended, Ending, Endpoint, Prior
 from tidegate.core.others import Others
+from tidegate.core.output import OUTPUT_ROWS
 from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, TPOT_S_MIN, Parts
 from tidegate.core.reserve import Reservation
 from tidegate.core.state import EndpointState

@@ -11,8 +11,8 @@ from typing import Final
 
 from tidegate.core.base import Base
 from tidegate.core.failing import NEVER
-from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
+from tidegate.core.output import Length
 
 # A promise that is as likely as this to be kept is kept for sure: nearer to certainty, no prediction tells endpoints
 # apart, and of two that both keep it the quicker one is to be chosen.

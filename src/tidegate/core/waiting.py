@@ -15,7 +15,7 @@ from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fair import Standing
 from tidegate.core.handover import Handovers
 from tidegate.core.hold import schedule
-from tidegate.core.length import Length, LengthModel
+from tidegate.core.length import LengthModel
 from tidegate.core.model import (
     DecisionOverran,
     Drawn,
@@ -30,6 +30,7 @@ from tidegate.core.model import (
     Request,
 )
 from tidegate.core.moment import Moment
+from tidegate.core.output import Length
 from tidegate.core.plan import Option
 from tidegate.core.promise import ends_s, is_urgent
 from tidegate.core.queue import SCHEDULED_MAX, Queue

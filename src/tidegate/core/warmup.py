@@ -17,8 +17,8 @@ from typing import Final
 
 from tidegate.core.coldstart import ColdModel
 from tidegate.core.endpoint import EndpointModel
-from tidegate.core.length import Length
 from tidegate.core.model import Request, Started, Warmed
+from tidegate.core.output import Length
 from tidegate.core.plan import Option
 from tidegate.core.value import value_usd, worth_usd
 

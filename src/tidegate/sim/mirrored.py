@@ -11,8 +11,9 @@ from math import exp
 
 import msgspec
 
-from tidegate.core.length import Length, LengthModel
+from tidegate.core.length import LengthModel
 from tidegate.core.model import Decision, Endpoint, Line, Policy, Record, Request, Segment, replace
+from tidegate.core.output import Length
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.sim.api import Spread
