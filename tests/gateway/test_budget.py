@@ -3,8 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -12,9 +12,20 @@ from typing import Any
 
 import pytest
 
+from tests.gateway import fetching
+from tests.gateway.fetching import Recorded, between
 from tests.gateway.harness import CHAT, SURE, House, chat, house, local, remote, whole, wire
+from tests.http.harness import (
+    HOST,
+    client,
+    descriptors_used_up,
+    eventually,
+    read_request,
+    read_response,
+    serving,
+    upstream,
+)
 from tests.http.harness import Script as Steps
-from tests.http.harness import client, descriptors_used_up, eventually, read_request, read_response, upstream
 from tests.make import endpoint
 from tests.state.crash import bills
 from tests.virtual import run as run_virtual
@@ -24,6 +35,7 @@ from tidegate.config.load import parse as parse_config
 from tidegate.config.vendors import VENDORS, remotes
 from tidegate.core.model import Capability, Decision, Drawn, Ended, Ending, Request, RequestClass
 from tidegate.core.price import Price
+from tidegate.core.profile import Profile
 from tidegate.core.replay import replay
 from tidegate.core.rows import Rows
 from tidegate.core.rules import budget_usd_bound
@@ -33,6 +45,7 @@ from tidegate.gateway.errand import Errands
 from tidegate.gateway.spending import UNRECORDED, Spending, upper_usd
 from tidegate.sim.observed import observe
 from tidegate.state.cap import Cap, Period
+from tidegate.state.keys import KeyFile, new_secret
 from tidegate.state.ledger import NUSD, Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.counts import LABELS_MAX
@@ -362,23 +375,164 @@ async def test_of_a_whole_answer_that_never_came_nobody_tells_what_was_made(tmp_
         assert unconfirmed(home) >= 1000 * 4e-3
 
 
-async def test_nor_where_the_connection_was_lost_before_a_head(tmp_path: Path) -> None:
-    async def drops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (await read_request(reader)).startswith(b"GET "):
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+PROBED = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+# A prompt that no kernel takes before anybody reads it.
+LONG = "word " * 60_000
 
+
+def breaking_off(when: str, *, stream: bool) -> Steps:
+    """A vendor who hangs up: before it has read all that is asked of it, before it answers, or after a part of that."""
+    kind = b"text/event-stream" if stream else b"application/json"
+    said = b'data: {"choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n' if stream else b'{"choices": ['
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: 9999\r\n\r\n" % kind
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (asked := await reader.readuntil(b"\r\n\r\n")).startswith(b"GET "):
+            writer.write(PROBED)
+        if when != "part sent":
+            size = re.search(rb"content-length: (\d+)", asked)
+            assert size is not None
+            await reader.readexactly(int(size[1]))
+        if when in ("head came", "content came"):
+            writer.write(head + (said if when == "content came" else b""))
+
+    return script
+
+
+@asynccontextmanager
+async def breaks_off(when: str, *, stream: bool) -> AsyncIterator[str]:
+    """Its address."""
+    async with upstream(breaking_off(when, stream=stream), kernel_takes_bytes=4096) as there:
+        port = there.port
+        if when != "nothing sent":
+            yield f"http://{HOST}:{port}"
+    if when == "nothing sent":
+        yield f"http://{HOST}:{port}"
+
+
+@pytest.mark.lengthy
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("when", "booked", "open_of_whole", "open_of_stream"),
+    [
+        ("nothing sent", False, False, False),
+        ("part sent", False, True, True),
+        ("all sent", False, True, True),
+        ("head came", True, True, False),
+        ("content came", True, True, False),
+    ],
+)
+async def test_what_a_connection_that_is_lost_costs_is_known_by_how_far_it_came(
+    tmp_path: Path, when: str, booked: bool, open_of_whole: bool, open_of_stream: bool, stream: bool
+) -> None:
+    body = chat(LONG, max_tokens=1000, stream=stream)
+    async with breaks_off(when, stream=stream) as url:
+        place = vendor(url=url, engine="openai", context_tokens=131_072)
+        async with house(tmp_path, budget={"usd_per_day": 1000}, cloud=place) as home:
+            await home.ask(body)
+            await home.quiet()
+            dispatch = home.gateway.dispatch
+            call = parse(json.dumps(body).encode(), Capability.CHAT)
+            most = upper_usd(dispatch.upstreams["cloud"].endpoint, call, dispatch.window("cloud"))
+            usd, held = spent(home)
+            assert held == 0.0
+            assert (0.0 < usd < most) if booked else (usd == 0.0)
+            # What nobody told counts against the budget all the same.
+            may_be_billed = open_of_stream if stream else open_of_whole
+            assert unconfirmed(home) == (pytest.approx(most - usd) if may_be_billed else 0.0)
+
+
+async def drops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A vendor who hangs up on whoever asks for more than what it has."""
+    while (await read_request(reader)).startswith(b"GET "):
+        writer.write(PROBED)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_whose_connection_was_lost_before_a_head_may_have_been_billed(tmp_path: Path, stream: bool) -> None:
+    secret = new_secret()
+    with closing(KeyFile(tmp_path / "keys.db", write=True)) as file:
+        file.create(Profile(id="alice-1", name="alice", created_s=0.0, usd_per_day=5.0), secret, "tester")
     async with upstream(drops) as there:
-        place = vendor(url=f"http://127.0.0.1:{there.port}", engine="openai")
-        async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
-            assert (await home.ask(chat(max_tokens=1000))).status == 502
+        place = vendor(url=f"http://{HOST}:{there.port}", engine="openai")
+        settings: dict[str, Any] = {"gateway": {"keys": "keys.db"}, "budget": {"usd_per_day": 100}}
+        async with house(tmp_path, **settings, cloud=place) as home:
+            body, key = chat(max_tokens=1000, stream=stream), {"authorization": f"Bearer {secret}"}
+            assert (await home.ask(body, **key)).status == 502
             assert spent(home) == (0.0, 0.0)
-            assert unconfirmed(home) >= 1000 * 4e-3
-        embeds = vendor(url=f"http://127.0.0.1:{there.port}", engine="openai", capabilities=["embedding"])
-        (tmp_path / "other").mkdir()
-        async with house(tmp_path / "other", budget={"usd_per_day": 100}, cloud=embeds) as home:
+            may_be_billed = unconfirmed(home)
+            assert may_be_billed >= 1000 * 4e-3
+            metrics = (await home.get("/metrics", admin=True)).body.decode()
+            left = dict(re.findall(r'tidegate_budget_left_usd{key="(.*?)",period="day"} (\S+)', metrics))
+            assert {name: float(usd) for name, usd in left.items()} == {
+                "": pytest.approx(100 - may_be_billed),
+                "alice-1": pytest.approx(5 - may_be_billed),
+            }
+            assert (await home.ask(body, **key)).error["code"] == "insufficient_quota"
+            (line, _) = home.log()
+            assert line["cost_usd"] == 0.0
+            rows = Rows()
+            (row, _) = [row for one in home.journal() for row in rows.feed(one)] + rows.rest()
+            assert row.usd == 0.0
+
+
+async def test_so_may_a_prompt_that_was_to_be_computed_for_another(tmp_path: Path) -> None:
+    async with upstream(drops) as there, serving(Recorded()) as here:
+        urls = [f"http://{HOST}:{port}" for port in (there.port, here.port)]
+        async with between(tmp_path, *urls, budget={"usd_per_day": 100}) as home:
+            assert (await home.ask(chat(fetching.TEXT, max_tokens=8))).endpoint == "laptop"
+            (lost, _) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+            assert (lost.endpoint, lost.ending) == ("rack", Ending.FAILED)
+            assert spent(home) == (0.0, 0.0)
+            assert unconfirmed(home) > 0.0
+
+
+async def test_so_may_embeddings(tmp_path: Path) -> None:
+    async with upstream(drops) as there:
+        embeds = vendor(url=f"http://{HOST}:{there.port}", engine="openai", capabilities=["embedding"])
+        async with house(tmp_path, budget={"usd_per_day": 100}, cloud=embeds) as home:
             assert (await home.ask({"model": "m", "input": "Say hi"}, path="/v1/embeddings")).status == 502
             assert spent(home)[0] == 0.0
             assert unconfirmed(home) > 0.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_but_not_where_a_kept_connection_had_been_closed_and_no_other_can_be_made(
+    tmp_path: Path, stream: bool
+) -> None:
+    asked: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (request := await read_request(reader)).startswith(b"GET "):
+            writer.write(PROBED)
+        asked.append(request)
+        listening.close()
+        writer.close()
+
+    listening = await asyncio.start_server(script, HOST, 0)
+    port = listening.sockets[0].getsockname()[1]
+    place = vendor(url=f"http://{HOST}:{port}", engine="openai")
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        await eventually(lambda: home.gateway.dispatch.upstreams["cloud"].pool.statistics().idle == 1)
+        assert (await home.ask(chat(max_tokens=1000, stream=stream))).status == 502
+        assert len(asked) == 1
+        (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+        assert (ended.ending, ended.cause) == (Ending.FAILED, "refused")
+        assert spent(home) == (0.0, 0.0)
+        assert unconfirmed(home) == 0.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("limit", "status"), [("0.06", 502), ("1", 200)])
+async def test_a_limit_of_a_request_counts_what_was_lost_before_a_head(
+    tmp_path: Path, limit: str, status: int, stream: bool
+) -> None:
+    async with upstream(drops) as there:
+        lost = vendor(url=f"http://{HOST}:{there.port}", engine="openai")
+        async with house(tmp_path, cloud=lost, other=vendor()) as home:
+            answer = await home.ask(chat(max_tokens=10, stream=stream), x_tidegate_max_cost_usd=limit)
+            assert (answer.status, sent(home, "other")) == (status, int(status == 200))
+            assert there.connections > 0
 
 
 @pytest.mark.parametrize(("most", "limit", "asked"), [(10, "0.05", 1), (100, "0.6", 1), (10, "1", 2)])

@@ -5,6 +5,7 @@ import pytest
 
 from tests.http.conftest import Run
 from tests.http.harness import (
+    HOST,
     Recorder,
     SetClock,
     Upstream,
@@ -369,6 +370,30 @@ def test_a_new_connection_that_closes_without_an_answer_is_not_tried_again(run: 
             assert receiver.error is not None
             assert receiver.error.cause is Cause.RESET
             assert server.connections == 2
+
+    run(main())
+
+
+def test_nothing_was_sent_where_a_connection_was_stale_and_no_other_can_be_made(run: Run) -> None:
+    async def main() -> None:
+        async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(OK)
+            await read_request(reader)
+            listening.close()
+            writer.close()
+
+        listening = await asyncio.start_server(hangs_up, HOST, 0)
+        async with pool(listening.sockets[0].getsockname()[1]) as to:
+            await ask(to)
+            receiver = Recorder()
+            call = post(to, receiver)
+            assert call.sent
+            await receiver.ended
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.REFUSED
+            assert not receiver.error.sent_bytes
+            assert not call.sent
 
     run(main())
 

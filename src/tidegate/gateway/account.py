@@ -591,21 +591,24 @@ def _of_whole(usage: Usage, said_tokens: int) -> Usage:
 
 
 def _is_unbegun(attempt: Attempt, ending: Ending) -> bool:
-    """Whether nobody has begun to work on it: it was refused before anything came, its head was no answer's, whatever
-    became of the body, or its connection was lost before there was a head."""
+    """Whether nobody is known to have begun to work on it: it was refused before anything came, its head was no
+    answer's, whatever became of the body, or its connection was lost before there was a head."""
     if ending is Ending.REFUSED:
         return not attempt.reader.tokens_seen
     return attempt.status != 200 and (attempt.status > 0 or ending is Ending.FAILED)
 
 
 def _is_whole_bill(attempt: Attempt, fact: Ended) -> bool:
-    """Whether more than what is known of it cannot have been billed. How much was made of an answer in one piece that
-    never came, nobody tells; a stream has come as far as it was made (but for reasoning that a vendor keeps to itself),
-    a prompt that is computed for another is all there is, and a head that is no answer's costs nothing."""
-    if attempt.streamed or attempt.target or not attempt.sent or fact.output_tokens is not None:
+    """Whether more than what is known of it cannot have been billed. What was sent over a connection that was lost
+    before there was a head may have been answered, and how much was made of an answer in one piece that never came,
+    nobody tells; a stream has come as far as it was made (but for reasoning that a vendor keeps to itself), a prompt
+    that is computed for another is all there is, and a head that is no answer's costs nothing."""
+    if not attempt.sent or fact.output_tokens is not None:
         return True
     if fact.ending in (Ending.OK, Ending.REFUSED) or fact.cause in UNBILLED:
         return True
+    if attempt.streamed or attempt.target:
+        return attempt.status > 0 or fact.ending is not Ending.FAILED
     return attempt.status not in (0, 200)
 
 

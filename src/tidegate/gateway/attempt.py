@@ -162,7 +162,7 @@ class Attempt:
 
     @property
     def sent(self) -> bool:
-        """Whether a connection has begun to carry it."""
+        """Whether a connection has begun to carry it that was not dead already."""
         return self._call is not None and self._call.sent
 
     @property

@@ -64,7 +64,7 @@ class Call:
         self.deadline_s = deadline_s  # for the head of the response, whatever the call waits for
         self.idle_timeout_s = idle_timeout_s
         self.link: Link | None = None  # while a connection carries it
-        self.sent = False  # whether one ever has
+        self.sent = False  # whether one ever has that was not dead already
         self.retried = False
         self.upload: Upload | None = None  # times it, until the response begins
 

@@ -238,7 +238,8 @@ class Pool:
 
     def retry(self, call: Call) -> None:
         """For a kept connection that was dead already: once more, on a new one."""
-        call.retried = True
+        # Whoever had closed that has read nothing.
+        call.retried, call.sent = True, False
         if self._closed:
             call.fail(TransportError(Cause.RESET, "the pool is closed"))
         else:
