@@ -46,6 +46,15 @@ class ResponseFormat(msgspec.Struct, gc=False):
     type: str | None = None
 
 
+class Tools(msgspec.Struct, array_like=True, gc=False):
+    """An array of tools, of which only is looked at whether it has any: to take it apart takes memory."""
+
+    first: Raw | UnsetType = UNSET
+
+    def __bool__(self) -> bool:
+        return self.first is not UNSET
+
+
 class Common(msgspec.Struct, kw_only=True):
     """The fields that are looked at; every other one passes unseen."""
 
@@ -55,8 +64,8 @@ class Common(msgspec.Struct, kw_only=True):
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     n: _Several | None = None
-    tools: list[Raw] | None = None
-    functions: list[Raw] | None = None
+    tools: Tools | None = None
+    functions: Tools | None = None
     response_format: ResponseFormat | None = None
 
 

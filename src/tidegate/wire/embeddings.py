@@ -28,7 +28,7 @@ _ACCEPTED = {
 
 def parse(body: bytes) -> Call:
     """Read the body. Raises `BadRequest` and nothing else. Fields that are not looked at pass unseen."""
-    fields, body = read_fields(body)
+    fields, body = read_fields(body, tokens=True)
     asked = read_body(body, _decoder, _ACCEPTED)
     if asked.stream:
         raise BadRequest(f"`stream` {_ACCEPTED['stream']}.", param="stream")

@@ -67,7 +67,7 @@ def parse(body: bytes, kind: Capability) -> Call:
     Raises `BadRequest` and nothing else. A field that is given twice must be good each time and counts as its last,
     here and for whoever the request is passed on to.
     """
-    fields, body = read_fields(body)
+    fields, body = read_fields(body, tokens=kind is not _CHAT)
     looked_at = body
     try:
         # A second look at the same bytes costs less than to take them apart field by field.

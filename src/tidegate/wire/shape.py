@@ -1,31 +1,39 @@
 """Bodies decoded to types, and what a client is told of one that is not what it should be."""
 
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from tidegate.wire.asked import LOOKED_AT
 from tidegate.wire.errors import UNREADABLE, BadRequest
+from tidegate.wire.pieces import MARKS_MAX, has_too_many
 from tidegate.wire.surrogates import replace_lone_surrogates
 
 _T = TypeVar("_T")
 
+_TOO_MANY: Final = (
+    f"The body has more than {MARKS_MAX:,} quotes, opening brackets and commas outside of its strings: fewer messages, "
+    "parts, tools, prompts or inputs can be sent at once."
+)
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def read_fields(body: bytes) -> tuple[dict[str, Raw], bytes]:
+def read_fields(body: bytes, *, tokens: bool = False) -> tuple[dict[str, Raw], bytes]:
     """The fields of a JSON object, each as it came, and the body that they are of. Raises `BadRequest`.
 
     Both have U+FFFD for half of a surrogate pair: a client that was streamed such a half sends it back with the
     conversation, and engines would refuse it. No name is one of those that mean something here in another case.
+    A prompt may come as `tokens`: see `has_too_many`.
     """
     if not body.isascii():
         try:
             body.decode()
         except UnicodeDecodeError as error:
             raise BadRequest(f"The body is not UTF-8: byte {error.start} is out of place.") from None
+    if len(body) > MARKS_MAX and has_too_many(body, tokens=tokens):
+        raise BadRequest(_TOO_MANY)
     try:
         fields = _fields(body)
     except UNREADABLE:
