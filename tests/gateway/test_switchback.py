@@ -412,7 +412,9 @@ async def test_a_candidate_that_cannot_be_taken_back_is_taken_back_as_soon_as_it
         assert found["problem"] == "settings could not be put in force: the disk is full"
         await eventually(lambda: home.gateway.router.policy.seed == 0)
         assert refused == 3
-        # Whoever reads the file alone learns that it does not go on, until operators let it begin again.
+        # It is written down beside that, and may be later. Whoever reads the file alone learns that it does not go on,
+        # until operators let it begin again.
+        await eventually((tmp_path / "switchback.json").exists)
         command = ["switchback", "--config", str(tmp_path / "tidegate.toml")]
         assert main(command) == 1
         assert "It was stopped: settings could not be put in force: the disk is full." in capsys.readouterr().out
