@@ -266,6 +266,32 @@ def test_bodies_that_never_end_are_bounded_together_and_whose_came_first_makes_r
     run(main())
 
 
+def test_who_is_gone_and_not_yet_known_to_be_makes_room_and_nobody_else_is_the_worse_for_it(run: Run) -> None:
+    async def main() -> None:
+        limits = {"arriving_bytes_max": 100_000, "body_bytes_max": 100_000, "stranger_body_bytes_max": 10}
+        head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n"
+        async with (
+            serving(**limits) as server,  # type: ignore[arg-type]
+            client(server.port) as (_, first),
+            client(server.port) as (reader, second),
+        ):
+            first.write(head + bytes(60_000))
+            await eventually(lambda: server.arriving_bytes == 60_000)
+            gone = next(iter(server.arriving))
+            second.write(head + bytes(30_000))
+            await eventually(lambda: server.arriving_bytes == 90_000)
+            other = next(one for one in server.arriving if one is not gone)
+            gone.transport.abort()
+            # In the same turn: that it is lost is told in the next.
+            server.arrives(other, 60_000)
+            assert server.arriving == {other: 60_000}
+            assert server.protocol_errors == {}
+            second.write(bytes(70_000))
+            assert (await read_response(reader)).status == 200
+
+    run(main())
+
+
 def test_small_bodies_that_are_slow_make_no_room(run: Run) -> None:
     async def main() -> None:
         limits = {"arriving_bytes_max": 100_000, "body_bytes_max": 100_000, "stranger_body_bytes_max": 10}

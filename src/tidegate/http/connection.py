@@ -198,7 +198,11 @@ class Connection(asyncio.Protocol):
 
     def refuse_body(self) -> None:
         """There is no room for what it sends."""
-        self._refuse(503, "too many large bodies are being sent at once")
+        if self.transport.is_closing():
+            # It is gone, which is told only later: there is nobody to refuse.
+            self._server.arrived(self)
+        else:
+            self._refuse(503, "too many large bodies are being sent at once")
 
     def forgo(self) -> None:
         """It does not come about. Its parser knows it: without the cycle both are gone at once."""
