@@ -24,6 +24,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("backtest") / "journal", Week(count=500).lines)
 
 
+@pytest.mark.lengthy
 def test_a_journal_is_held_against_itself_and_published(
     journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def written(lines: list[Line]) -> list[Line]:
     return [msgspec.json.decode(msgspec.json.encode(line), type=Line) for line in lines]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", range(12))
 def test_a_journal_replays_without_difference(seed: int) -> None:
     lines = written(Storm(seed).run(250).lines)

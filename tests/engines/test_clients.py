@@ -223,6 +223,7 @@ def sayable(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     return kept | ({"options": options} if options else {})
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("dialect", RICH)
 async def test_an_engine_takes_what_agents_say(speaking: Speaking, dialect: str, stream: bool) -> None:

@@ -67,6 +67,7 @@ async def test_a_fault_after_content_ends_a_stream_with_an_error_and_is_else_mad
         assert answer.endpoint == "cloud"
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("fault", "asked", "way"), cases(Kind.HARMLESS))
 async def test_a_harmless_fault_is_served_as_if_nothing_were_wrong(
     tmp_path: Path, fault: Fault, asked: str, way: str

@@ -60,6 +60,7 @@ async def arrives(home: House, body: dict[str, Any], engine: str = "openai") -> 
     assert there == expected
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("engine", PASSING)
 @pytest.mark.parametrize("name", FIELDS)
 async def test_a_field_of_a_request_arrives_byte_for_byte(tmp_path: Path, name: str, engine: str) -> None:

@@ -21,6 +21,7 @@ async def stays(home: House, *, stream: bool = False, status: int | None = None)
         assert answer.error["message"]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_no_trouble_sends_away_what_must_stay(tmp_path: Path, trouble: str, stream: bool) -> None:

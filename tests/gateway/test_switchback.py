@@ -118,6 +118,7 @@ async def ask_until(
     return found
 
 
+@pytest.mark.lengthy
 @pytest.mark.virtual
 async def test_two_that_are_alike_have_their_turns_and_the_end_is_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -205,6 +205,7 @@ def test_a_stream_that_breaks_off_has_brought_as_much_however_it_is_cut(
     assert received(raw, at, lost=True) == received(raw, [], lost=True)
 
 
+@pytest.mark.lengthy
 @given(CHUNKS, st.data(), st.one_of(st.sampled_from(b"\r\n0;x"), st.integers(0, 255)))
 def test_one_flipped_byte_of_a_stream_is_judged_the_same_however_it_is_cut(
     chunks: list[tuple[bytes, bytes]], data: st.DataObject, byte: int

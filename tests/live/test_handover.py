@@ -27,6 +27,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "streamed"])
 def test_a_long_prompt_is_computed_at_the_rack_and_decoded_at_home(tmp_path: Path, stream: bool) -> None:
     async def main() -> None:

@@ -97,6 +97,7 @@ def _together(*several: Learned) -> Learned:
     return found
 
 
+@pytest.mark.lengthy
 @settings(max_examples=50)
 @given(moments, moments, moments)
 def test_what_several_have_learned_adds_up_in_any_order_and_grouping(

@@ -2,6 +2,7 @@
 
 from math import isclose
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -110,6 +111,7 @@ def test_at_no_price_a_longer_prompt_never_comes_back_from_a_faster_remote(
         assert rank_of("cloud", (own, cloud), long) == 0
 
 
+@pytest.mark.lengthy
 @given(pairs(), requests(), st.integers(-20, 20))
 def test_the_unit_of_money_changes_no_choice(pair: tuple[Endpoint, Endpoint], request: Request, power: int) -> None:
     # Powers of two, so that floats scale exactly: in other units only exact ties could fall otherwise.

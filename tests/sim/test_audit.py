@@ -25,6 +25,7 @@ def played() -> Audit:
     return audit(week.twin(), week.observed().policy)
 
 
+@pytest.mark.lengthy
 def test_nobody_exceeds_the_bound_and_the_best_is_what_was_reached(played: Audit) -> None:
     rows = [played.policy, *played.rules, *played.changes]
     assert all(one.value_per_1k <= played.reached.value_per_1k + 1e-9 for one in rows)

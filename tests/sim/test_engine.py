@@ -420,6 +420,7 @@ def test_exponential_work_one_at_a_time_is_m_m_1() -> None:
     assert within(spent, SERVICE_S / (1 - LOAD))
 
 
+@pytest.mark.lengthy
 def test_a_batch_that_slows_with_each_member_is_processor_sharing() -> None:
     """Its mean is that of M/M/1, whatever the work is distributed like: here equal for all."""
     tokens = 200

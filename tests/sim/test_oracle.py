@@ -36,6 +36,7 @@ def test_nobody_exceeds_it(seed: int, blocks: bool, several: bool) -> None:
         assert within(small.value_usd(small.play(rival(rule))), most_usd)
 
 
+@pytest.mark.lengthy
 @worlds
 @given(seeds)
 def test_any_prices_bound_it_too(seed: int) -> None:

@@ -22,6 +22,7 @@ class Seed(Record, frozen=True, kw_only=True):
 SEEDS = msgspec.json.decode((Path(__file__).parents[1] / "seeds" / "soak.json").read_bytes(), type=list[Seed])
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda one: one.found)
 def test_a_seed_that_found_something_stays_mended(seed: Seed) -> None:
     assert broken(seed.seed) == ""

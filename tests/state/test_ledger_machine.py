@@ -6,6 +6,7 @@ import tempfile
 from math import inf
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -200,4 +201,4 @@ LedgerMachine.TestCase.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestLedger = LedgerMachine.TestCase
+TestLedger = pytest.mark.lengthy(LedgerMachine.TestCase)

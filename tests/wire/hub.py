@@ -1,5 +1,6 @@
 """The hub's requests and answers, made up: what every dialect is translated from and to."""
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -224,7 +225,10 @@ def gathered(stream: bytes) -> bytes:
 
 
 def steps(act: Callable[[], object]) -> int:
-    """How many lines of Python that takes, each turn of a loop counted."""
+    """How many lines of Python that takes, each turn of a loop counted.
+
+    None of the collector's: what it ends here is what earlier tests have left, some thousand lines of it.
+    """
     taken = 0
 
     def count(_frame: FrameType, event: str, _of: object) -> Any:
@@ -233,9 +237,11 @@ def steps(act: Callable[[], object]) -> int:
         return count
 
     before = sys.gettrace()
+    gc.disable()
     sys.settrace(count)
     try:
         act()
     finally:
         sys.settrace(before)
+        gc.enable()
     return taken

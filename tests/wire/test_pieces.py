@@ -42,6 +42,7 @@ def marks(value: Any) -> int:
     return 2 * isinstance(value, str)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -83,6 +84,7 @@ def test_a_long_conversation_about_code_is_none_of_many_pieces(text: str) -> Non
     assert parse(json.dumps(messages(said)).encode(), Capability.CHAT).messages == 1_000
 
 
+@pytest.mark.lengthy
 @given(VALUES, st.integers(-2, 2))
 def test_as_many_are_counted_as_there_are(value: Any, more: int) -> None:
     body = [value, 0]

@@ -50,6 +50,7 @@ def test_any_other_text_is_refused_and_nothing_else_is_raised(text: str) -> None
         verify(text, SECRET, 1000.5)
 
 
+@pytest.mark.lengthy
 @given(st.data())
 def test_a_ticket_with_one_character_changed_is_refused(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(TEXT) - 1))

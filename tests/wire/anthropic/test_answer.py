@@ -72,6 +72,7 @@ def facts(message: dict[str, Any]) -> dict[str, Any]:
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.lengthy
 @given(st.data(), answers())
 def test_a_stream_adds_up_to_the_whole_answer(data: st.DataObject, answer: dict[str, Any]) -> None:
     events = events_of(outward(data.draw(streamed(answer))))

@@ -179,6 +179,7 @@ def test_a_top_p_that_says_nothing_is_left_out(top_p: float, sent: float | None)
     assert (made["temperature"], made.get("top_p")) == (0.5, sent)
 
 
+@pytest.mark.lengthy
 @given(bodies())
 def test_what_both_dialects_can_say_comes_back(sent: dict[str, Any]) -> None:
     call = structs.replace(parse(json.dumps(sent).encode()), native=None)

@@ -76,6 +76,7 @@ def test_a_stream_adds_up_to_the_whole_answer(data: st.DataObject, answer: dict[
         assert gathered(lines) == {name: value for name, value in made.items() if name != "tool_calls"}
 
 
+@pytest.mark.lengthy
 @given(st.data(), answers(), clients)
 def test_lines_do_not_depend_on_how_the_bytes_were_cut(
     data: st.DataObject, answer: dict[str, Any], client: Ollama

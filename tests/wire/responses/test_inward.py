@@ -134,6 +134,7 @@ def test_what_does_not_come_in_pieces_comes_at_its_end(answer: dict[str, Any]) -
     assert essence(json.loads(gathered(inward(last)))) == there
 
 
+@pytest.mark.lengthy
 @given(st.data(), responses)
 def test_chunks_do_not_depend_on_how_the_bytes_were_cut(data: st.DataObject, answer: dict[str, Any]) -> None:
     stream = data.draw(events(answer))
