@@ -83,3 +83,14 @@ async def test_looks_that_take_longer_than_from_one_to_the_next_are_shown(
     app = top.Top(Address("http://127.0.0.1:9"))
     async with app.run_test(size=(80, 24)):
         await eventually(lambda: app._live is not None)
+
+
+@pytest.mark.parametrize("found", ["an answer", "none"])
+async def test_what_comes_after_the_screen_is_closed_is_shown_no_more(tmp_path: Path, found: str) -> None:
+    """It was a traceback, for who left while a look was under way."""
+    top, live = pytest.importorskip("tidegate.cli.top"), await a_look(tmp_path)
+    app = top.Top(Address("http://127.0.0.1:9"))
+    async with app.run_test(size=(80, 24)):
+        pass
+    app._answered(app._looks + 1, live if found == "an answer" else "refused")
+    assert app._live is None

@@ -157,7 +157,7 @@ class Top(App[None]):
     def _answered(self, number: int, found: Live | str) -> None:
         """Show it, or why there is none, unless a later look was quicker. None is given up for a later one: where each
         takes longer than from one to the next, nothing would ever be shown."""
-        if number < self._shown:
+        if number < self._shown or not self.is_running:
             return
         self._shown = number
         if isinstance(found, Live):
@@ -166,6 +166,8 @@ class Top(App[None]):
             self._failed(found)
 
     def _failed(self, why: str) -> None:
+        if not self.is_running:
+            return
         trouble = self.query_one("#trouble", Static)
         stale = "" if self._live is None else "; below is what was seen last"
         trouble.update(f"{why}; asking again{stale}")
