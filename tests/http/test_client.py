@@ -1,4 +1,5 @@
 import asyncio
+import socket
 import ssl
 
 import pytest
@@ -23,6 +24,7 @@ from tests.http.harness import (
 )
 from tidegate.clock import Clock
 from tidegate.http.client import STALE_S, Call, Cause, Origin, Pool, TransportError, fetch
+from tidegate.http.limits import OWN_TURN_BYTES
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -432,6 +434,67 @@ def test_an_answer_before_the_request_is_sent_whole_is_heard_and_the_connection_
             receiver = await ask(to, bytes(30_000_000))
             assert (receiver.status, receiver.body) == (413, b"too")
             assert to.statistics().idle == 0
+
+    run(main())
+
+
+def test_others_have_a_turn_before_a_large_request_is_sent(run: Run) -> None:
+    async def main() -> None:
+        async with upstream(always(OK)) as up, pool(up.port) as to:
+            await ask(to)
+            for size, at_once in ((OWN_TURN_BYTES - 1, True), (OWN_TURN_BYTES, False)):
+                (link,) = to._links
+                # What of it is sent does not fit there.
+                link.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                receiver = Recorder()
+                post(to, receiver, bytes(size))
+                assert (link.transport.get_write_buffer_size() > 0) is at_once
+                await receiver.ended
+                assert receiver.body == b"ok"
+            assert up.connections == 1
+
+    run(main())
+
+
+def test_nothing_is_sent_of_a_large_request_that_is_cancelled_before_its_turn(run: Run) -> None:
+    got: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        got.append(await reader.read())
+
+    async def main() -> None:
+        async with upstream(script) as up, pool(up.port) as to:
+            await ask(to)
+            receiver = Recorder()
+            post(to, receiver, bytes(OWN_TURN_BYTES)).cancel()
+            await eventually(lambda: bool(got))
+            assert got == [b""]
+            assert receiver.calls == []
+
+    run(main())
+
+
+def test_a_large_request_whose_connection_is_gone_before_its_turn_is_sent_once_by_another(run: Run) -> None:
+    got: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            got.append(await read_request(reader))
+            writer.write(OK)
+
+    async def main() -> None:
+        async with upstream(script) as up, pool(up.port) as to:
+            await ask(to)
+            (link,) = to._links
+            receiver = Recorder()
+            post(to, receiver, bytes(OWN_TURN_BYTES))
+            link.connection_lost(None)
+            link.transport.abort()
+            await receiver.ended
+            assert receiver.body == b"ok"
+            assert len(got) == 2
 
     run(main())
 

@@ -1,11 +1,15 @@
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.http.conftest import Run
-from tests.http.harness import GET, TEXT, client, echo, error_body, read_response, serving, talk
+from tests.http.harness import GET, TEXT, client, echo, error_body, eventually, read_response, serving, talk
 from tidegate.clock import Clock
+from tidegate.http.connection import Connection
+from tidegate.http.limits import OWN_TURN_BYTES
 from tidegate.http.server import Exchange, Limits, Server
 
 
@@ -326,8 +330,10 @@ def test_a_failing_handler_is_a_500_and_the_server_goes_on(run: Run) -> None:
         answer = await talk(server.port, b"GET /late HTTP/1.1\r\nhost: a\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert not answer.endswith(b"0\r\n\r\n")
-        assert [type(failure) for failure in failures] == [ZeroDivisionError, ZeroDivisionError]
-        assert server.statistics().handler_errors == 2
+        large = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % OWN_TURN_BYTES + bytes(OWN_TURN_BYTES)
+        assert (await talk(server.port, large)).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+        assert [type(failure) for failure in failures] == [ZeroDivisionError] * 3
+        assert server.statistics().handler_errors == 3
         await server.close(grace_s=0.0)
 
     run(main())
@@ -374,5 +380,63 @@ def test_a_large_body_goes_both_ways(run: Run) -> None:
             for _ in range(2):
                 writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
                 assert (await read_response(reader)).body == body
+
+    run(main())
+
+
+@asynccontextmanager
+async def all_but_a_byte(server: Server, body: bytes) -> AsyncIterator[tuple[Connection, asyncio.StreamReader]]:
+    """A client of whose request the last byte is still to come, and its connection."""
+    async with client(server.port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:-1])
+        await eventually(lambda: any(at._reader.body_bytes == len(body) - 1 for at in server.connections))
+        (connection,) = server.connections
+        yield connection, reader
+
+
+def test_others_have_a_turn_between_the_end_of_a_large_body_and_what_is_done_with_it(run: Run) -> None:
+    async def main() -> None:
+        handled: list[int] = []
+
+        def handler(exchange: Exchange) -> None:
+            handled.append(len(exchange.body))
+            echo(exchange)
+
+        for size, at_once in ((OWN_TURN_BYTES - 1, True), (OWN_TURN_BYTES, False)):
+            async with serving(handler) as server, all_but_a_byte(server, bytes(size)) as (connection, reader):
+                connection.data_received(b"\0")
+                assert (handled == [size]) is at_once
+                await asyncio.sleep(0)
+                assert handled == [size]
+                assert (await read_response(reader)).body == bytes(size)
+                handled.clear()
+
+    run(main())
+
+
+def test_a_large_body_whose_client_leaves_before_its_turn_is_not_handled(run: Run) -> None:
+    async def main() -> None:
+        handled: list[Exchange] = []
+        async with (
+            serving(handled.append) as server,
+            all_but_a_byte(server, bytes(OWN_TURN_BYTES)) as (connection, _),
+        ):
+            connection.transport.abort()  # of which the connection is told by the next turn
+            connection.data_received(b"\0")
+            await eventually(lambda: not server.connections)
+            await asyncio.sleep(0)
+            assert handled == []
+
+    run(main())
+
+
+def test_a_large_body_that_waits_for_its_turn_is_answered_by_a_server_that_closes(run: Run) -> None:
+    async def main() -> None:
+        body = bytes(OWN_TURN_BYTES)
+        async with serving() as server, all_but_a_byte(server, body) as (connection, reader):
+            connection.data_received(b"\0")
+            closing = asyncio.ensure_future(server.close(grace_s=5.0))
+            assert (await read_response(reader)).body == body
+            await closing
 
     run(main())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from tidegate.http.exchange import Exchange
 from tidegate.http.head import fields, status_line
+from tidegate.http.limits import OWN_TURN_BYTES
 from tidegate.http.reader import Awaits, Reader
 from tidegate.http.upload import acknowledged_bytes
 
@@ -312,8 +313,16 @@ class Connection(asyncio.Protocol):
         self._timed = None
         self._deadline_s = inf
         server.requests += 1
+        if len(exchange.body) >= OWN_TURN_BYTES:
+            asyncio.get_running_loop().call_soon(self._handle, exchange)
+        else:
+            self._handle(exchange)
+
+    def _handle(self, exchange: Exchange) -> None:
+        if exchange is not self._exchange:  # its client has left
+            return
         try:
-            server.handler(exchange)
+            self._server.handler(exchange)
         except Exception as error:  # whatever it is, one request must not take the others down
             self._failed(exchange, error)
         if exchange is self._reader.streaming and not exchange.received and not exchange.closed:

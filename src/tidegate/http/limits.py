@@ -1,6 +1,11 @@
-"""What the server grants a client that it knows nothing about."""
+"""What the server grants a client that it knows nothing about, and what a turn of the loop is to bear at once."""
 
 from dataclasses import dataclass
+from typing import Final
+
+# To take in a body of two megabytes holds the loop for half a millisecond, to judge it for more than one, to send it on
+# for half of one. From this size on each has a turn of its own: others wait for one of them, and not for all.
+OWN_TURN_BYTES: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
 from tidegate.http.flow import CHUNK_BYTES_MAX, Flow
 from tidegate.http.head import trimmed
+from tidegate.http.limits import OWN_TURN_BYTES
 from tidegate.http.secured import Secured
 from tidegate.http.upload import acknowledged_bytes
 
@@ -114,7 +115,7 @@ class Link(asyncio.Protocol):
     # ------------------------------------------------------------------ the pool and the call call
 
     def carry(self, call: Call, now_s: float) -> None:
-        """Send the request of `call` and expect its response."""
+        """Send the request of `call`, a large one by another turn of the loop, and expect its response."""
         self._carried_s = now_s
         # The other marks are as they were on a connection that can be used again.
         self._head_bytes = self._bare_bytes = 0
@@ -123,6 +124,16 @@ class Link(asyncio.Protocol):
         self._call = call
         self._receiver = call.receiver
         call.link, call.sent = self, True
+        if len(call.body) < OWN_TURN_BYTES:
+            self._send(call)
+        else:
+            asyncio.get_running_loop().call_soon(self._send_later, call)
+
+    def _send_later(self, call: Call) -> None:
+        if self._call is call:  # not given up meanwhile
+            self._send(call)
+
+    def _send(self, call: Call) -> None:
         size = len(call.head) + len(call.body)
         if call.upload is not None:
             call.upload.begin(self.transport, size)
