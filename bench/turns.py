@@ -7,13 +7,19 @@ looks for more (`bench/rig/turns.c`, loaded before the gateway): alone, with one
 is what a single step of a request takes; and under the whole load, where it is what all steps take that are due at
 once, which is a queue and not a step. The metric `tidegate_loop_lag_seconds` is late by the whole turn, and by
 whatever else took the core.
+
+A machine that is lent takes its core back without telling, and that counts as CPU. So each round also does, on the same
+core, a piece of work that is the same each time, for a millisecond or two (`steady`): what is longest of a thousand of
+these is not the gateway's doing.
 """
 
 import argparse
 import mmap
+import os
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +39,8 @@ SIZE_BYTES = 8 * (PLACES + 1)
 QUANTILES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
 WARM_REQUESTS = 200
 ALONE_REQUESTS = 1_000
+STEADY = "steady"
+STEADY_COPIES, STEADY_BYTES = 25, 2_000_000
 
 
 class Turns:
@@ -65,6 +73,24 @@ class Turns:
         return {**found, "turns": float(total)}
 
 
+def steady(pieces: int = ALONE_REQUESTS) -> Figures:
+    """The same of pieces of work that are all alike: copies within memory, on the gateway's core."""
+    source, target, took_ms = bytes(STEADY_BYTES), bytearray(STEADY_BYTES), list[float]()
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        for _ in range(pieces):
+            since_ns = time.thread_time_ns()
+            for _ in range(STEADY_COPIES):
+                target[:] = source
+            took_ms.append((time.thread_time_ns() - since_ns) / 1e6)
+    finally:
+        os.sched_setaffinity(0, cores)
+    took_ms.sort()
+    found = {name: took_ms[int(share * len(took_ms))] for name, share in QUANTILES.items()}
+    return {**found, "max_ms": took_ms[-1], "turns": float(len(took_ms))}
+
+
 def built(folder: Path) -> Path:
     """What counts them, to be loaded before a program."""
     library = folder / "turns.so"
@@ -82,6 +108,7 @@ def main() -> None:
     raise_file_limit()
     loads = [LOADS[name] for name in named(options.loads, list(LOADS), "load")]
     found: dict[str, dict[str, list[Figures]]] = {load.name: {"alone": [], "all": []} for load in loads}
+    found[STEADY] = {"alone": []}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
             for name, how, figures in _round(Path(folder), loads):
@@ -95,7 +122,7 @@ def main() -> None:
 
 
 def _round(folder: Path, loads: Sequence[Load]) -> list[tuple[str, str, Figures]]:
-    """One gateway under each load, alone and all: load, which, and figures."""
+    """One gateway under each load, alone and all, and what is the same before each: load, which, and figures."""
     library, file = built(folder), folder / "turns"
     turns, rig, found = Turns(file), Rig(folder, pinned(-1)), []
     relay = gateway_of(TIDEGATE, {"LD_PRELOAD": str(library), "TURNS_FILE": str(file)})
@@ -106,6 +133,7 @@ def _round(folder: Path, loads: Sequence[Load]) -> list[tuple[str, str, Figures]
             alone = msgspec.structs.replace(
                 load.ask, connections=1, requests=max(1, ALONE_REQUESTS // max(1, load.ask.chunks)), ramp_s=0.0
             )
+            found.append((STEADY, "alone", steady()))
             for how, ask in (("alone", alone), ("all", load.ask)):
                 rig.load(one.port, body, msgspec.structs.replace(ask, requests=WARM_REQUESTS), one.headers)
                 turns.clear()

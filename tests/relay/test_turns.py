@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench.turns import PLACES, STEP_US, Turns, built
+from bench.turns import PLACES, STEP_US, Turns, built, steady
 
 COUNTED_MS = PLACES * STEP_US / 1e3
 LONG_S = 1.25 * COUNTED_MS / 1e3
@@ -37,6 +37,14 @@ def test_a_turn_is_told_by_the_upper_end_of_its_step(tmp_path: Path) -> None:
     assert turns.figures() == {"p50_ms": 0.03, "p99_ms": 0.03, "p999_ms": 0.03, "max_ms": 0.03, "turns": 5.0}
     turns.clear()
     assert turns.figures() == {"turns": 0.0}
+
+
+def test_work_that_is_always_the_same_is_told_as_turns_are_and_leaves_the_process_its_cores() -> None:
+    cores = os.sched_getaffinity(0)
+    figures = steady(5)
+    assert os.sched_getaffinity(0) == cores
+    assert figures["turns"] == 5.0
+    assert 0.0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["p999_ms"] <= figures["max_ms"]
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
