@@ -255,6 +255,7 @@ async def house(
             await made.stop()
         assert made.server.statistics().handler_errors == 0
         assert made.admin.statistics().handler_errors == 0
+        assert made.server.kept_bytes == 0
         if (folder / "journal").exists():
             _check(home.journal())
 

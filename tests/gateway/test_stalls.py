@@ -1,5 +1,6 @@
 """An answer that has begun goes on, or ends in so many words: silence and a trickle are no answer."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,19 @@ async def test_a_stream_that_stops_ends_with_an_error_and_its_engine_is_let_go(
     assert answer.events[-1]["error"]["code"] == "upstream_timeout"
     assert "[DONE]" not in answer.events
     assert (line["outcome"], line["cause"]) == ("failed_mid_stream", cause)
+
+
+@pytest.mark.virtual
+async def test_of_a_large_prompt_nothing_counts_once_its_answer_has_begun(tmp_path: Path) -> None:
+    large, silent = "word " * 20_000, Script(tokens=4, first_s=0.5, token_s=60.0)
+    laptop = local(silent, engine="llamacpp", context_tokens=100_000)
+    async with house(tmp_path, laptop=laptop, **IMPATIENT) as home:
+        answer, server = asyncio.ensure_future(home.ask(chat(large, stream=True))), home.gateway.server
+        await eventually(lambda: answer.done() or server.kept_bytes > 0)
+        assert server.kept_bytes > len(large)
+        await eventually(lambda: answer.done() or server.kept_bytes == 0)
+        assert not answer.done()
+        assert (await answer).text == "w1 "
 
 
 @pytest.mark.virtual

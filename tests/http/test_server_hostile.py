@@ -4,8 +4,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.http.conftest import Run
-from tests.http.harness import GET, client, eventually, read_response, serving, talk
+from tests.http.harness import GET, TEXT, client, echo, eventually, read_response, serving, talk
 from tidegate.http.reader import Awaits
+from tidegate.http.server import Exchange
 
 HEAD = b"POST / HTTP/1.1\r\nhost: a\r\n"
 
@@ -331,5 +332,85 @@ def test_a_body_has_room_whatever_it_may_be_as_large_as_and_none_keeps_it_that_i
                 await eventually(lambda: server.arriving_bytes == 99_999)
                 writer.write(b"a")
                 assert (await read_response(reader)).status == 200
+
+    run(main())
+
+
+LARGE = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n" + bytes(100_000)
+KEPT = {"kept_bytes_max": 250_000, "body_bytes_max": 100_000, "stranger_body_bytes_max": 10}
+
+
+def test_large_bodies_whose_requests_are_under_way_are_bounded_together_and_small_ones_go_on(run: Run) -> None:
+    under_way: list[Exchange] = []
+
+    def handler(exchange: Exchange) -> None:
+        if exchange.body:
+            under_way.append(exchange)
+        else:
+            echo(exchange)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(serving(handler, **KEPT))  # type: ignore[arg-type]
+            ends = [await stack.enter_async_context(client(server.port)) for _ in range(3)]
+            for number, (_, writer) in enumerate(ends[:2], 1):
+                writer.write(LARGE)
+                await eventually(lambda: len(under_way) == number)  # noqa: B023
+            reader, writer = ends[2]
+            writer.write(LARGE)
+            refused = await read_response(reader)
+            assert (refused.status, refused.headers[b"retry-after"]) == (503, b"1")
+            assert b"too many large requests" in refused.body
+            assert server.kept_bytes == 200_000
+            writer.write(GET)  # the connection goes on
+            assert (await read_response(reader)).status == 200
+            echo(under_way[0])
+            assert len((await read_response(ends[0][0])).body) == 100_000
+            assert server.kept_bytes == 100_000
+            writer.write(LARGE)
+            await eventually(lambda: len(under_way) == 3)
+            assert server.kept_bytes == 200_000
+
+    run(main())
+
+
+def test_of_a_large_body_nothing_counts_once_it_is_let_go_or_its_client_has_left_or_it_was_given_up(run: Run) -> None:
+    under_way: list[Exchange] = []
+
+    async def main() -> None:
+        async with serving(under_way.append, **KEPT) as server:  # type: ignore[arg-type]
+            async with client(server.port) as (reader, writer):
+                writer.write(LARGE)
+                await eventually(lambda: len(under_way) == 1)
+                assert server.kept_bytes == 100_000
+                streams = under_way[0]
+                streams.start(200, TEXT)
+                streams.let_body_go()
+                assert (server.kept_bytes, streams.body) == (0, b"")
+                streams.end()
+                await read_response(reader)
+                writer.write(LARGE)
+                await eventually(lambda: len(under_way) == 2)
+                streams.let_body_go()  # late: another one has the connection
+                assert server.kept_bytes == 100_000
+            await eventually(lambda: not server.connections)
+            assert server.kept_bytes == 0
+            async with client(server.port) as (reader, writer):
+                writer.write(LARGE)
+                await eventually(lambda: len(under_way) == 3)
+                assert server.kept_bytes == 100_000
+                under_way[2].abort()
+                assert server.kept_bytes == 0
+
+    run(main())
+
+
+def test_one_body_has_room_whatever_it_may_be_as_large_as(run: Run) -> None:
+    async def main() -> None:
+        async with serving(**{**KEPT, "kept_bytes_max": 10}) as server, client(server.port) as (reader, writer):  # type: ignore[arg-type]
+            for _ in range(2):
+                writer.write(LARGE)
+                assert (await read_response(reader)).status == 200
+            assert server.kept_bytes == 0
 
     run(main())

@@ -777,7 +777,7 @@ class Drive:
     def _let_go(self) -> None:
         """Its client has content now, so nothing is sent a second time: an answer may take minutes, and what was asked
         may have megabytes."""
-        self._exchange.body = b""
+        self._exchange.let_body_go()
         self._decision = replace(self._decision, plan=())
         self._call = self._call.without_text()
         self._account.let_go(self._call)

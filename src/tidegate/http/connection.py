@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         "_half_closed",
         "_held",
         "_held_bytes",
+        "_kept_bytes",
         "_limits",
         "_reader",
         "_reading_paused",
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._held: list[bytes] = []  # what came while the exchange was running
         self._held_bytes = 0
+        self._kept_bytes = 0  # of the body of the running exchange, if it is large
         self._reading_paused = False
         self._write_paused = False
         self.over_tls = False
@@ -178,9 +180,16 @@ class Connection(asyncio.Protocol):
         if self._exchange is self._reader.streaming:
             self._deadline_s = self._server.coarse_s + self._limits.body_timeout_s
 
+    def let_body_go(self) -> None:
+        """Nobody needs the body of the running exchange any more."""
+        self._server.kept_bytes -= self._kept_bytes
+        self._kept_bytes = 0
+
     def answered(self, keep_alive: bool) -> None:
         """The response has ended."""
         exchange, self._exchange = self._exchange, None
+        if self._kept_bytes:
+            self.let_body_go()
         if exchange is not None and exchange is self._reader.streaming:
             self._linger()  # the rest of the body is still to come, and nobody wants it
         elif keep_alive:
@@ -193,6 +202,7 @@ class Connection(asyncio.Protocol):
     def dropped(self) -> None:
         """The response was given up: deliver what is written, then close."""
         self._exchange = None
+        self.let_body_go()
         self._close()
 
     # ------------------------------------------------------------------ the server calls
@@ -313,10 +323,18 @@ class Connection(asyncio.Protocol):
         self._timed = None
         self._deadline_s = inf
         server.requests += 1
-        if len(exchange.body) >= OWN_TURN_BYTES:
-            asyncio.get_running_loop().call_soon(self._handle, exchange)
-        else:
+        body_bytes = len(exchange.body)
+        if body_bytes <= self._limits.stranger_body_bytes_max:
             self._handle(exchange)
+        elif not server.keeps(body_bytes):
+            content_type, told = server.refuse(503, "too many large requests are under way at once")
+            exchange.respond(503, [(b"content-type", content_type), (b"retry-after", b"1")], told)
+        else:
+            self._kept_bytes = body_bytes
+            if body_bytes < OWN_TURN_BYTES:
+                self._handle(exchange)
+            else:
+                asyncio.get_running_loop().call_soon(self._handle, exchange)
 
     def _handle(self, exchange: Exchange) -> None:
         if exchange is not self._exchange:  # its client has left
@@ -425,6 +443,7 @@ class Connection(asyncio.Protocol):
 
     def _depart(self) -> None:
         self._forget_waiting()
+        self.let_body_go()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.leave()

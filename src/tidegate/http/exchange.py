@@ -147,6 +147,12 @@ class Exchange:
         self._on_data, self._on_end = on_data, on_end
         self._connection.take_body(self)
 
+    def let_body_go(self) -> None:
+        """Forget the body, which may be large: what is still to be answered no longer needs it."""
+        self.body = b""
+        if not self.closed:
+            self._connection.let_body_go()
+
     def pause(self) -> None:
         """Stop reading the body, so that the client has to stop sending. Little may still arrive."""
         if not self.closed:

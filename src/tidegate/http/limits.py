@@ -22,6 +22,9 @@ class Limits:
     # Of bodies larger than that, all that has come while more is to come, or one body, if that may be larger: 32 of the
     # largest, 500 prompts with images. Beyond it whose has been coming for longest is refused: who keeps bodies open.
     arriving_bytes_max: int = 1024 * 1024 * 1024
+    # Of the same bodies all whose requests are under way and still need them, or one body: as many. Beyond it the next
+    # is refused. Whoever sends them on has each twice, as it came and as it goes.
+    kept_bytes_max: int = 1024 * 1024 * 1024
     head_timeout_s: float = 10.0  # a head is one packet or two, even from a phone
     # Silence between two pieces of a body: a lossy link that recovers, not one that died. From whom the server does not
     # know, the whole body: 2 KiB a second.

@@ -70,6 +70,7 @@ class Server:
         "error_body",
         "handler",
         "handler_errors",
+        "kept_bytes",
         "knows",
         "limits",
         "protocol_errors",
@@ -103,6 +104,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.arriving: dict[Connection, int] = {}  # bytes of large bodies that are coming, in the order they began
         self.arriving_bytes = 0  # their sum
+        self.kept_bytes = 0  # of large bodies whose requests are under way and still need them
         self.accepted = self.requests = self.refused = self.handler_errors = 0
         self.protocol_errors: dict[int, int] = {}
         self._on_error = on_error
@@ -217,6 +219,14 @@ class Server:
     def arrived(self, connection: Connection) -> None:
         """For a connection: its body has come, or is not waited for any more."""
         self.arriving_bytes -= self.arriving.pop(connection, 0)
+
+    def keeps(self, body_bytes: int) -> bool:
+        """For a connection: whether there is room for a large body whose request is under way; it is counted then."""
+        kept_bytes = self.kept_bytes + body_bytes
+        if kept_bytes > max(self.limits.kept_bytes_max, self.limits.body_bytes_max):
+            return False
+        self.kept_bytes = kept_bytes
+        return True
 
     def forget(self, connection: Connection) -> None:
         """For a lost connection."""
