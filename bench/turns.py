@@ -9,8 +9,8 @@ once, which is a queue and not a step. The metric `tidegate_loop_lag_seconds` is
 whatever else took the core.
 
 A machine that is lent takes its core back without telling, and that counts as CPU. So each round also does, on the same
-core, a piece of work that is the same each time, for a millisecond or two (`steady`): what is longest of a thousand of
-these is not the gateway's doing.
+core, a piece of work that is the same each time, for two or three milliseconds (`steady`): what is longest of a
+thousand of these is not the gateway's doing.
 """
 
 import argparse

@@ -406,12 +406,49 @@ def test_others_have_a_turn_between_the_end_of_a_large_body_and_what_is_done_wit
             async with serving(handler) as server, all_but_a_byte(server, bytes(size)) as (connection, reader):
                 connection.data_received(b"\0")
                 assert (handled == [size]) is at_once
-                await asyncio.sleep(0)
+                await eventually(lambda: bool(handled))
                 assert handled == [size]
                 assert (await read_response(reader)).body == bytes(size)
                 handled.clear()
 
     run(main())
+
+
+def test_what_comes_meanwhile_is_looked_for_between_the_end_of_a_large_body_and_what_is_done_with_it(run: Run) -> None:
+    near, far = socket.socketpair()
+
+    class Comes(Clock):
+        """What is asked when a request is complete, and somebody else's comes just then."""
+
+        def now_s(self) -> float:
+            far.send(b"x")
+            return super().now_s()
+
+        def steady_s(self) -> float:  # which sweeps ask for
+            return super().now_s()
+
+    async def main() -> None:
+        order: list[str] = []
+
+        def other() -> None:
+            order.append(near.recv(16).decode())
+
+        def handler(exchange: Exchange) -> None:
+            order.append("large")
+            exchange.respond(200, TEXT, b"")
+
+        loop = asyncio.get_running_loop()
+        async with serving(handler, clock=Comes()) as server, client(server.port) as (reader, writer):
+            loop.add_reader(near, other)
+            body = bytes(OWN_TURN_BYTES)
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            await read_response(reader)
+            loop.remove_reader(near)
+        assert order == ["x", "large"]
+
+    with near, far:
+        near.setblocking(False)
+        run(main())
 
 
 def test_a_large_body_whose_client_leaves_before_its_turn_is_not_handled(run: Run) -> None:

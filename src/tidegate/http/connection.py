@@ -334,7 +334,9 @@ class Connection(asyncio.Protocol):
             if body_bytes < OWN_TURN_BYTES:
                 self._handle(exchange)
             else:
-                asyncio.get_running_loop().call_soon(self._handle, exchange)
+                # Twice: what is to be called soon comes before all that the loop finds when it looks for more.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, self._handle, exchange)
 
     def _handle(self, exchange: Exchange) -> None:
         if exchange is not self._exchange:  # its client has left
