@@ -12,6 +12,7 @@ import uvloop
 from tests.http.conftest import Run
 from tests.http.harness import GET, HOST, SetClock, client, eventually, read_response, serving, talk, uncollected
 from tidegate.http.connection import Connection
+from tidegate.http.exchange import Exchange
 from tidegate.http.reader import Reader
 
 AUTHORITY = trustme.CA()
@@ -54,6 +55,22 @@ class Hand:
     def write(self, data: bytes) -> None:
         self._tls.write(data)
         self._writer.write(self._out.read())
+
+    async def read(self) -> bytes:
+        """All that is said, until the end of TLS. Raises `ConnectionError` where the connection ends without it."""
+        said = b""
+        while True:
+            try:
+                data = self._tls.read(65536)
+            except ssl.SSLWantReadError:
+                more = await self._reader.read(65536)
+                if not more:
+                    raise ConnectionAbortedError from None
+                self._in.write(more)
+            else:
+                if not data:
+                    return said
+                said += data
 
     def hello(self) -> bytes:
         """The first message of a handshake, as bytes."""
@@ -139,6 +156,28 @@ def test_requests_are_answered_one_after_the_other_on_one_connection(run: Run) -
                 assert (await read_response(reader)).body == bytes(size)
             writer.transport.abort()
             await eventually(lambda: server.statistics().open == 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("aborts", [False, True])
+def test_a_stream_to_an_http_1_0_client_ends_with_the_end_of_tls_only_where_it_is_whole(run: Run, aborts: bool) -> None:
+    def handler(exchange: Exchange) -> None:
+        exchange.start(200, [])
+        exchange.write(b"one")
+        exchange.abort() if aborts else exchange.end()
+
+    async def main() -> None:
+        async with serving(handler, tls=server_tls()) as server, client(server.port) as (reader, writer):
+            hand = Hand(reader, writer)
+            await hand.shake()
+            hand.write(b"GET / HTTP/1.0\r\n\r\n")
+            if aborts:
+                with pytest.raises(ConnectionError):
+                    await hand.read()
+                await eventually(lambda: server.statistics().open == 0)
+            else:
+                assert (await hand.read()).endswith(b"\r\n\r\none")
 
     run(main())
 

@@ -237,14 +237,18 @@ class Exchange:
     def abort(self) -> None:
         """Drop the connection so that the client sees a truncated response, never a clean ending.
 
-        What was written before is still delivered. `on_left` is not called.
+        What was written before is still delivered, but to an HTTP/1.0 client that is slow to take it. `on_left` is
+        not called.
         """
         if self.closed:
             return
         if self._phase is _DELIMITED:
-            # Here a plain close is the clean ending, so only a reset tells.
-            peer = self._transport.get_extra_info("socket")
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            # Here a close is the clean ending: only a reset tells, and over TLS an end that is not its own.
+            if self._connection.over_tls:
+                self._transport.abort()
+            else:
+                peer = self._transport.get_extra_info("socket")
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close(_LEFT)
         self._connection.dropped()
 
