@@ -1,12 +1,16 @@
 """What another gateway served becomes a journal of its own decisions, for a configuration of ours."""
 
+import gc
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import TypeVar
 
 import msgspec
 import pytest
 
+import tidegate.sim.adopted
 from tests.sim.foreign_days import Record
 from tidegate.config.config import Config
 from tidegate.config.load import load_unreached
@@ -208,6 +212,29 @@ def test_a_failure_in_a_session_that_was_served_before_is_one(config: Config) ->
     failed = served(1, ok=False, trace="s", arrived_s=BEGIN_S + 3600.0, output_tokens=None)
     found = adopt([served(0, trace="s"), failed, served(2, trace="s", arrived_s=BEGIN_S + 7200.0)], config)
     assert found.where.keys() == {"r0", "r1", "r2"}
+
+
+@pytest.mark.parametrize("order", ["as they came", "the last first", "mixed"])
+def test_of_a_long_log_the_last_requests_count_and_no_more_of_it_is_held(
+    config: Config, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidegate.sim.adopted, "REQUESTS_MAX", 5)
+    numbers = list(range(100))
+    if order == "the last first":
+        numbers.reverse()
+    elif order == "mixed":
+        Random(1).shuffle(numbers)
+    held = []
+
+    def log() -> Iterator[Served]:
+        for number in numbers:
+            yield served(number)
+            held.append(sum(type(one) is Served for one in gc.get_objects()))
+
+    adopted = adopt(log(), config)
+    assert [one.id for one in facts(adopted, Request)] == [served(number).id for number in range(95, 100)]
+    assert (adopted.unused, adopted.records) == ({Unused.OLDER: 95}, 100)
+    assert max(held) - held[0] <= 2 * 5
 
 
 def test_what_is_secret_in_a_log_is_told_nowhere(config: Config) -> None:

@@ -689,6 +689,29 @@ def test_what_waits_or_is_on_its_way_is_not_over_however_long_that_takes() -> No
     assert (one.outcome.outcome, one.outcome.attempts, one.outcome.e2e_s) == ("ok", 2, 10.0)
 
 
+@pytest.mark.parametrize(
+    ("told", "came"),
+    [({"given_up": True}, LEFT), ({"given_up": True, "cause": "internal"}, "failed"), ({"cause": "peer"}, "failed")],
+    ids=str,
+)
+def test_a_cache_that_did_not_arrive_and_after_which_nothing_came_is_an_end(told: dict[str, Any], came: str) -> None:
+    request = core.request("r")
+    plan = (Prefill(endpoint="rack", target="cloud", timeout_s=60.0), Run(endpoint="cloud", timeout_s=60.0))
+    facts = [
+        (0.0, request),
+        (0.0, Decision(request_id="r", plan=plan, why=Why.CHEAPEST_ON_TIME)),
+        (0.0, core.started(request, "rack", target="cloud")),
+        (1.0, core.ended("r", "rack", output_tokens=1)),
+        (2.0, Shipped(request_id="r", endpoint="rack", target="cloud", ok=False, **told)),
+    ]
+    (one,) = of(*facts).asked
+    assert (one.outcome.outcome, one.outcome.attempts, one.outcome.e2e_s) == (came, 1, 2.0)
+    # Who goes on without it is what counts.
+    again = [(2.0, core.started(request, "cloud")), (3.0, core.ended("r", "cloud", output_tokens=3))]
+    (one,) = of(*facts, *again).asked
+    assert (one.outcome.outcome, one.outcome.attempts) == ("ok", 2)
+
+
 def test_a_state_of_other_software_is_refused_with_its_name() -> None:
     first = header()
     assert isinstance(first.fact, Segment)

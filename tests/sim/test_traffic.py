@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.sim.clients import ask, played, prefix_hit_ratio
 from tidegate.sim.arrivals import Poisson
+from tidegate.sim.ask import PLACES
 from tidegate.sim.chance import Chance
 from tidegate.sim.job import Job
 from tidegate.sim.lengths import Constant, Lengths, LogNormal
@@ -63,6 +64,15 @@ def test_every_prompt_has_the_blocks_that_it_is_long_enough_for(seed: int, commo
         assert len(job.blocks) == job.prompt_tokens // 512
         assert len(set(job.blocks)) == len(job.blocks)
     assert all(early.request.arrived_s <= late.request.arrived_s for early, late in pairwise(jobs))
+
+
+def test_a_prompt_longer_than_any_has_as_many_blocks_as_there_are_identities() -> None:
+    lengths = Lengths(prompt_tokens=Constant(40e6), output_tokens=Constant(9.0))
+    reuse = Reuse(common_share=1.0, common_tokens=Constant(40e6))
+    for changes in (dict[str, object](), {"reuse": reuse}):
+        one, other = loop(lengths=lengths, requests_max=2, **changes).arrivals()
+        assert (one.prompt_tokens, len(one.blocks)) == (40_000_000, PLACES)
+        assert (one.blocks == other.blocks) == bool(changes)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

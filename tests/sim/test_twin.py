@@ -11,9 +11,22 @@ import pytest
 from tests import make as core
 from tests.sim.make import STEP, profile
 from tests.sim.week import API, OWN, USUAL, Week
-from tidegate.core.model import Decision, Ending, Endpoint, Line, Policy, Request, Run, replace
+from tidegate.core.model import (
+    Capability,
+    Decision,
+    Ending,
+    Endpoint,
+    Line,
+    Overrides,
+    Policy,
+    Probed,
+    Request,
+    Run,
+    Segment,
+    replace,
+)
 from tidegate.core.router import Router
-from tidegate.core.state import State
+from tidegate.core.state import EndpointState, State
 from tidegate.core.step import StepTime
 from tidegate.core.why import Why
 from tidegate.sim import inferred
@@ -326,6 +339,35 @@ def test_who_decides_in_the_routers_place_knows_what_was_known() -> None:
     assert {one.endpoint for one in played(made, core.policy(), decider=otherwise)} == {"own"}
     assert told == [bytes(learned.snapshot())]
     assert told != [bytes(Router(made.endpoints, core.policy()).snapshot())]
+
+
+def test_a_window_that_an_engine_told_after_the_start_is_known_from_the_start() -> None:
+    week = Week(count=50)
+    tells = Probed(endpoint="own", up=True, context_tokens=99_000, capabilities=(Capability.VISION,))
+    (header, *rest) = week.lines
+    lines = [header, Line(at_s=header.at_s, fact=tells), *rest]
+    state = twin(observe(lines), known(lines)).state
+    began = Router(week.twin().endpoints, core.policy(), state)
+    assert began.endpoint("own").context_tokens == 99_000
+    assert began.endpoint("own").capabilities == {Capability.VISION}
+    assert began.endpoint("api").context_tokens == API.context_tokens
+    # What a header knows was told before it.
+    assert isinstance(header.fact, Segment)
+    before = State(endpoints={"own": EndpointState(context_tokens=50_000)})
+    knows = replace(header.fact, state=msgspec.Raw(msgspec.json.encode(before)))
+    lines[0] = replace(header, fact=knows)
+    assert twin(observe(lines), known(lines)).state.endpoints["own"].context_tokens == 50_000
+
+
+def test_what_operators_had_set_before_the_first_line_is_not_played_and_told() -> None:
+    week = Week(count=50)
+    (header, *rest) = week.lines
+    assert isinstance(header.fact, Segment)
+    drained = State(overrides=Overrides(drained=("own",)))
+    lines = [replace(header, fact=replace(header.fact, state=msgspec.Raw(msgspec.json.encode(drained)))), *rest]
+    observed = observe(lines)
+    assert observed.overridden == 1
+    assert "own" in {one.endpoint for one in played(twin(observed, known(lines)), core.policy())}
 
 
 def test_what_went_away_goes_away_at_the_same_times() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
+from math import inf
 from urllib.parse import urlsplit
 
 import msgspec
@@ -142,10 +143,14 @@ class _Reading:
         self._endpoints = {endpoint.name: endpoint for endpoint in built.endpoints}
         self.kept: dict[str, _Kept] = {}
         self.strangers: Counter[str] = Counter()
-        self.retried = 0
+        self.retried = self.older = 0
+        # Nothing that came before is taken any more.
+        self._since_s = -inf
 
     def take(self, record: Served) -> Unused | None:
         """One more record; why it cannot be used, None where it can."""
+        if record.arrived_s < self._since_s:
+            return Unused.OLDER
         known = self.kept.get(record.id)
         if known is not None and (known.served.ok or not record.ok):
             return Unused.AGAIN
@@ -166,19 +171,18 @@ class _Reading:
             self.retried += 1
         # Its prompt is needed no more.
         self.kept[record.id] = _Kept(request, endpoint.name, by, msgspec.structs.replace(record, fields={}, headers={}))
+        if len(self.kept) >= 2 * REQUESTS_MAX:
+            # A log may be of a year.
+            last = self._last()
+            self.kept = {one.served.id: one for one in last}
+            self._since_s = last[0].request.arrived_s
         return None
 
     def over(self, records: int, unused: Counter[Unused]) -> Adopted:
         """All of them were read."""
-        served: dict[str, list[float]] = {}
-        for one in self.kept.values():
-            if one.served.ok and one.served.trace:
-                served.setdefault(one.served.trace, []).append(one.served.arrived_s)
-        kept = [one for one in self.kept.values() if one.served.ok or not _served_then(one.served, served)]
-        unused[Unused.RETRIED] += len(self.kept) - len(kept) + self.retried
-        kept.sort(key=lambda one: (one.request.arrived_s, one.request.id))
-        unused[Unused.OLDER] += max(0, len(kept) - REQUESTS_MAX)
-        kept = kept[-REQUESTS_MAX:]
+        kept = self._last()
+        unused[Unused.RETRIED] += self.retried
+        unused[Unused.OLDER] += self.older
         # Prices are those of its beginning, in whatever order it is written.
         built = build(self._config, kept[0].request.arrived_s)
         return Adopted(
@@ -195,6 +199,18 @@ class _Reading:
             unused=+unused,
             strangers=self.strangers,
         )
+
+    def _last(self) -> list[_Kept]:
+        """The last requests, in the order in which they came; those that others took the place of are none."""
+        served: dict[str, list[float]] = {}
+        for one in self.kept.values():
+            if one.served.ok and one.served.trace:
+                served.setdefault(one.served.trace, []).append(one.served.arrived_s)
+        kept = [one for one in self.kept.values() if one.served.ok or not _served_then(one.served, served)]
+        self.retried += len(self.kept) - len(kept)
+        kept.sort(key=lambda one: (one.request.arrived_s, one.request.id))
+        self.older += max(0, len(kept) - REQUESTS_MAX)
+        return kept[-REQUESTS_MAX:]
 
     def _endpoint(self, record: Served) -> tuple[Endpoint, By] | None:
         """Which of them served it: as it was said, by its name or address, or by the only one that calls its model so.

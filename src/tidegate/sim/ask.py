@@ -188,14 +188,14 @@ class Ask:
 def block_ids(space: int, number: int, turn: int, places: range) -> tuple[int, ...]:
     """Identities of the blocks at these places of a prompt, that came with this turn of this session.
 
-    No two of them are the same, and none has two predecessors, so what prompts share are their leading blocks.
+    No two of them are the same, and none has two predecessors, so what prompts share are their leading blocks. Of a
+    prompt with more than `PLACES` blocks, the rest has none: no engine has room for it.
     """
     assert 0 <= space < SPACES
     assert 0 <= number < NUMBERS
     assert 0 <= turn < TURNS
-    assert places.stop <= PLACES
     base = ((space * NUMBERS + number) * TURNS + turn) * PLACES
-    return tuple(range(base + places.start, base + places.stop))
+    return tuple(range(base + places.start, base + min(places.stop, PLACES)))
 
 
 def digests(blocks: tuple[int, ...], block_tokens: int) -> tuple[int, ...]:

@@ -179,6 +179,8 @@ class _Open(msgspec.Struct):
     # The last attempt that ended, and when.
     ended: Ended | None = None
     ended_s: float = 0.0
+    # A KV cache that did not arrive, after which nothing was tried.
+    lost: Shipped | None = None
 
     @property
     def stands_still(self) -> bool:
@@ -246,6 +248,9 @@ class _Reading:
         for endpoint, since_s in self._down_s.items():
             found.down.append(Down(endpoint=endpoint, at_s=since_s, for_s=max(found.end_s - since_s, 0.001)))
         found.asked.sort(key=lambda one: (one.request.arrived_s, one.request.id))
+        if found.state.overrides != Overrides():
+            # It was set before the first line, and is not played either.
+            found.overridden += 1
         return found
 
     def fits(self, segment: Segment) -> bool:
@@ -287,7 +292,7 @@ class _Reading:
             case Ended():
                 self._ended(fact, now_s)
             case Shipped():
-                self._shipped(fact)
+                self._shipped(fact, now_s)
             case Released():
                 self._released(fact, now_s)
 
@@ -346,6 +351,7 @@ class _Reading:
             known.attempts += 1
             known.under_way += 1
             known.held = False
+            known.lost = None
 
     def _pass_over(self, known: _Open, fact: Started) -> None:
         """Those of its plan that should have come before this one, and were not asked, could not be sent it.
@@ -422,10 +428,12 @@ class _Reading:
         if fact.ending is Ending.OK and not known.under_way:
             self._settle(fact.request_id)
 
-    def _shipped(self, fact: Shipped) -> None:
+    def _shipped(self, fact: Shipped, now_s: float) -> None:
         found, known = self._found, self._open.get(fact.request_id)
         assert found is not None
         if known is not None:
+            if not fact.ok:
+                known.lost, known.ended_s = fact, now_s
             known.shipping = max(0, known.shipping - 1)
             source = next((one for one in found.endpoints if one.name == fact.endpoint), None)
             handover = None if source is None else source.handover_to(fact.target)
@@ -562,6 +570,10 @@ def _named(known: _Open) -> str | None:
             return CLIENT_ERROR
         if known.released_for == Why.OVER_BUDGET:
             return "refused"
+    elif known.lost is not None:
+        # Who gave up the wait for a cache is the client, or the gateway, which says why.
+        if known.lost.given_up and not known.lost.cause:
+            return LEFT
     elif ended is None:
         # Where it was to wait, its process has ended; else every step was passed over: for a budget, or because no
         # dialect says it.

@@ -173,7 +173,7 @@ def _edges(windows: list[tuple[float, float, float]], span_s: float | None) -> F
         total_s = sum(end_s - from_s for (from_s, _, _), end_s in zip(windows, ends, strict=True))
         span_s = max(span_s, total_s / PLACES_MAX) or 1.0
     assert span_s > 0.0, "a span is longer than nothing"
-    return spans([(from_s, to_s) for from_s, to_s, _ in windows], max(ends), span_s)
+    return spans([(from_s, to_s) for from_s, to_s, _ in windows], ends, span_s)
 
 
 def _refilled(limit: Limit, edges: Floats) -> Floats:

@@ -1,5 +1,6 @@
 """Time in spans, for bounds: where one ends and the next begins, and how much of each an engine can use."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import ceil, floor, inf
 
@@ -15,19 +16,30 @@ Ints = NDArray[np.int64]
 MERGED = 8
 
 
-def spans(windows: Sequence[tuple[float, float]], until_s: float, span_s: float) -> Floats:
-    """Where spans begin and end: of `span_s` in these windows, of `MERGED` times that elsewhere, up to `until_s`."""
+def spans(windows: Sequence[tuple[float, float]], ends_s: Sequence[float], span_s: float) -> Floats:
+    """Where spans begin and end: of `span_s` in these windows, of `MERGED` times that from each up to its end, and one
+    of any length while nothing can be under way, since a day or a month without work has nothing to be bound."""
     fine: set[int] = set()
-    for from_s, to_s in windows:
-        fine.update(range(floor(from_s / span_s), ceil(to_s / span_s) + 1))
-    first = min(fine)
-    last = max(max(fine), ceil(until_s / span_s))
-    edges = [first]
+    busy: set[int] = set()
+    last = 0
+    for (from_s, to_s), end_s in zip(windows, ends_s, strict=True):
+        begins, over = floor(from_s / span_s), ceil(to_s / span_s)
+        until = max(over, ceil(end_s / span_s))
+        fine.update(range(begins, over + 1))
+        busy.update(range(begins // MERGED, until // MERGED + 1))
+        last = max(last, until)
+    whiles = sorted(busy)
+    edges = [min(fine)]
     while edges[-1] < last:
         at = edges[-1]
-        # Of merged ones, each ends where all of them would.
-        coarse = (at // MERGED + 1) * MERGED
-        ends = at + 1 if at in fine else min((one for one in range(at + 1, coarse) if one in fine), default=coarse)
+        if at in fine:
+            ends = at + 1
+        elif at // MERGED in busy:
+            # Of merged ones, each ends where all of them would.
+            coarse = (at // MERGED + 1) * MERGED
+            ends = min((one for one in range(at + 1, coarse) if one in fine), default=coarse)
+        else:
+            ends = whiles[bisect_left(whiles, at // MERGED)] * MERGED
         edges.append(ends)
     return np.array(edges, dtype=np.float64) * span_s
 

@@ -18,7 +18,7 @@ from tidegate.core.cached import Prompt
 from tidegate.core.endpoint import EndpointModel
 from tidegate.core.health import QUOTA
 from tidegate.core.leastsquares import non_negative
-from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
+from tidegate.core.model import Ending, Endpoint, Line, Overrides, Policy, Request, replace
 from tidegate.core.network import NetworkModel
 from tidegate.core.price import Rates
 from tidegate.core.prior import crowd
@@ -26,7 +26,7 @@ from tidegate.core.promise import is_left
 from tidegate.core.prompts import DIGESTS_MAX
 from tidegate.core.revive import revived
 from tidegate.core.router import Router
-from tidegate.core.state import State
+from tidegate.core.state import EndpointState, State
 from tidegate.core.step import StepTime
 from tidegate.core.timing import TPOT_TOKENS_MIN
 from tidegate.sim.api import FAULTY, UNAVAILABLE, Api, ApiProfile, CacheProfile, Spread
@@ -225,13 +225,31 @@ def twin(observed: Observed, router: Router, *, seed: int = 0, later: Observed |
         carriers={one.name: as_measured(one) for one in router.handovers},
         jobs=jobs if later is None else _jobs(later, seed),
         faults=_faults(asked, stands),
-        state=revived(observed.state if later is None else router.state, kept, asked.start_s),
+        state=_begins(observed.state if later is None else router.state, router, kept, asked.start_s),
         start_s=asked.start_s,
         end_s=asked.end_s,
         left=frozenset(one.request.id for one in asked.asked if one.outcome.outcome == LEFT),
         # A gateway that waits for longer than by default may have had one that took longer.
         timeout_s=max(TIMEOUT_S, max(one.outcome.e2e_s for one in asked.asked)),
     )
+
+
+def _begins(state: State, router: Router, kept: set[str], now_s: float) -> State:
+    """What was known when requests began to come, without what operators had set by hand.
+
+    A process that was just started, or an endpoint with new settings, has asked no engine yet for its window and for
+    what it can take, and probes of a twin tell neither: they are what `router` has heard since.
+    """
+    found = revived(state, kept, now_s)
+    found.overrides = Overrides()
+    for name in kept:
+        heard = router.endpoint(name).state
+        begins = found.endpoints.setdefault(name, EndpointState())
+        if begins.context_tokens is None:
+            begins.context_tokens = heard.context_tokens
+        if begins.capabilities is None:
+            begins.capabilities = heard.capabilities
+    return found
 
 
 def _jobs(observed: Observed, seed: int) -> tuple[Job, ...]:
