@@ -310,6 +310,14 @@ def test_a_key_that_is_a_name_stands_as_it_is(config: Config, key: str) -> None:
     assert request.key == key
 
 
+def test_prompts_that_are_too_long_for_a_window_that_is_assumed_are_counted(config: Config, tmp_path: Path) -> None:
+    records = [served(number, prompt_tokens=tokens) for number, tokens in enumerate((1000, 3000, 9000))]
+    assert adopt(records, config).too_long == {}
+    file = tmp_path / "tidegate.toml"
+    file.write_text(CONFIG.replace("context_tokens = 8192\n", ""))
+    assert adopt(records, load_unreached(file)).too_long == {"desk": 2}
+
+
 def test_prices_are_those_of_its_beginning_in_whatever_order_it_is_written(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

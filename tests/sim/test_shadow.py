@@ -7,6 +7,7 @@ import pytest
 
 from tests.sim.foreign_days import Written, configuration, day, log, pair, payload, spend_row, unstreamed
 from tidegate.config.load import load_unreached
+from tidegate.core.model import replace
 from tidegate.sim.adopted import Adopted, adopt
 from tidegate.sim.decider import AtOnce
 from tidegate.sim.foreign import read
@@ -76,6 +77,9 @@ def test_the_page_the_sheets_and_the_sentences_say_the_same(tmp_path: Path) -> N
     assert said[0] == f"Of {len(outcomes) + 1} records {len(outcomes)} are looked at."
     assert "1 are not: without a time or a latency." in said
     assert f"The log has them served at cloud {len(outcomes)} (by its address)." in said
+    assert not any("usual window" in one for one in said)
+    (told,) = [one for one in remarks(replace(found, too_long={"desk": 3})) if "usual window" in one]
+    assert "3 prompts are too long for it. Write its context_tokens." in told
     assert said[-1] == "Whether answers are as good was not compared."
     html = page(found, "<log>")
     assert html.startswith("<!doctype html>")

@@ -84,7 +84,8 @@ class Adopted(msgspec.Struct, kw_only=True):
 
     All that is decided here may spend `caps`, which are to last where they are `paced`. `where` each request went, by
     id, how many were `placed` at each endpoint by what, and what was `billed` for it, where that was told. Of some
-    `unseen` nobody saw first content. `unused` counts records by reason, `strangers` what served others that is no
+    `unseen` nobody saw first content. Of an engine whose window is asked for, which a log cannot be, so many prompts
+    were `too_long` for the usual one. `unused` counts records by reason, `strangers` what served others that is no
     endpoint, or was asked for and is no model here.
     """
 
@@ -97,6 +98,7 @@ class Adopted(msgspec.Struct, kw_only=True):
     placed: Counter[tuple[str, By]]
     billed: dict[str, float]
     unseen: int
+    too_long: Counter[str]
     records: int
     unused: Counter[Unused]
     strangers: Counter[str]
@@ -185,6 +187,7 @@ class _Reading:
         unused[Unused.OLDER] += self.older
         # Prices are those of its beginning, in whatever order it is written.
         built = build(self._config, kept[0].request.arrived_s)
+        asked = [one for one in built.endpoints if built.upstreams[one.name].asks_context]
         return Adopted(
             lines=_lines(kept, built.endpoints, built.policy),
             endpoints=built.endpoints,
@@ -195,6 +198,12 @@ class _Reading:
             placed=Counter((one.endpoint, one.by) for one in kept),
             billed={one.request.id: one.served.usd for one in kept if one.served.usd is not None},
             unseen=sum(one.served.ok and one.served.ttft_s is None for one in kept),
+            too_long=Counter(
+                endpoint.name
+                for one in kept
+                for endpoint in asked
+                if one.request.model in endpoint.models and one.request.prompt_tokens > endpoint.context_tokens
+            ),
             records=records,
             unused=+unused,
             strangers=self.strangers,

@@ -33,7 +33,8 @@ class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     Of the log's `records` the `unused` are in no figure, by reason; the others were `placed` at endpoints, each so many
     by what says so. The dollars of `billed` requests are what the log says, of the others what the prices of the
-    configuration make of their tokens; of `unseen` nobody saw first content. Of the `compared` requests, all that have
+    configuration make of their tokens; of `unseen` nobody saw first content. So many prompts are `too_long` for the
+    window that is assumed of an endpoint. Of the `compared` requests, all that have
     an end under both, `missed` promises are kept by the other alone, `gained` by Tidegate alone.
     """
 
@@ -44,6 +45,7 @@ class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
     placed: dict[str, dict[str, int]]
     billed: int
     unseen: int
+    too_long: dict[str, int]
     compared: int
     missed: int
     gained: int
@@ -79,6 +81,7 @@ def shadow(adopted: Adopted, observed: Observed, theirs: Sequence[Outcome], ours
         placed=placed,
         billed=sum(one.request.id in adopted.billed for one in observed.asked),
         unseen=adopted.unseen,
+        too_long=dict(adopted.too_long),
         compared=len(pairs),
         missed=len(missed),
         gained=sum(gained(a, b) > 0 for a, b in pairs),

@@ -54,6 +54,11 @@ def remarks(found: Shadow) -> list[str]:
             f"Of {found.unseen} answers nobody saw first content: whether their promises were kept is known of some "
             "alone, and what is simulated of it is a guess."
         )
+    said += [
+        f"{name} is taken to have the usual window, since no engine can be asked for its own here: {count} prompts are "
+        "too long for it. Write its context_tokens."
+        for name, count in found.too_long.items()
+    ]
     said += notes(found.preview)
     said.append("Whether answers are as good was not compared.")
     return said
