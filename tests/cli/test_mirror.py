@@ -172,5 +172,7 @@ def test_what_cannot_be_followed_is_said_so(tmp_path: Path, capsys: pytest.Captu
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert main([*asked, "--listen", f"127.0.0.1:{taken.getsockname()[1]}"]) == 1
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main([*asked, "--listen", address, "--journal", str(tmp_path / "copies")]) == 1
     assert "cannot start" in capsys.readouterr().err
+    assert not (tmp_path / "copies").exists()

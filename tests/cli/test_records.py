@@ -81,6 +81,12 @@ def test_segments_are_listed_with_their_span_their_size_and_who_wrote_them(
     _, line, total = said(capsys, "ls", journal)
     assert line.split()[0] == listed["name"]
     assert total.startswith(f"1 segments, {len(stage.lines)} lines")
+    # Its name before it was packed leads there, too.
+    assert json.loads(said(capsys, "ls", segment, "--json")[0]) == [listed]
+    packed = journal / listed["name"]
+    packed.write_bytes(packed.read_bytes()[:-9])
+    assert main(["journal", "ls", str(segment), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["unread"]
 
 
 def test_a_segment_that_cannot_be_read_is_listed_as_such_beside_the_others(

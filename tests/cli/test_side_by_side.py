@@ -1,5 +1,8 @@
 """Two plays in processes of their own."""
 
+import os
+import signal
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,16 @@ from tidegate.config.problem import ConfigError
 
 def _no_bar(share: float) -> None:
     pass
+
+
+def test_an_interrupt_of_a_terminal_is_for_whoever_waits_for_them() -> None:
+    def interrupts(share: float) -> None:
+        for child in active_children():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGINT)
+
+    (played,) = side_by_side(Week(count=50).twin(), [Play(policy=core.policy(), bar=interrupts)])
+    assert len(played) == 50
 
 
 def test_a_journal_that_the_disk_has_no_room_for_is_told_as_that(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.config.test_malformed import GOOD, problems_of
 from tidegate.config.build import Built, build
 from tidegate.config.load import load
+from tidegate.config.secret import of_few
 
 ADMIN = "zyx-0123456789-0123456789"
 
@@ -61,7 +62,7 @@ def test_the_admin_secret_may_stand_in_a_file_that_not_everybody_reads(tmp_path:
     assert key.reveal() == ADMIN
     file.chmod(0o644)
     (problem,) = problems_of(tmp_path, f"[gateway]\nadmin_key = {{ file = 'admin.key' }}\n{GOOD}")
-    assert (problem.path, problem.remedy) == ("gateway.admin_key.file", f"chmod 600 {file}")
+    assert (problem.path, problem.remedy) == ("gateway.admin_key.file", of_few(file))
 
 
 def test_a_certificate_and_its_key_make_a_context_of_tls_12_at_least(

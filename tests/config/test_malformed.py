@@ -375,6 +375,7 @@ MALFORMED = [
     (GOOD + "api_key_file = 'none'\n", "endpoint.mine.api_key_file", "No such file", "readable by this user"),
     (GOOD + "courier = { name = 'a', address = 'rack' }\n", "endpoint.mine.courier.address", "a port", "host:port"),
     (GOOD + "api_key_file = '.'\n", "endpoint.mine.api_key_file", "", "key"),
+    (GOOD + "api_key_file = '~/key'\n", "endpoint.mine.api_key_file", "No such file", "the whole path"),
     (GOOD + "api_key_file = 'tidegate.toml'\n", "endpoint.mine.api_key_file", "read by everybody", "chmod 600"),
     (
         GOOD + "api_key_file = 'a\\u0000b'\n".replace("'", '"'),
@@ -382,6 +383,7 @@ MALFORMED = [
         "not the name of a file",
         "key",
     ),
+    ("[gateway]\njournal = '~/journal'\n" + GOOD, "gateway.journal", "nobody's home here", "the whole path"),
     ('[budget]\nledger = "a\\u0000b"\n' + GOOD, "budget.ledger", "not the name of a file", "a path"),
     ('[switchback]\nfile = "a\\u0000.json"\n' + GOOD, "switchback.file", "not the name of a file", "a path"),
     (GOOD + "api_key_file = 'sk-verysecret'\n", "endpoint.mine.api_key_file", "No such file", "never stands here"),

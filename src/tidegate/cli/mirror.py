@@ -23,7 +23,7 @@ from tidegate.config.schema import INTERACTIVE
 from tidegate.core.model import JOURNAL_VERSION, Capability, Decision, Line, Record, Segment
 from tidegate.gateway.routes import ROUTES
 from tidegate.http.limits import Limits
-from tidegate.http.server import Exchange, Server
+from tidegate.http.server import Exchange, Server, check_free
 from tidegate.sim.mirrored import Mirror, Mirrored
 from tidegate.sim.preview import Figures
 from tidegate.sim.preview_page import figures_row, promises_text, spent_text
@@ -157,6 +157,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(built: Built, options: argparse.Namespace, listen: Address, clock: Clock) -> Seen:
+    # Who cannot start leaves no segment behind.
+    await check_free(listen.host, listen.port)
     journal: Journal | None = None
 
     def write(line: Line) -> None:

@@ -1,6 +1,7 @@
 """`tidegate journal`: the segments of a journal, its requests and facts, as they come, and as files for others."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -131,6 +132,9 @@ def _listed(path: Path) -> Listed | None:
             first, last, count = first or line, line, count + 1
     except JournalError as error:
         unread = str(error)
+    if not os.path.lexists(path):
+        # It is known by the name that it had before it was packed.
+        path = path.with_name(path.name + PACKED)
     try:
         size = path.stat().st_size
     except FileNotFoundError:

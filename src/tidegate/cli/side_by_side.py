@@ -1,5 +1,6 @@
 """Two plays of one twin at the same time, in processes of their own."""
 
+import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -77,6 +78,8 @@ def _play(
     segment: Path | None,
 ) -> None:
     found: list[Outcome] | ConfigError
+    # Who is interrupted ends those that play, and they say nothing of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with lines_into(segment) as write:
             found = played(

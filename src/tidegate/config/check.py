@@ -117,7 +117,8 @@ def _policy(policy: PolicyTable, gateway: GatewayTable | None, problems: Problem
     if gateway is not None and policy.hold_s_max >= gateway.request_timeout_s:
         problems.add(
             "policy.hold_s_max",
-            f"a request would be held for its whole life: the request time-out is {gateway.request_timeout_s:g} s",
+            f"a request would be held for its whole life: the request time-out is {gateway.request_timeout_s:g} s, and "
+            f"this is {policy.hold_s_max:g} s",
             "set it to less than the request time-out, with room for the answer",
         )
 
@@ -125,6 +126,8 @@ def _policy(policy: PolicyTable, gateway: GatewayTable | None, problems: Problem
 def _file(path: str, file: str | None, problems: Problems) -> None:
     if file and "\0" in file:
         problems.add(path, "this is not the name of a file", "write a path")
+    if file and file.startswith("~"):
+        problems.add(path, "a folder called `~` would be made: it is nobody's home here", "write the whole path")
 
 
 def _budget(budget: BudgetTable, problems: Problems) -> None:
@@ -165,8 +168,9 @@ def _class(path: str, klass: ClassTable, draft: Draft, problems: Problems) -> No
     if draft.gateway is not None and any(limit > draft.gateway.request_timeout_s * 1000 for limit in limits_ms):
         problems.add(
             f"{path}.slo",
-            f"it allows longer than a request lives: the request time-out is {draft.gateway.request_timeout_s:g} s",
-            "promise less, or raise the request time-out",
+            f"it allows longer than a request lives: the request time-out is {draft.gateway.request_timeout_s:g} s, "
+            f"and this is {max(limits_ms) / 1000:g} s",
+            f"write a [{path}] that promises less, or raise the request time-out",
         )
     _residency(f"{path}.residency", klass.residency, draft, problems)
 

@@ -181,7 +181,7 @@ def serve(path: str, key: Path, context: Callable[[], object], roles: str, remed
     """Note what is wrong with the files of the table at `path`, which can be read: whether everybody can read the
     private key, and what keeps a `context` of them from being made."""
     if key.stat().st_mode & stat.S_IROTH:
-        problems.add(f"{path}.key", f"{key} can be read by everybody on this machine", f"chmod 600 {key}")
+        problems.add(f"{path}.key", f"{key} can be read by everybody on this machine", secret.of_few(key))
     try:
         context()
     except (OSError, ValueError) as error:

@@ -76,6 +76,13 @@ def from_variable(name: str, variables: Mapping[str, str], *, alone: bool = Fals
     return _checked(text, f"the environment variable {name}")
 
 
+def of_few(file: Path) -> str:
+    """How a file comes to be read by its owner alone."""
+    return (
+        f"chmod 600 {file}; of a mount, say its mode where it is mounted, as 0400 for its owner or 0440 for its group"
+    )
+
+
 def from_file(path: Path) -> Secret:
     """The secret in a file that not everybody can read."""
     try:
@@ -85,13 +92,14 @@ def from_file(path: Path) -> Secret:
             if not stat.S_ISREG(mode):
                 raise SecretError(f"{path} is not a file", "name a file that holds the key and nothing else")
             if mode & stat.S_IROTH:
-                raise SecretError(f"{path} can be read by everybody on this machine", f"chmod 600 {path}")
+                raise SecretError(f"{path} can be read by everybody on this machine", of_few(path))
             content = file.read(SECRET_BYTES_MAX + 1)
     except ValueError:
         raise SecretError("this is not the name of a file", _CREATE) from None
     except OSError as error:
         shown = "the file" if error.errno in _NO_FILE else path
-        raise SecretError(f"{shown} cannot be read: {error.strerror}", _CREATE) from None
+        remedy = "write the whole path: `~` is nobody's home here" if "~" in path.parts else _CREATE
+        raise SecretError(f"{shown} cannot be read: {error.strerror}", remedy) from None
     if len(content) > SECRET_BYTES_MAX:
         raise SecretError(f"{path} is larger than any key", "name a file that holds the key and nothing else")
     return _checked(content.decode("latin-1"), str(path))
