@@ -10,6 +10,7 @@ from tests.engines.speakers import recorded
 from tests.gateway.fetching import TEXT, Recorded, breaker, facts, pair
 from tests.gateway.harness import House, chat, house, local
 from tests.http.harness import eventually
+from tidegate.core.health import UNFIT
 from tidegate.core.model import Decision, Ended, Ending, Held, Overrides, Prefill, Request, Shipped
 from tidegate.http.server import Exchange
 
@@ -89,6 +90,30 @@ async def test_who_cannot_fetch_it_computes_the_prompt_itself(tmp_path: Path, fa
         assert len(rack.asked) == 1, "nobody is asked again to compute it for another"
         assert breaker(home).strikes == 1.0
         assert [one.ending for one in facts(home, Ended)] == [Ending.OK, Ending.FAILED, Ending.OK]
+        if fault == "misunderstood":
+            assert facts(home, Ended)[1].cause == UNFIT, "which is no fault of the engine"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_finds_fault_with_a_prompt_alone_has_not_found_it_with_the_request(
+    tmp_path: Path, stream: bool
+) -> None:
+    # vLLM answers so where a tool has to be called, which one token is too few for.
+    rack, laptop = Recorded(kept="misunderstood"), Recorded()
+    async with pair(tmp_path, rack, laptop) as home:
+        answer = await home.ask(chat(TEXT, stream=stream))
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert "kv_transfer_params" not in laptop.asked[0]
+        assert len(rack.asked) == 1
+        assert [one.ending for one in facts(home, Ended)] == [Ending.REFUSED, Ending.OK]
+        assert home.gateway.router.endpoint("rack").state.breaker.strikes == 0.0
+
+
+async def test_what_is_wrong_with_a_request_is_said_of_all_of_it(tmp_path: Path) -> None:
+    rack, laptop = Recorded(kept="misunderstood"), Recorded(plain="misunderstood")
+    async with pair(tmp_path, rack, laptop) as home:
+        assert (await home.ask(chat(TEXT))).status == 400
+        assert [one.ending for one in facts(home, Ended)][-1] is Ending.OK, "the engine is well"
 
 
 async def test_what_the_one_says_that_cannot_be_read_is_no_reason_to_fail(tmp_path: Path) -> None:

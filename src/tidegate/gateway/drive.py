@@ -21,7 +21,7 @@ from tidegate.core.actions import (
 from tidegate.core.actions import Call as Send
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight, State
-from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
+from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST, UNFIT
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, replace
 from tidegate.core.network import UPLOAD_S_LEAST
 from tidegate.core.resume import narrowed
@@ -422,9 +422,12 @@ class Drive:
         resumes, fetching = failure is not OVERRAN and failure is not BROKEN, attempt.fetching or failure is GONE
         may_resume = resumes and self._may_resume(attempt)
         if failure.final and fetching:
-            # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
-            failure = replace(failure, ending=Ending.FAILED, final=False)
-        if failure.final and not self._exchange.started and self._is_translated(attempt):
+            # Another engine has taken the request: what this one finds fault with is what it was told to fetch, or what
+            # a prompt alone does not have. Either is no fault of whoever serves the next one.
+            failure = replace(failure, ending=Ending.FAILED, cause=UNFIT, final=False)
+        # A prompt alone is our form of it, too: one token may be too few for what is to be called.
+        ours = attempt.target or (not self._exchange.started and self._is_translated(attempt))
+        if failure.final and ours:
             failure = in_our_form(failure)
         # What is said of a prompt alone, or of a KV cache that was to be fetched, is not said of the request.
         itself = failure.cause in OF_THE_REQUEST and not (attempt.target or fetching)
