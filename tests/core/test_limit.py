@@ -320,6 +320,25 @@ def test_a_trial_that_has_begun_to_answer_lets_others_in_however_long_its_answer
     assert played.places == 2
 
 
+def test_a_trial_that_hangs_since_before_it_could_not_be_reached_keeps_nobody_from_who_is_back() -> None:
+    played = Played()
+    for _ in range(3):
+        played.sends(1)
+        played.ends(Ending.FAILED)
+    played.now_s += OPEN_S_MIN
+    played.sends(1)
+    played.probed(up=False)
+    played.probed(up=True)
+    assert played.is_sent_to()
+    # The next one is the trial, and what becomes of the first tells nothing.
+    played.sends(1)
+    assert not played.is_sent_to()
+    played.ends(Ending.FAILED)
+    assert not played.is_sent_to()
+    played.answers()
+    assert played.is_sent_to()
+
+
 def test_a_trial_whose_answer_breaks_off_has_failed() -> None:
     played = Played()
     for _ in range(3):

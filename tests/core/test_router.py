@@ -307,6 +307,19 @@ def test_where_nobody_else_may_wait_an_engine_with_slots_gets_more_prompts_than_
     assert all(isinstance(one, Wait | Run) for one in ends)
 
 
+def test_who_waits_for_other_models_takes_no_slot_of_an_engine_without_them() -> None:
+    router = make.router(
+        make.endpoint("rack", concurrency=8), make.endpoint("desk", models=("n",), concurrency=1), held_max=20
+    )
+    router.observe(make.started(make.request("desk0", model="n"), "desk"), 0.0)
+    hold(router, *(make.request(model="n", slo=Slo()) for _ in range(20)))
+    for _ in range(8):
+        request = make.request(prompt_tokens=9_000, prompt_bytes=36_000, slo=Slo(ttft_s=60.0))
+        assert names(router.decide(request, 0.0)) == ["rack"]
+        router.observe(make.started(request, "rack"), 0.0)
+    assert router.decide(make.request(), 0.0).why is Why.HOLD_FULL
+
+
 def test_a_full_queue_refuses_and_says_when_a_slot_would_be_its_own() -> None:
     router = make.router(make.endpoint("laptop", concurrency=1), held_max=2)
     fill(router, "laptop", 1)
@@ -400,6 +413,32 @@ def test_many_that_our_engine_cannot_serve_do_not_keep_others_of_their_model_fro
     assert router.due(0.0) == []
     router.observe(make.ended("laptop0", "laptop"), 1.0)
     assert router.due(1.0) == [short]
+
+
+@pytest.mark.parametrize("waiting", [SCHEDULED_MAX, 2 * SCHEDULED_MAX])
+@pytest.mark.parametrize(("ttft_s", "theirs_s"), [(0.1, 10.0), (30.0, 110.0)], ids=["late", "in time"])
+def test_those_that_our_engine_cannot_serve_are_before_nobody_there(
+    waiting: int, ttft_s: float, theirs_s: float
+) -> None:
+    def comes_to(long: int) -> Decision:
+        """Where one goes while so many wait for the only one with room for them."""
+        router = make.router(
+            make.endpoint("laptop", concurrency=1, context_tokens=4096),
+            make.endpoint("large", local=False, concurrency=1),
+            make.endpoint("dear", local=False, context_tokens=4096),
+            held_max=1000,
+        )
+        slo = Slo(ttft_s=theirs_s)
+        hold(router, *(make.request(f"long{n}", prompt_tokens=8_000, slo=slo) for n in range(long)))
+        for endpoint in ("laptop", "large"):
+            router.observe(make.started(make.request(endpoint, arrived_s=100.0), endpoint), 100.0)
+        hold(router, make.request("short", arrived_s=100.0, residency="local"))
+        residency = "local" if ttft_s < 1.0 else "anywhere"
+        return router.decide(make.request("r", arrived_s=100.0, ttft_s=ttft_s, residency=residency), 100.0)
+
+    (step,) = comes_to(0).plan
+    assert isinstance(step, Wait)
+    assert comes_to(waiting) == comes_to(0)
 
 
 def test_what_is_held_for_others_goes_to_a_second_one_once_the_first_is_full() -> None:

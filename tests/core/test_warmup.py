@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from tests import make
 from tests.properties.storm import Storm
 from tidegate.core.inflight import begins_s
-from tidegate.core.model import Ended, Ending, Endpoint, FirstToken, Overrides, Probed, Run, Warmed, Warming, replace
+from tidegate.core.model import (
+    Ended,
+    Ending,
+    Endpoint,
+    FirstToken,
+    Held,
+    Overrides,
+    Probed,
+    Run,
+    Warmed,
+    Warming,
+    replace,
+)
 from tidegate.core.prefills import left_s
 from tidegate.core.reserve import Reservation
 from tidegate.core.revive import revived
@@ -93,6 +105,25 @@ def test_who_is_missed_is_loaded_once_and_serves_then() -> None:
     played.ends(30.0)
     assert played.due == []
     assert played.asks() == "laptop"
+
+
+def test_who_is_missed_while_another_of_ours_is_full_is_loaded_as_well() -> None:
+    desk = make.endpoint("desk", concurrency=1)
+    played = Played(make.router(desk, laptop(), make.endpoint("cloud", local=False)))
+    played.told(resident=False)
+    played.router.observe(make.started(make.request(output_tokens_max=8_000), "desk"), 0.0)
+    assert played.asks() == "cloud"
+    assert played.due == ["laptop"]
+
+
+def test_who_is_missed_while_others_are_held_is_loaded_as_well() -> None:
+    desk = make.endpoint("desk", concurrency=1, models=("n",))
+    played = Played(make.router(desk, laptop(), make.endpoint("cloud", local=False)))
+    played.told(resident=False)
+    played.router.observe(make.started(make.request(model="n"), "desk"), 0.0)
+    played.router.observe(Held(request=make.request(model="n")), 0.0)
+    assert played.asks() == "cloud"
+    assert played.due == ["laptop"]
 
 
 def test_who_waits_for_a_load_has_one_beside_that_nobody_ends() -> None:

@@ -42,8 +42,11 @@ class Breaker(msgspec.Struct):
         return self.openings > 0 and (now_s < self.open_until_s or self.trial != "")
 
     def reachable(self, now_s: float) -> None:
-        """It could not be reached, and can be again: half-open from now on, whatever was left of its time."""
+        """It could not be reached, and can be again: half-open from now on, whatever was left of its time. A trial that
+        hangs since before tells nothing of who is there now."""
         self.open_until_s = min(self.open_until_s, now_s)
+        if self.openings:
+            self.trial = ""
 
     @property
     def state(self) -> str:

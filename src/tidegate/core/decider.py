@@ -48,15 +48,15 @@ class Decider:
         worth = worth_usd(request, length)
         for model in own:
             if held or not self.begins(model, request, length, now_s):
-                # Whose start it is; the options may be of a wait, and what it takes then is predicted then.
-                self.decided = Decided(request, now_s, [])
                 options = plan.weigh(request, models, length, worth, now_s)
                 options += self._handed_over(request, models, length, worth, now_s)
+                # Whose start it is; the options may be of a wait, and what it takes then is predicted then.
+                self.decided = Decided(request, now_s, [], options)
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
         unseen = [] if len(options) == len(models) else _others(models, options)
         options += self._handed_over(request, models, length, worth, now_s)
-        self.decided = Decided(request, now_s, options)
+        self.decided = Decided(request, now_s, options, options)
         found = self._run(request, options, reasons, worth, now_s, unseen=unseen)
         due = not held and explore.is_due(own, now_s)
         if held or not (due or self._known.policy.explore_share):
@@ -233,11 +233,16 @@ class Decider:
         return all(option.model.room <= 0 for option in own.values())
 
     def _beyond(self, request: Request, own: dict[str, Option], now_s: float) -> list[Option]:
-        """Those of ours that have a slot for it beside all others that are held. They have prompts enough to begin
-        with, and one more of them does less harm than a refusal."""
-        requests = self._known.waiting.requests
-        held = len(requests) - (request.id in requests)
-        return [o for o in own.values() if o.model.room > held and _takes(o.model, request, o.base.length, now_s)]
+        """Those of ours that have a slot for it beside all others that are held for their models. They have prompts
+        enough to begin with, and one more of them does less harm than a refusal."""
+        waiting = self._known.waiting
+        held = -(request.id in waiting.requests)
+        return [
+            o
+            for o in own.values()
+            if o.model.room > held + waiting.held_for(o.model.endpoint.models)
+            and _takes(o.model, request, o.base.length, now_s)
+        ]
 
     def _refuse_full(
         self, request: Request, own: dict[str, Option], reasons: dict[str, Why], slot_s: float, now_s: float

@@ -20,11 +20,13 @@ from tidegate.core.warmup import WarmUps
 
 
 class Decided(Fixed, frozen=True):
-    """The request that was decided last, when, and what was predicted of it; forgotten with the next fact."""
+    """The request that was decided last, when, and what was predicted of it; forgotten with the next fact. `offered`
+    are its options also where they may be of a wait, so that what it takes where it goes is predicted anew."""
 
     request: Request
     at_s: float
     options: list[Option]
+    offered: list[Option]
 
 
 class Known:

@@ -171,7 +171,7 @@ class Learner:
         warm_ups = self._known.warm_ups
         warm_ups.asked(model, now_s)
         if decided is not None and _is_of(fact, decided, now_s):
-            warm_ups.missed(fact, decided.request, decided.options, now_s)
+            warm_ups.missed(fact, decided.request, decided.offered, now_s)
 
     def _given(
         self,

@@ -1,7 +1,7 @@
 """The order in which requests that are held are looked at: by when their promises end, among tenants and classes."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from math import inf
 from typing import Final
 
@@ -58,9 +58,14 @@ class Queue:
         turn = _turn(request)
         return turn[0] <= now_s, turn
 
-    def late(self, model: str, now_s: float) -> int:
-        """How many wait for this model whose promises have ended."""
-        return sum([turn[0] <= now_s for turn in self._turns.get(model, {}).values()])
+    def held_for(self, models: Iterable[str]) -> int:
+        """How many wait for one of these models."""
+        return sum([len(self._turns[model]) for model in models if model in self._turns])
+
+    def late(self, model: str, unserved: Container[str], now_s: float) -> int:
+        """How many wait for this model whose promises have ended, but those that are `unserved`."""
+        turns = self._turns.get(model, {})
+        return sum([turn[0] <= now_s for name, turn in turns.items() if name not in unserved])
 
     def first(self, serves: Callable[[Request, float], bool], now_s: float) -> tuple[dict[str, Request], set[str]]:
         """Those that are looked at now: of each model those whose promises end first, and then whose have ended. And
@@ -77,15 +82,18 @@ class Queue:
             found.update({name: self.requests[name] for name in names})
         return found, unserved
 
-    def before(self, request: Request, *, fairly: bool) -> int:
-        """How many are scheduled before it: of its own tenant, and then as many of each other one."""
+    def before(self, request: Request, unserved: Container[str], *, fairly: bool) -> int:
+        """How many are scheduled before it: of its own tenant, and then as many of each other one. Those that are
+        `unserved` wait for nothing of ours, and are before nobody."""
         # Late ones count as if they came first, which they do not: who is refused for that leaves time for those that
         # are held. Counted as scheduled, a twentieth less is kept of three times too much (`bench.overload`).
         turn, turns = _turn(request), self._turns.get(request.model, {})
         if not fairly:
-            return sum([one < turn for one in turns.values()])
+            return sum([one < turn for name, one in turns.items() if name not in unserved])
         before, counts = 0, dict[str, int]()
         for name, one in turns.items():
+            if name in unserved:
+                continue
             key = self.requests[name].key
             if key == request.key:
                 before += one < turn

@@ -59,6 +59,7 @@ class Waiting:
         "_eligible",
         "_fits",
         "_handovers",
+        "_items",
         "_known_lengths",
         "_lengths",
         "_models",
@@ -105,6 +106,7 @@ class Waiting:
         # Which of them are looked at at one moment, and where they go, until a fact changes it.
         self._scheduled: tuple[float, dict[str, Request]] | None = None
         self._passed_by: set[str] = set()
+        self._items: tuple[float, list[Item]] | None = None
         self._places: tuple[float, dict[str, Place]] | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -124,6 +126,10 @@ class Waiting:
         if len(self.requests) <= self._policy.held_max:
             return set()
         return places.displaced(self.requests.values(), self._policy.held_max, now_s)
+
+    def held_for(self, models: Iterable[str]) -> int:
+        """How many are held for one of these models."""
+        return self._queue.held_for(models)
 
     def beside_others(self, request: Request) -> bool:
         """Whether other tenants have requests that are held."""
@@ -153,13 +159,14 @@ class Waiting:
             late_per_s += max(LEFT_LEAST, 1.0 - in_time) / each_s
             all_per_s += 1.0 / each_s
         # Until it is served, less what it takes itself.
-        waits_s = (1 + self._queue.late(request.model, now_s)) / late_per_s - 1.0 / all_per_s
+        waits_s = (1 + self._queue.late(request.model, self.unserved(now_s), now_s)) / late_per_s - 1.0 / all_per_s
         return waits_s if waits_s > self._policy.hold_s_max else None
 
     def turn_s(self, own: Mapping[str, Option], request: Request, now_s: float) -> float:
         """About when a request that comes now would have its turn at these engines: once a slot is free, and those that
         are held before it have had theirs."""
-        before = self._queue.before(request, fairly=self._queue.is_shared_with(request))
+        # Who of them could not be served here would take as long to find out as all that a refusal spares.
+        before = self._queue.before(request, (), fairly=self._queue.is_shared_with(request))
         first_s, per_s = inf, 0.0
         for option in own.values():
             first_s = min(first_s, option.model.slots_free_s(now_s)[0])
@@ -180,8 +187,8 @@ class Waiting:
 
     def unserved(self, now_s: float) -> set[str]:
         """Those of whom it is known that nothing of ours can serve them."""
-        scheduled, places = self.scheduled(now_s), self.places(now_s)
-        return self._passed_by | {name for name in scheduled if name not in places}
+        served = {item.request.id for item in self._served(now_s)}
+        return self._passed_by.union([name for name in self.scheduled(now_s) if name not in served])
 
     def _serves(self, request: Request, now_s: float) -> bool:
         """Whether anything of ours can serve it."""
@@ -194,7 +201,7 @@ class Waiting:
     def places(self, now_s: float) -> dict[str, Place]:
         """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
         if self._places is None or self._places[0] != now_s:
-            items = self._items(self.scheduled(now_s).values(), now_s)
+            items = self._served(now_s)
             pools = self._pools(len(items), now_s)
             self._places = now_s, self._schedule(items, pools, now_s, fairly=self._queue.is_shared)
         return self._places[1]
@@ -213,8 +220,8 @@ class Waiting:
         the work of all of them."""
         request = work.request
         fairly = self._queue.is_shared_with(request)
-        before = self._queue.before(request, fairly=fairly)
-        others = self._items([one for one in self.scheduled(now_s).values() if one.id != request.id], now_s)
+        before = self._queue.before(request, self.unserved(now_s), fairly=fairly)
+        others = [one for one in self._served(now_s) if one.request.id != request.id]
         pools = self._pools(1 + len(others), now_s)
         if before <= SCHEDULED_MAX:
             return self._schedule([work, *others], pools, now_s, fairly=fairly)[request.id]
@@ -250,8 +257,13 @@ class Waiting:
             came_s=self._queue.came_s(now_s),
         )
 
-    def _items(self, requests: Iterable[Request], now_s: float) -> list[Item]:
-        """Those of them as the schedule sees them that something of ours can serve."""
+    def _served(self, now_s: float) -> list[Item]:
+        """Those that are looked at now, as the schedule sees them, that something of ours can serve."""
+        if self._items is None or self._items[0] != now_s:
+            self._items = now_s, self._made(self.scheduled(now_s).values(), now_s)
+        return self._items[1]
+
+    def _made(self, requests: Iterable[Request], now_s: float) -> list[Item]:
         items = []
         for request in requests:
             length = self._length(request)
@@ -341,7 +353,7 @@ class Waiting:
 
     def forget(self, fact: Observation) -> None:
         """A fact is about to be taken in: predictions that it may change count no more, though no time has passed."""
-        self._scheduled = self._places = None
+        self._scheduled = self._items = self._places = None
         if isinstance(fact, Ended):
             # It tells of lengths, too.
             self._known_lengths.clear()
