@@ -170,6 +170,13 @@ def test_usage_is_that_of_one_answer() -> None:
     assert event["usage"] == {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18}
 
 
+def test_of_a_prompt_no_more_is_cached_than_it_has() -> None:
+    # All is, of a prompt that ends with what had been said.
+    usage = {"prompt_tokens": 13, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 12}}
+    (event,) = events(seam(tokens=3).feed(frame({}, usage=usage)))
+    assert event["usage"]["prompt_tokens_details"] == {"cached_tokens": 10}
+
+
 def test_where_all_tokens_had_come_only_the_end_passes() -> None:
     joined = seam(tokens=3, full=True)
     usage = {"prompt_tokens": 13, "completion_tokens": 1, "total_tokens": 14}

@@ -534,6 +534,25 @@ def test_an_error_is_told_in_the_endpoints_words_also_with_half_a_surrogate_pair
         ({"prompt_tokens": -1, "completion_tokens": "many"}, Usage()),
         ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(prompt_tokens=5)),
         ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 2}, Usage(prompt_tokens=5, cached_tokens=2)),
+        # What was written to a cache, as DashScope and LiteLLM tell it.
+        (
+            {"prompt_tokens": 1900, "completion_tokens": 50, "total_tokens": 1950}
+            | {"prompt_tokens_details": {"cache_creation_input_tokens": 1889, "cached_tokens": 0}},
+            Usage(prompt_tokens=1900, output_tokens=50, cached_tokens=0, cache_write_tokens=1889),
+        ),
+        (
+            {"prompt_tokens": 2006, "cache_creation_input_tokens": 1889},
+            Usage(prompt_tokens=2006, cache_write_tokens=1889),
+        ),
+        # What SGLang tells of reasoning, which is 0 of any model.
+        (
+            {"prompt_tokens": 29, "completion_tokens": 105, "total_tokens": 134, "reasoning_tokens": 90},
+            Usage(prompt_tokens=29, output_tokens=105, reasoning_tokens=90),
+        ),
+        (
+            {"prompt_tokens": 29, "completion_tokens": 105, "total_tokens": 134, "reasoning_tokens": 0},
+            Usage(prompt_tokens=29, output_tokens=105),
+        ),
         ({"prompt_tokens": 5, "cached_tokens": 2}, Usage(prompt_tokens=5, cached_tokens=2)),
         ({"prompt_tokens": 10**30}, Usage()),
         ({"prompt_tokens": 1 << 40, "completion_tokens": (1 << 40) + 1}, Usage(prompt_tokens=1 << 40)),

@@ -57,6 +57,8 @@ class Told(msgspec.Struct, gc=False):
     completion_tokens_details: object = None
     prompt_cache_hit_tokens: object = None  # DeepSeek
     cached_tokens: object = None  # Moonshot
+    cache_creation_input_tokens: object = None  # LiteLLM
+    reasoning_tokens: object = None  # SGLang, Perplexity
 
 
 class Chunk(msgspec.Struct, gc=False):

@@ -78,8 +78,8 @@ def usage_of(told: Told | None) -> Usage | None:
     if told is None:
         return None
     cached = _cached(told)
-    written = count_in(told.prompt_tokens_details, "cache_write_tokens")
-    thought = count_in(told.completion_tokens_details, "reasoning_tokens")
+    written = _written(told)
+    thought = _thought(told)
     prompt, made = count(told.prompt_tokens), count(told.completion_tokens)
     # Who tells of a part that is more than the whole has counted it beside that; and so has xAI, whose total tells.
     if made is not None and thought is not None:
@@ -124,14 +124,30 @@ def _in_total_alone(told: Told) -> int:
     Others serve Gemini as well, so it is anybody's: what a vendor adds to its total is in its bill.
     """
     prompt, total = count(told.prompt_tokens), count(told.total_tokens)
-    if prompt is None or total is None or count_in(told.completion_tokens_details, "reasoning_tokens") is not None:
+    if prompt is None or total is None or _thought(told) is not None:
         return 0
     beyond = total - prompt - (count(told.completion_tokens) or 0)
     # Who has counted what a cache had beside the prompt has it in the total as well, and it is no output.
-    beside = (_cached(told) or 0) + (count_in(told.prompt_tokens_details, "cache_write_tokens") or 0)
+    beside = (_cached(told) or 0) + (_written(told) or 0)
     if beside > prompt or beyond == beside:
         beyond -= beside
     return beyond if 0 < beyond <= _ALONE_MAX else 0
+
+
+def _written(told: Told) -> int | None:
+    """Prompt tokens that were written to a cache, None where that is not told; `cache_creation_input_tokens` is how
+    DashScope says it among the details, and LiteLLM beside the counts."""
+    details = told.prompt_tokens_details
+    for written in (count_in(details, "cache_write_tokens"), count_in(details, "cache_creation_input_tokens")):
+        if written is not None:
+            return written
+    return count(told.cache_creation_input_tokens)
+
+
+def _thought(told: Told) -> int | None:
+    """Output tokens of reasoning, None where that is not told. Beside the counts, SGLang says 0 of any model."""
+    thought = count_in(told.completion_tokens_details, "reasoning_tokens")
+    return (count(told.reasoning_tokens) or None) if thought is None else thought
 
 
 def _cached(told: Told) -> int | None:

@@ -213,6 +213,10 @@ class Seam:
         usage["prompt_tokens"] = prompt = max(prompt - self._tokens, 0)
         usage["completion_tokens"] = output = output + self._tokens
         usage["total_tokens"] = prompt + output
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
+            # What was said before was computed there, and is no part of the prompt.
+            details["cached_tokens"] = min(details["cached_tokens"], prompt)
 
 
 def _decoded(value: Raw) -> Any:

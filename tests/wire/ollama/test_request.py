@@ -114,7 +114,7 @@ def test_what_both_dialects_can_say_is_carried_exactly(
     assert made == {"model": "m", "stream": True, "messages": expected, **options, **bound, **more}
 
 
-@given(texts.filter(bool), optional(system=texts), objects.filter(bool))
+@given(texts.filter(bool), optional(system=texts.filter(bool)), objects.filter(bool))
 def test_a_prompt_is_what_the_user_says(prompt: str, system: dict[str, str], schema: dict[str, Any]) -> None:
     made = generate(prompt=prompt, **system, format=schema, stream=False)
     before = [{"role": "system", "content": text} for text in system.values()]
@@ -273,7 +273,9 @@ def test_what_cannot_be_carried_is_refused_with_its_place(
 
 
 def test_what_says_nothing_is_no_reason_to_refuse() -> None:
-    assert generate(template="", suffix="", context=[], raw=False, images=[]).keys() == {"model", "stream", "messages"}
+    made = generate(system="", template="", suffix="", context=[], raw=False, images=[])
+    assert made.keys() == {"model", "stream", "messages"}
+    assert [one["role"] for one in made["messages"]] == ["user"]
 
 
 def test_every_field_of_the_sdk_has_its_fate() -> None:

@@ -53,7 +53,7 @@ def parse_generate(body: bytes) -> Call:
     if asked.raw:
         raise BadRequest("`raw`: engines have templates of their own here. Leave it out.", param="raw")
     fields = _common(asked)
-    messages: list[dict[str, Any]] = [] if asked.system is None else [{"role": "system", "content": asked.system}]
+    messages: list[dict[str, Any]] = [{"role": "system", "content": asked.system}] if asked.system else []
     messages.append({"role": "user", "content": _content(asked.prompt, asked.images, "images", "images")})
     fields["messages"] = messages
     return call_of(fields)
