@@ -4,8 +4,10 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tidegate.core.keeping import Keeping, age_cell, distance_cell, size_cell
+from tidegate.core.keeping import Keeping, age_cell, distance_cell, fault, size_cell
 from tidegate.core.prior import CachePrior
 from tidegate.core.prompts import Kept, Span
 
@@ -120,3 +122,22 @@ def test_a_surplus_beyond_what_is_known_is_learned_as_a_share() -> None:
     mean, sd = keeping.expected([], 10_000.0, 201.0)
     assert mean == pytest.approx(1_500.0, rel=0.1)
     assert sd > 1_000.0
+
+
+def test_a_size_that_was_not_seen_for_days_leaves_no_probability_that_is_none() -> None:
+    keeping = Keeping(CachePrior(share=0.55, lifetime_s=600.0, tokens_min=1024), kept := Kept())
+    days_s = 40 * 3600.0
+    observe(keeping, True, 0, 10.0, 9_000.0, 0.0)
+    observe(keeping, True, 0, 10.0, 3_000.0, days_s)
+    for later_s in (1.0, 5.0, 60.0, 3600.0):
+        keeping.settle(days_s + later_s)
+        assert fault(kept) == ""
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 2e5), st.floats(300.0, 60_000.0), st.booleans()), max_size=12))
+def test_whatever_was_seen_whenever_is_believed_to_some_degree(seen: list[tuple[float, float, bool]]) -> None:
+    keeping, now_s = Keeping(CachePrior(share=0.55, lifetime_s=600.0, tokens_min=1024), kept := Kept()), 0.0
+    for after_s, size, hit in seen:
+        now_s += after_s
+        observe(keeping, hit, int(size), 10.0, size, now_s)
+        assert fault(kept) == ""

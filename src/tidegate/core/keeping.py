@@ -247,6 +247,7 @@ def _falling(hits: list[float], misses: list[float], prior: list[float]) -> list
     further = 0.0
     for hit, miss in zip(hits, misses, strict=True):
         weight = hit + miss
+        further += hit
         if weight < UNSEEN:
             # It says what the one before it says, or else the first that was seen.
             if counts:
@@ -254,7 +255,6 @@ def _falling(hits: list[float], misses: list[float], prior: list[float]) -> list
             else:
                 empty += 1
             continue
-        further += hit
         mean, count = hit / weight, 1 + empty
         empty = 0
         while means and means[-1] < mean:
@@ -272,7 +272,8 @@ def _falling(hits: list[float], misses: list[float], prior: list[float]) -> list
     for mean, count in zip(means, counts, strict=True):
         for _ in range(count):
             sooner += misses[index]
-            seen = further + sooner
+            # What is taken off again may leave less than nothing, by rounding.
+            seen = max(0.0, further + sooner)
             least = min(least, (seen * mean + PRIOR_STRENGTH * prior[index]) / (seen + PRIOR_STRENGTH))
             further -= hits[index]
             found.append(least)
