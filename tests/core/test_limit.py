@@ -55,6 +55,13 @@ class Played:
         self.now_s = max(self.now_s, sent_s + after_s)
         self.ends(Ending.OK, e2e_s=self.now_s + 0.001 - sent_s, output_tokens=20)
 
+    def breaks(self) -> None:
+        """Three fail in a row, and the next one is the trial."""
+        for _ in range(3):
+            self.sends(1)
+            self.ends(Ending.FAILED)
+        self.now_s += OPEN_S_MIN
+
     def probed(self, *, up: bool) -> None:
         self.now_s += 1.0
         self.router.observe(Probed(endpoint="cloud", up=up), self.now_s)
@@ -302,10 +309,7 @@ def test_a_breaker_that_is_open_closes_half_when_the_endpoint_can_be_reached_aga
 
 def test_a_trial_that_has_begun_to_answer_lets_others_in_however_long_its_answer_goes_on() -> None:
     played = Played()
-    for _ in range(3):
-        played.sends(1)
-        played.ends(Ending.FAILED)
-    played.now_s += OPEN_S_MIN
+    played.breaks()
     assert played.is_sent_to()
     played.sends(1)
     assert not played.is_sent_to()
@@ -322,10 +326,7 @@ def test_a_trial_that_has_begun_to_answer_lets_others_in_however_long_its_answer
 
 def test_a_trial_that_hangs_since_before_it_could_not_be_reached_keeps_nobody_from_who_is_back() -> None:
     played = Played()
-    for _ in range(3):
-        played.sends(1)
-        played.ends(Ending.FAILED)
-    played.now_s += OPEN_S_MIN
+    played.breaks()
     played.sends(1)
     played.probed(up=False)
     played.probed(up=True)
@@ -341,10 +342,7 @@ def test_a_trial_that_hangs_since_before_it_could_not_be_reached_keeps_nobody_fr
 
 def test_a_trial_whose_answer_breaks_off_has_failed() -> None:
     played = Played()
-    for _ in range(3):
-        played.sends(1)
-        played.ends(Ending.FAILED)
-    played.now_s += OPEN_S_MIN
+    played.breaks()
     played.sends(1)
     played.now_s += 0.3
     played.router.observe(FirstToken(request_id=played.open[0].id, endpoint="cloud", ttft_s=0.3), played.now_s)

@@ -710,6 +710,11 @@ def test_a_cache_that_did_not_arrive_and_after_which_nothing_came_is_an_end(told
     again = [(2.0, core.started(request, "cloud")), (3.0, core.ended("r", "cloud", output_tokens=3))]
     (one,) = of(*facts, *again).asked
     assert (one.outcome.outcome, one.outcome.attempts) == ("ok", 2)
+    # So is who was at work beside it, and ended later.
+    beside = (0.5, core.started(request, "cloud", hedge=True))
+    wrong = (3.0, core.ended("r", "cloud", ending=Ending.OK, cause=CLIENT_ERROR))
+    found = of(*facts[:3], beside, *facts[3:], wrong)
+    assert (found.client_errors, found.asked) == (1, [])
 
 
 def test_a_state_of_other_software_is_refused_with_its_name() -> None:

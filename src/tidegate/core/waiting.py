@@ -103,7 +103,8 @@ class Waiting:
         self._at_s = 0.0
         # What is believed of their outputs, until another one teaches.
         self._known_lengths: dict[str, Length] = {}
-        # Which of them are looked at at one moment, and where they go, until a fact changes it.
+        # Which of them are looked at at one moment, which of those ours can serve, and where they go, until a fact
+        # changes it.
         self._scheduled: tuple[float, dict[str, Request]] | None = None
         self._passed_by: set[str] = set()
         self._items: tuple[float, list[Item]] | None = None
@@ -260,18 +261,15 @@ class Waiting:
     def _served(self, now_s: float) -> list[Item]:
         """Those that are looked at now, as the schedule sees them, that something of ours can serve."""
         if self._items is None or self._items[0] != now_s:
-            self._items = now_s, self._made(self.scheduled(now_s).values(), now_s)
+            items = list[Item]()
+            for request in self.scheduled(now_s).values():
+                length = self._length(request)
+                own = self._own(request, length, now_s)
+                if own:
+                    priced = self._budgets.priced(self._duals.priced(request, now_s))
+                    items.append(fitted(priced, worth_usd(priced, length), own))
+            self._items = now_s, items
         return self._items[1]
-
-    def _made(self, requests: Iterable[Request], now_s: float) -> list[Item]:
-        items = []
-        for request in requests:
-            length = self._length(request)
-            own = self._own(request, length, now_s)
-            if own:
-                priced = self._budgets.priced(self._duals.priced(request, now_s))
-                items.append(fitted(priced, worth_usd(priced, length), own))
-        return items
 
     def _pools(self, items: int, now_s: float) -> dict[str, Pool]:
         """Our own, for a schedule of so many."""

@@ -426,8 +426,7 @@ class Drive:
             # a prompt alone does not have. Either is no fault of whoever serves the next one.
             failure = replace(failure, ending=Ending.FAILED, cause=UNFIT, final=False)
         # A prompt alone is our form of it, too: one token may be too few for what is to be called.
-        ours = attempt.target or (not self._exchange.started and self._is_translated(attempt))
-        if failure.final and ours:
+        if failure.final and (attempt.target or (not self._exchange.started and self._is_translated(attempt))):
             failure = in_our_form(failure)
         # What is said of a prompt alone, or of a KV cache that was to be fetched, is not said of the request.
         itself = failure.cause in OF_THE_REQUEST and not (attempt.target or fetching)

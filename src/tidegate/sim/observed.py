@@ -179,7 +179,7 @@ class _Open(msgspec.Struct):
     # The last attempt that ended, and when.
     ended: Ended | None = None
     ended_s: float = 0.0
-    # A KV cache that did not arrive, after which nothing was tried.
+    # A KV cache that did not arrive, after which nothing was tried and nothing ended.
     lost: Shipped | None = None
 
     @property
@@ -425,6 +425,7 @@ class _Reading:
         known.at_fault = at_fault or (fact.ending is Ending.OK and not _served(fact))
         if known.ended is None or not _served(known.ended):
             known.ended, known.ended_s = fact, now_s
+            known.lost = None
         if fact.ending is Ending.OK and not known.under_way:
             self._settle(fact.request_id)
 

@@ -34,8 +34,8 @@ class Shadow(Record, frozen=True, kw_only=True, omit_defaults=False):
     Of the log's `records` the `unused` are in no figure, by reason; the others were `placed` at endpoints, each so many
     by what says so. The dollars of `billed` requests are what the log says, of the others what the prices of the
     configuration make of their tokens; of `unseen` nobody saw first content. So many prompts are `too_long` for the
-    window that is assumed of an endpoint. Of the `compared` requests, all that have
-    an end under both, `missed` promises are kept by the other alone, `gained` by Tidegate alone.
+    window that is assumed of an endpoint. Of the `compared` requests, all that have an end under both, `missed`
+    promises are kept by the other alone, `gained` by Tidegate alone.
     """
 
     preview: Preview

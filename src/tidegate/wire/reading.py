@@ -138,10 +138,10 @@ def _written(told: Told) -> int | None:
     """Prompt tokens that were written to a cache, None where that is not told; `cache_creation_input_tokens` is how
     DashScope says it among the details, and LiteLLM beside the counts."""
     details = told.prompt_tokens_details
-    for written in (count_in(details, "cache_write_tokens"), count_in(details, "cache_creation_input_tokens")):
-        if written is not None:
-            return written
-    return count(told.cache_creation_input_tokens)
+    written = count_in(details, "cache_write_tokens")
+    if written is None:
+        written = count_in(details, "cache_creation_input_tokens")
+    return count(told.cache_creation_input_tokens) if written is None else written
 
 
 def _thought(told: Told) -> int | None:
