@@ -81,6 +81,18 @@ def test_one_outlier_among_many_attempts_is_no_habit() -> None:
     assert model.at(at_s + 60.0, 0).share < 0.1
 
 
+def test_a_morning_of_cold_starts_is_no_news_after_a_day_of_short_pauses() -> None:
+    model = ColdModel(LOAD_S, None)
+    model.used(0.0)
+    at_s = habit(model, 40, every_s=200.0, ttft_s=WARM_S)
+    at_s = habit(model, 2, every_s=200.0, ttft_s=25.0, from_s=at_s)
+    just_s = at_s + 1.0
+    attempt(model, just_s, WARM_S)
+    recent = model.at(just_s + 200.0, 0).share
+    later_s = habit(model, 2000, every_s=9.0, ttft_s=WARM_S, from_s=just_s)
+    assert model.at(later_s + 200.0, 0).share < 0.06 < 0.1 < recent  # two of 42
+
+
 def test_an_engine_that_unloads_sooner_from_now_on_is_found_out_within_the_hour() -> None:
     model = ColdModel(LOAD_S, None)
     model.used(0.0)

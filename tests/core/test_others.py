@@ -173,6 +173,21 @@ def test_how_long_an_engine_stays_busy_is_learned() -> None:
     assert lazy._lasts_s > 60.0
 
 
+def test_a_night_without_a_word_says_nothing_of_how_often_an_engine_is_asked() -> None:
+    others = told(*[(8, queued) for queued in (3, 5, 4, 6, 5, 7, 4, 1) * 4])
+    for number in range(8):
+        at_s = NOW_S + 28_800.0 + 5.0 * number
+        others.report(8, number % 5, (), at_s, at_s)
+    at_s = NOW_S + 28_835.0
+    assert others.at(at_s).known == 1.0
+    assert others.at(at_s + 240.0).known < 0.05
+
+
+def test_an_engine_that_is_asked_once_an_hour_is_known_from_one_word_to_the_next() -> None:
+    others = told(*[(8, queued) for queued in (3, 5, 4, 6, 5, 7, 4, 1) * 6], every_s=3600.0)
+    assert others.at(NOW_S + 3600.0 * 48).known > 0.9
+
+
 @pytest.mark.parametrize("unit", [1, 10])
 @pytest.mark.parametrize("wait_s", [0.0, 0.2, 0.8, 3.0])
 def test_what_a_report_is_worth_in_seconds_is_learned_whatever_its_unit(unit: int, wait_s: float) -> None:

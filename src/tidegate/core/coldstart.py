@@ -353,7 +353,8 @@ class ColdModel:
         if self._later is None:
             idle, prior = self.state.idle[1:], self._believed()[1:]
             proven = prior[-1] >= SHARE_MIN or any(outcomes.long_cold for outcomes in idle)
-            self._later = by_idle(idle, prior) if proven else prior
+            at_s = max(outcomes.at_s for outcomes in self.state.idle)
+            self._later = by_idle(idle, prior, at_s) if proven else prior
         return self._later
 
     def _share(self, now_s: float) -> float:
@@ -396,9 +397,9 @@ class ColdModel:
         learn_outcome(self.state.idle[index], count, cold, now_s)
         if sent.resident is not None:
             learn_outcome(self.state.resident if sent.resident else self.state.away, count, cold, now_s)
-        if index:
-            self._later = None
-        else:
+        # Also what was attempted after a shorter pause: what is recent among the others is so less since then.
+        self._later = None
+        if not index:
             self._see_at_once()
 
 

@@ -242,13 +242,13 @@ class Correction:
         for level, strength in levels:
             if not level.weight:
                 continue
-            weight = level.weight if level.at_s >= whole.at_s else level.weight_at(whole.at_s)
+            weight, errors = _left(level, whole.at_s)
             most = max(most, weight)
             share = weight / (weight + strength)
             apart = residual_of(level, factors) - bias
             # What two levels disagree on is uncertainty too.
-            scatter = level.errors * level.spread + strength * share * apart * apart
-            variance = (spread_strength * variance + scatter) / (spread_strength + level.errors)
+            scatter = errors * level.spread + strength * share * apart * apart
+            variance = (spread_strength * variance + scatter) / (spread_strength + errors)
             bias += share * apart
         # Of a level of which nobody knew but that it varies by so much, each answer tells as well as it repeats.
         level_variance = unknown * variance / (variance + most * unknown)
@@ -298,6 +298,16 @@ def _count(level: Residual, now_s: float, telling: float) -> float:
     return weight
 
 
+def _left(level: Residual, now_s: float) -> tuple[float, float]:
+    """What is left of its weight, and of that behind its spread."""
+    weight: float = level.weight
+    errors: float = level.errors
+    age_s = now_s - level.at_s
+    if age_s <= 0.0:
+        return weight, errors
+    return weight * pow(0.5, age_s / HALF_LIFE_S), errors * pow(0.5, age_s / SPREAD_HALF_LIFE_S)
+
+
 def _refer(cell: Residual, factors: list[float]) -> None:
     """Tell the same as if all samples had been predicted by these factors.
 
@@ -328,13 +338,13 @@ def combined(one: Residual, other: Residual, factors: list[float]) -> Residual:
     if not one.weight or not other.weight:
         return one if one.weight else other
     at_s = max(one.at_s, other.at_s)
-    weights = [c.weight_at(at_s) for c in (one, other)]
-    weight, errors = sum(weights), one.errors + other.errors
+    (mine, mine_errors), (its, its_errors) = _left(one, at_s), _left(other, at_s)
+    weight, errors = mine + its, mine_errors + its_errors
     return Residual(
         weight=weight,
-        mean=(weights[0] * one.mean + weights[1] * other.mean) / weight,
-        x=[(weights[0] * a + weights[1] * b) / weight for a, b in zip(one.x, other.x, strict=True)],
-        spread=(one.errors * one.spread + other.errors * other.spread) / errors if errors else 0.0,
+        mean=(mine * one.mean + its * other.mean) / weight,
+        x=[(mine * a + its * b) / weight for a, b in zip(one.x, other.x, strict=True)],
+        spread=(mine_errors * one.spread + its_errors * other.spread) / errors if errors else 0.0,
         at_s=at_s,
         errors=errors,
     )

@@ -78,9 +78,9 @@ def cold_share(outcomes: Outcomes, prior_share: float, strength: float) -> float
     return (outcomes.recent_cold + RECENT_STRENGTH * long) / (outcomes.recent + RECENT_STRENGTH)
 
 
-def by_idle(idle: list[Outcomes], prior: list[float]) -> list[float]:
-    """The chance of a cold start by the time since the last use, from outcomes by that time; see `isotonic`."""
-    at_s = max(outcomes.at_s for outcomes in idle)
+def by_idle(idle: list[Outcomes], prior: list[float], at_s: float) -> list[float]:
+    """The chance of a cold start by the time since the last use, from outcomes by that time as of `at_s`, when anything
+    was attempted last; see `isotonic`."""
     left = [outcomes_left(outcomes, at_s) for outcomes in idle]
     long = isotonic([one[2] for one in left], [one[3] for one in left], prior, LONG_STRENGTH)
     return isotonic([one[0] for one in left], [one[1] for one in left], long, RECENT_STRENGTH)

@@ -196,7 +196,9 @@ class Others:
         if before.told_s:
             history.pairs += fresh
             history.product += fresh * before.total * said.total
-            history.gap_s += fresh * (newest.told_s - before.told_s)
+            # A night without a word, or a restart, says little of how often it is asked.
+            gap_s = min(newest.told_s - before.told_s, self._usual_s + HANDED_OVER_S)
+            history.gap_s += fresh * gap_s
             if said.total and before.total:
                 history.chances += 1.0
                 history.repeats += said.repeats > 0
