@@ -69,11 +69,10 @@ def test_nothing_is_known_after_a_day_of_silence() -> None:
 
 def test_a_kind_that_was_not_met_for_a_day_does_not_overrule_how_uneven_all_others_are_now() -> None:
     correction = Correction(2, 1, 0.5)
-    for now_s in range(30):
-        correction.learn(0, 0, 0.01 * (-1) ** now_s, float(now_s), trust=1.0)
+    for number in range(30):
+        correction.learn(0, 0, 0.01 * (-1.0) ** number, float(number), trust=1.0)
     steady = correction.at(0, 0, 29.0)[1]
     for number in range(30):
-        now_s = 86_400.0 + number
-        correction.learn(1, 0, (-1.0) ** number, now_s, trust=1.0)
+        correction.learn(1, 0, (-1.0) ** number, 86_400.0 + number, trust=1.0)
     uneven = correction.at(1, 0, 86_429.0)[1]
     assert steady < 0.2 < 0.8 * uneven < correction.at(0, 0, 86_429.0)[1]
