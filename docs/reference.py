@@ -100,6 +100,7 @@ no engine's words is none. Another Tidegate is never taken for an engine.
 | vLLM | models are owned by `vllm`, or they have `max_model_len` and there is a `/version` |
 | Ollama | `/api/version` and `/api/tags`; the first alone where it wants a key |
 | LM Studio | `/api/v0/models` tells each model's type; served as `openai`, with the window of what is loaded |
+| KoboldCpp | models are owned by `koboldcpp`; served as `openai`, with the window and slots that its `/props` tells |
 | any other | it lists models; served as `openai`, with a window of {ASSUMED_TOKENS} tokens where it tells none |
 
 Each model that an engine lists is an endpoint, {MODELS_MAX} of one engine at the most. Not served are models that

@@ -34,6 +34,7 @@ KINDS = {
     "sglang": (neighbours.SGLANG, EngineKind.SGLANG, "SGLang"),
     "ollama": (neighbours.OLLAMA, EngineKind.OLLAMA, "Ollama"),
     "lm-studio": (neighbours.LM_STUDIO, EngineKind.OPENAI, "LM Studio"),
+    "koboldcpp": (neighbours.KOBOLDCPP, EngineKind.OPENAI, "KoboldCpp"),
     "generic": (neighbours.GENERIC, EngineKind.OPENAI, "an OpenAI-compatible server"),
 }
 BOUNDS_S = (0.5, 2.0, 8.0)  # on a busy machine an engine may take longer than the first to answer
@@ -153,6 +154,22 @@ async def test_of_lm_studio_the_window_is_that_of_what_is_loaded() -> None:
     assert served(one) == {"qwen2.5-7b": 8192, "pixtral": None}
     assert "context_tokens = 4096  # assumed" in toml([one], [], None)
     assert {model.name for model in one.models if model.vision} == {"pixtral"}
+
+
+async def test_koboldcpp_is_up_with_its_window_and_does_one_thing_at_a_time() -> None:
+    one = await engine(neighbours.KOBOLDCPP)
+    assert one.state is State.READY
+    assert served(one) == {"koboldcpp/qwen3-8b-q4_k_m": 16384}
+    assert "\nconcurrency = 1  " in toml([one], [], None)
+
+
+async def test_an_engine_below_a_version_of_its_own_is_asked_there() -> None:
+    async with neighbour({"/v3/models": models("served")}) as there:
+        (one,) = (await found(structs.replace(there.url, path="/v3"))).engines
+        (passed,) = (await found(structs.replace(there.url, path="/v4"))).passed
+    assert (one.state, one.url) == (State.READY, f"http://127.0.0.1:{there.port}/v3")
+    assert served(one) == {"served": None}
+    assert passed.why == "it lists no models: /v4/models answered 404"
 
 
 async def test_a_strange_field_spoils_neither_the_model_nor_the_list() -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tidegate.config.address import api_path
 from tidegate.config.away import in_ollamas_cloud
 from tidegate.config.discovered import FoundEngine, FoundModel, State
 from tidegate.config.endpoint import EngineKind
@@ -39,6 +40,8 @@ SOFTWARE = {
     EngineKind.VLLM: "vLLM",
     EngineKind.OPENAI: "an OpenAI-compatible server",
 }
+
+KOBOLDCPP = "KoboldCpp"
 
 _EMBEDS = "it makes embeddings, which are not served without a file"
 _WRITES_NOTHING = "it does not write text"
@@ -104,6 +107,12 @@ class _Refused(msgspec.Struct, frozen=True):
     error: _Refusal
 
 
+def models_at(path: str) -> str:
+    """Where an address with this path lists its models, as it would in a file: below a version of its own, if it has
+    one. Its answer stands at `MODELS`."""
+    return api_path(path) + MODELS.removeprefix("/v1")
+
+
 def is_tidegate(answers: Answers) -> bool:
     """Whether it is a gateway of ours, by either of its addresses: it would ask itself without end."""
     alive = answers.get(LIVEZ)
@@ -137,8 +146,10 @@ def lists_models(answers: Answers) -> bool:
 def kind_of(answers: Answers) -> tuple[EngineKind, str]:
     """Which engine it is, with its name for people, by its answers to `FIRST` and `SIGNS`."""
     listed = _listed(answers) or []
-    owners = {model.owned_by for model in listed}
+    owners = {model.owned_by for model in listed if model.owned_by}
     info = _read(answers, INFO, _Info)
+    if "koboldcpp" in owners:  # it answers llama.cpp's `/props` and Ollama's lists, and speaks neither protocol
+        return EngineKind.OPENAI, KOBOLDCPP
     if "llamacpp" in owners or _read(answers, PROPS, _Props) is not None:
         kind = EngineKind.LLAMACPP
     elif "sglang" in owners or (info is not None and (info.context_length or info.max_total_num_tokens)):
@@ -172,7 +183,7 @@ def details(kind: EngineKind, answers: Answers, path: str) -> tuple[tuple[str, .
 
 def engine(url: str, kind: EngineKind, software: str, answers: Answers, path: str) -> FoundEngine:
     """The engine with its models, by all its answers."""
-    told = _Told(kind, answers)
+    told = _Told(kind, software, answers)
     names = _names(told.listed)
     models = []
     up = False
@@ -195,12 +206,13 @@ def engine(url: str, kind: EngineKind, software: str, answers: Answers, path: st
 class _Told:
     """What an engine's answers say of its models, read once."""
 
-    def __init__(self, kind: EngineKind, answers: Answers) -> None:
+    def __init__(self, kind: EngineKind, software: str, answers: Answers) -> None:
         self._kind = kind
         self._answers = answers
         self.listed = _listed(answers) or ()
         self._entries = {model.id: model for model in (*self.listed, *_studio(answers))}  # LM Studio's own tells more
-        self._props = _read(answers, PROPS, _Props) if kind is EngineKind.LLAMACPP else None
+        tells_props = kind is EngineKind.LLAMACPP or software == KOBOLDCPP
+        self._props = _read(answers, PROPS, _Props) if tells_props else None
         self._info = _read(answers, INFO, _Info) if kind is EngineKind.SGLANG else None
         tags = _read(answers, TAGS, _Tags) if kind is EngineKind.OLLAMA else None
         self._hosts = {tag.name: tag.remote_host for tag in (tags.models if tags is not None else None) or ()}
@@ -210,6 +222,14 @@ class _Told:
         """How many requests it runs at once."""
         slots = None if self._props is None else self._props.total_slots
         return slots if slots is not None and 0 < slots <= SLOTS_MAX else None
+
+    @property
+    def _window_of_all(self) -> int | None:
+        """That of KoboldCpp's one model. llama.cpp's are in its probes, which know routers, too."""
+        if self._props is None or self._kind is EngineKind.LLAMACPP:
+            return None
+        told = self._props.default_generation_settings.get("n_ctx")
+        return told if isinstance(told, int) else None
 
     def model(self, name: str, window: int | None) -> FoundModel:
         """One of them; `window` is what a probe told."""
@@ -225,7 +245,7 @@ class _Told:
         if self._hosts.get(name) or (self._kind is EngineKind.OLLAMA and in_ollamas_cloud(name)):
             remark = "it runs in Ollama's cloud, not here"
         if self._kind is not EngineKind.OLLAMA:  # of a model that is not loaded, it tells for what it was trained
-            window = window or _window(entry)
+            window = window or _window(entry) or self._window_of_all
         if window is not None and not CONTEXT_TOKENS_MIN <= window <= CONTEXT_TOKENS_MAX:
             window = None
         return FoundModel(name=name, context_tokens=window, vision=vision, tools=tools, remark=remark)
@@ -233,7 +253,8 @@ class _Told:
 
 def _targets(dialect: Dialect, path: str) -> list[str]:
     """What its probes ask for, below its address: of the server, not of one of its models."""
-    return [probe.target.decode().removeprefix(path).partition("?")[0] for probe in dialect.probes()]
+    targets = [probe.target.decode().partition("?")[0] for probe in dialect.probes()]
+    return [MODELS if target == models_at(path) else target.removeprefix(path) for target in targets]
 
 
 def _window(entry: _Listed) -> int | None:

@@ -169,7 +169,7 @@ class _Asker:
         said = self.answers.get(recognise.MODELS)
         if said is None:
             return f"it gave no answer that can be read ({self._why})"
-        return f"it lists no models: {recognise.MODELS} answered {said.status}"
+        return f"it lists no models: {recognise.models_at(self._path)} answered {said.status}"
 
     async def close(self) -> None:
         """Leave."""
@@ -187,7 +187,7 @@ class _Asker:
         if left_s <= 0:
             return
         headers = ((b"accept-encoding", b"identity"), (b"content-type", b"application/json"))[: 2 if body else 1]
-        target = (self._path + path).encode()
+        target = (recognise.models_at(self._path) if path == recognise.MODELS else self._path + path).encode()
         try:
             status, _, said = await fetch(self._pool, method, target, headers, body, left_s, ANSWER_BYTES_MAX)
         except TransportError as error:
