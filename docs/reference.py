@@ -83,7 +83,8 @@ What is found is what is there at the start: an engine or a key that comes later
 Asked are the ports below on 127.0.0.1, and each address that is named with `--engine URL`, of which there may be
 {ENGINES_MAX}: on this machine or in its own network, which is then a site of its own. What stands there is told by
 what it answers, whatever the port, in {BOUND_S:g} seconds for all. No credential is sent, no model loaded and no
-token made. Who neither lists models at `/v1/models` nor wants a key there is asked nothing more.
+token made. Who neither lists models at `/v1/models`, or below a version that the address has itself, nor wants a key
+there is asked nothing more.
 
 An engine that is still loading is served when its probes find it ready; one that does not even list its model is
 waited for, {PATIENCE_S:g} s at the most. One that wants a key is left to a file; what wants a login and says so in
@@ -100,7 +101,7 @@ no engine's words is none. Another Tidegate is never taken for an engine.
 | vLLM | models are owned by `vllm`, or they have `max_model_len` and there is a `/version` |
 | Ollama | `/api/version` and `/api/tags`; the first alone where it wants a key |
 | LM Studio | `/api/v0/models` tells each model's type; served as `openai`, with the window of what is loaded |
-| KoboldCpp | models are owned by `koboldcpp`; served as `openai`, with the window and slots that its `/props` tells |
+| KoboldCpp | models are owned by `koboldcpp`; served as `openai`, with window, slots and vision as in its `/props` |
 | any other | it lists models; served as `openai`, with a window of {ASSUMED_TOKENS} tokens where it tells none |
 
 Each model that an engine lists is an endpoint, {MODELS_MAX} of one engine at the most. Not served are models that

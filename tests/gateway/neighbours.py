@@ -110,7 +110,7 @@ LM_STUDIO = {
 # It answers what llama.cpp's and Ollama's clients ask for first, and has no `/health`.
 KOBOLDCPP = {
     "/v1/models": models("koboldcpp/qwen3-8b-q4_k_m", owned_by="koboldcpp"),
-    "/props": page({"total_slots": 1, "default_generation_settings": {"n_ctx": 16384}}),
+    "/props": page({"total_slots": 1, "modalities": {"vision": True}, "default_generation_settings": {"n_ctx": 16384}}),
     "/api/version": page({"version": "0.7.0"}),
     "/api/tags": page({"models": [{"name": "koboldcpp", "model": "koboldcpp/qwen3-8b-q4_k_m:latest"}]}),
 }

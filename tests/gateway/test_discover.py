@@ -156,9 +156,10 @@ async def test_of_lm_studio_the_window_is_that_of_what_is_loaded() -> None:
     assert {model.name for model in one.models if model.vision} == {"pixtral"}
 
 
-async def test_koboldcpp_is_up_with_its_window_and_does_one_thing_at_a_time() -> None:
+async def test_koboldcpp_is_up_with_its_window_and_its_eyes_and_does_one_thing_at_a_time() -> None:
     one = await engine(neighbours.KOBOLDCPP)
     assert one.state is State.READY
+    assert [model.vision for model in one.models] == [True]
     assert served(one) == {"koboldcpp/qwen3-8b-q4_k_m": 16384}
     assert "\nconcurrency = 1  " in toml([one], [], None)
 

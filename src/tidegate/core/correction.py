@@ -305,7 +305,7 @@ def _left(level: Residual, now_s: float) -> tuple[float, float]:
     age_s = now_s - level.at_s
     if age_s <= 0.0:
         return weight, errors
-    return weight * pow(0.5, age_s / HALF_LIFE_S), errors * pow(0.5, age_s / SPREAD_HALF_LIFE_S)
+    return level.weight_at(now_s), errors * pow(0.5, age_s / SPREAD_HALF_LIFE_S)
 
 
 def _refer(cell: Residual, factors: list[float]) -> None:

@@ -41,8 +41,6 @@ SOFTWARE = {
     EngineKind.OPENAI: "an OpenAI-compatible server",
 }
 
-KOBOLDCPP = "KoboldCpp"
-
 _EMBEDS = "it makes embeddings, which are not served without a file"
 _WRITES_NOTHING = "it does not write text"
 
@@ -146,10 +144,10 @@ def lists_models(answers: Answers) -> bool:
 def kind_of(answers: Answers) -> tuple[EngineKind, str]:
     """Which engine it is, with its name for people, by its answers to `FIRST` and `SIGNS`."""
     listed = _listed(answers) or []
-    owners = {model.owned_by for model in listed if model.owned_by}
+    owners = {model.owned_by for model in listed}
     info = _read(answers, INFO, _Info)
     if "koboldcpp" in owners:  # it answers llama.cpp's `/props` and Ollama's lists, and speaks neither protocol
-        return EngineKind.OPENAI, KOBOLDCPP
+        return EngineKind.OPENAI, "KoboldCpp"
     if "llamacpp" in owners or _read(answers, PROPS, _Props) is not None:
         kind = EngineKind.LLAMACPP
     elif "sglang" in owners or (info is not None and (info.context_length or info.max_total_num_tokens)):
@@ -183,7 +181,7 @@ def details(kind: EngineKind, answers: Answers, path: str) -> tuple[tuple[str, .
 
 def engine(url: str, kind: EngineKind, software: str, answers: Answers, path: str) -> FoundEngine:
     """The engine with its models, by all its answers."""
-    told = _Told(kind, software, answers)
+    told = _Told(kind, answers)
     names = _names(told.listed)
     models = []
     up = False
@@ -206,13 +204,12 @@ def engine(url: str, kind: EngineKind, software: str, answers: Answers, path: st
 class _Told:
     """What an engine's answers say of its models, read once."""
 
-    def __init__(self, kind: EngineKind, software: str, answers: Answers) -> None:
+    def __init__(self, kind: EngineKind, answers: Answers) -> None:
         self._kind = kind
         self._answers = answers
         self.listed = _listed(answers) or ()
         self._entries = {model.id: model for model in (*self.listed, *_studio(answers))}  # LM Studio's own tells more
-        tells_props = kind is EngineKind.LLAMACPP or software == KOBOLDCPP
-        self._props = _read(answers, PROPS, _Props) if tells_props else None
+        self._props = _read(answers, PROPS, _Props)  # llama.cpp's, or else KoboldCpp's
         self._info = _read(answers, INFO, _Info) if kind is EngineKind.SGLANG else None
         tags = _read(answers, TAGS, _Tags) if kind is EngineKind.OLLAMA else None
         self._hosts = {tag.name: tag.remote_host for tag in (tags.models if tags is not None else None) or ()}
