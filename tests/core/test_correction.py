@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from tidegate.core.correction import Correction
+from tidegate.core.correction import Correction, combined
 
 
 def taught(prior_sigma: float, ratios: list[float]) -> Correction:
@@ -76,3 +76,14 @@ def test_a_kind_that_was_not_met_for_a_day_does_not_overrule_how_uneven_all_othe
         correction.learn(1, 0, (-1.0) ** number, 86_400.0 + number, trust=1.0)
     uneven = correction.at(1, 0, 86_429.0)[1]
     assert steady < 0.2 < 0.8 * uneven < correction.at(0, 0, 86_429.0)[1]
+
+
+def test_how_even_times_were_for_one_process_a_day_ago_does_not_overrule_how_uneven_they_are_for_another_now() -> None:
+    then, now = Correction(1, 1, 0.5), Correction(1, 1, 0.5)
+    for number in range(30):
+        then.learn(0, 0, 0.01 * (-1.0) ** number, float(number), trust=1.0)
+        now.learn(0, 0, (-1.0) ** number, 86_400.0 + number, trust=1.0)
+    both = Correction(1, 1, 0.5, [combined(a, b, [1.0]) for a, b in zip(then.cells, now.cells, strict=True)])
+    alone = now.at(0, 0, 86_429.0)[1]
+    assert alone > 0.8
+    assert both.at(0, 0, 86_429.0)[1] == pytest.approx(alone, rel=0.01)

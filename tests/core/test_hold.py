@@ -144,6 +144,15 @@ def test_where_leaving_a_slot_free_would_make_patient_work_late_none_is_left() -
     assert sorted(place.start_s for place in fewer.values()) == [0.0, 40.0]
 
 
+def test_patient_work_that_would_be_late_at_one_engine_takes_no_slot_that_another_leaves() -> None:
+    crowd = [work(f"r{i}", ttft_s=100.0, occupies_s=40.0, own=("full",)) for i in range(4)]
+    patient = work("patient", ttft_s=500.0, own=("calm",))
+    pools = {"full": Pool([0.0, 0.0], headroom=True), "calm": Pool([0.0, 30.0], headroom=True)}
+    places = schedule([*crowd, patient], pools, {}, lambda request: [], 0.0)
+    assert [places[f"r{i}"].start_s for i in range(4)] == [0.0, 0.0, 40.0, 40.0]
+    assert places["patient"].start_s == 30.0
+
+
 def test_the_slot_that_is_left_is_taken_by_who_is_late_already() -> None:
     patient = [work(f"r{i}", ttft_s=500.0) for i in range(3)]
     for one in patient:

@@ -73,7 +73,8 @@ class Table:
         self._slots_s = {name: sorted([max(at_s, now_s) for at_s in pool.slots_s]) for name, pool in pools.items()}
         self._value_elsewhere, self._tags = elsewhere, tags
         self._due = due
-        self.headroom = any(pool.headroom for pool in pools.values()) and any(self.is_patient(one) for one in order)
+        # Those of ours that leave a slot to who cannot wait.
+        self._spared = {name for name, pool in pools.items() if pool.headroom}
         self._sent: dict[str, Place] = {}
         self.places: dict[str, Place] = {}
         # What follows from the order and from what was sent away: where all the others go, and where they would go
@@ -90,9 +91,9 @@ class Table:
     def settle(self) -> None:
         """Place all, and send away what should be, until nothing is late that others could relieve."""
         self._begin()
-        if self.headroom and any(self.is_patient(one) and self._starts_late(i) for i, one in enumerate(self._order)):
-            # What can wait would wait for too long: no slot is left to who may come.
-            self.headroom = False
+        while needed := self._needed():
+            # What can wait would wait for too long: no slot is left there to who may come.
+            self._spared -= needed
             self._begin()
         index = 0
         # Each round sends something away or leaves an item behind, so the rounds are bounded by the items. Where nobody
@@ -123,7 +124,7 @@ class Table:
     def _begin(self) -> None:
         """Every item that is not sent away goes where it shows content first, in order."""
         self._gone = frozenset([i for i, one in enumerate(self._order) if one.request.id in self._sent])
-        self._patient = [self.headroom and self.is_patient(one) for one in self._order]
+        self._patient = [bool(self._spared) and self.is_patient(one) for one in self._order]
         self._runs, self._stay_usd, self._leaving, self._looked = {}, {}, {}, 0
         self._run = self._without(frozenset())
 
@@ -133,9 +134,17 @@ class Table:
         if run is None and begun is not None:
             run = self._runs[leaving] = begun
         if run is None:
-            lanes = {n: Lane(n, pool, self._slots_s[n].copy(), self._now_s) for n, pool in self._pools.items()}
+            lanes = {
+                name: Lane(name, pool, self._slots_s[name].copy(), self._now_s, headroom=name in self._spared)
+                for name, pool in self._pools.items()
+            }
             run = self._runs[leaving] = Placement(self._order, self._gone | leaving, self._patient, lanes)
         return run
+
+    def _needed(self) -> set[str]:
+        """Those that leave a slot, where something that can wait may go and would be late."""
+        late = [i for i, patient in enumerate(self._patient) if patient and self._starts_late(i)]
+        return {name for i in late for name in self._order[i].own if name in self._spared}
 
     def _starts_late(self, index: int) -> bool:
         return index not in self._gone and not in_time(self._order[index], self._run.place(index))

@@ -205,11 +205,11 @@ class Lane:
         "_tokens_max",
     )
 
-    def __init__(self, name: str, pool: Pool, slots_s: list[float], now_s: float) -> None:
-        """`slots_s` is a heap of when each slot is free, and this lane's own."""
+    def __init__(self, name: str, pool: Pool, slots_s: list[float], now_s: float, *, headroom: bool) -> None:
+        """`slots_s` is a heap of when each slot is free, and this lane's own. Without `headroom` none is left."""
         self._name, self._pool, self._slots_s = name, pool, slots_s
         self._now_s, self._ahead_s = now_s, pool.ahead_s
-        self._headroom = pool.headroom and pool.slots > 1
+        self._headroom = headroom and pool.slots > 1
         # When all prompts are computed, with those that were placed; and how long that takes once a slot is free.
         self._done_s = pool.prompts_done_s
         self._queue_s = pool.prompts_done_s - self._slots_s[0]
@@ -225,7 +225,7 @@ class Lane:
 
     def copy(self) -> "Lane":
         """Another one with the same there."""
-        lane = Lane(self._name, self._pool, self._slots_s.copy(), self._now_s)
+        lane = Lane(self._name, self._pool, self._slots_s.copy(), self._now_s, headroom=self._headroom)
         lane._done_s, lane._queue_s, lane._begun_s = self._done_s, self._queue_s, self._begun_s
         lane._free_tokens, lane._place, lane._ends = self._free_tokens, self._place, self._ends.copy()
         return lane
